@@ -1,1 +1,25 @@
-//! Placeholder.
+//! Starts, breaks and stops the real servers that tests run on: etcd, PostgreSQL and coordinators, and
+//! a TCP proxy between them.
+//!
+//! Every server listens on loopback only, on ports reserved across test processes ([`Port`]), keeps its
+//! data and logs in a temporary directory, and is ended when its value is dropped, also by a panic. On a
+//! panic, or with `PALISADE_TEST_KEEP_LOGS` set, its logs are kept in `tests/logs` of the workspace and
+//! the place is printed. Where util-linux's `setpriv` is on PATH the servers also end with the test
+//! process itself, however that ends.
+//!
+//! A program that is not installed is an error that names what installs it, never a skipped test.
+
+mod clock;
+mod error;
+mod home;
+mod port;
+mod postgres;
+mod process;
+mod program;
+mod tree;
+
+pub use clock::{eventually, within};
+pub use error::Error;
+pub use port::{Port, free_port};
+pub use postgres::{Postgres, PostgresBuilder};
+pub use process::Process;

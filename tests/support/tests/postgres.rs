@@ -1,0 +1,116 @@
+//! PostgreSQL is started, killed, frozen and started again, and keeps what it acknowledged.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use palisade_test_support::{Error, Postgres, eventually, within};
+
+async fn count(server: &Postgres) -> String {
+    let rows = server.psql("orders", "SELECT count(*) FROM orders").await;
+    rows.expect("the server answers").trim().to_owned()
+}
+
+#[tokio::test]
+async fn keeps_committed_rows_over_a_kill() {
+    let mut server = Postgres::start().await.unwrap();
+    assert_eq!(
+        server.create_database("orders").await.unwrap(),
+        server.url_for("orders")
+    );
+    server
+        .psql(
+            "orders",
+            "CREATE TABLE orders (id int); INSERT INTO orders VALUES (1)",
+        )
+        .await
+        .unwrap();
+    let url = server.url();
+
+    server.kill().unwrap();
+    assert!(
+        server.psql("orders", "SELECT 1").await.is_err(),
+        "a killed server answered"
+    );
+    server.start_again().await.unwrap();
+
+    assert_eq!(server.url(), url);
+    assert_eq!(count(&server).await, "1");
+}
+
+#[tokio::test]
+async fn kill_ends_sessions_that_are_at_work() {
+    let mut server = Postgres::start().await.unwrap();
+    server.create_database("orders").await.unwrap();
+    server
+        .psql("orders", "CREATE TABLE orders (id int)")
+        .await
+        .unwrap();
+    // Commits a second from now, in a backend that does not look for its parent meanwhile.
+    let busy = "DO $$ DECLARE t timestamptz := clock_timestamp(); BEGIN
+        INSERT INTO orders VALUES (1);
+        WHILE clock_timestamp() < t + interval '1 second' LOOP END LOOP; END $$";
+    let mut psql = Command::new("psql")
+        .args(["-X", "-c", busy, &server.url_for("orders")])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let runs = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO%' AND state = 'active'";
+    eventually("the write runs", Duration::from_secs(10), async || {
+        server
+            .psql("postgres", runs)
+            .await
+            .is_ok_and(|n| n.trim() == "1")
+    })
+    .await
+    .unwrap();
+
+    server.kill().unwrap();
+    assert!(
+        !psql.wait().unwrap().success(),
+        "the write went on after the kill"
+    );
+    server.start_again().await.unwrap();
+    assert_eq!(count(&server).await, "0");
+}
+
+#[tokio::test]
+async fn answers_nothing_while_paused_and_goes_on_when_resumed() {
+    let mut server = Postgres::builder()
+        .fsync(false)
+        .setting("work_mem", "7MB")
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(
+        server
+            .psql("postgres", "SHOW work_mem")
+            .await
+            .unwrap()
+            .trim(),
+        "7MB"
+    );
+    server.pause().unwrap();
+    let question = server.psql("postgres", "SELECT 1");
+    let answer = within("an answer", Duration::from_millis(500), question).await;
+    assert!(matches!(answer, Err(Error::TimedOut { .. })), "{answer:?}");
+    server.resume().unwrap();
+    assert_eq!(
+        server.psql("postgres", "SELECT 1").await.unwrap().trim(),
+        "1"
+    );
+    server.stop().await.unwrap();
+    server.start_again().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_setting_that_the_server_refuses_is_told_with_its_log() {
+    let error = Postgres::builder()
+        .setting("work_mem", "much")
+        .start()
+        .await
+        .unwrap_err();
+    assert!(
+        format!("{error:?}").contains("invalid value for parameter \"work_mem\""),
+        "{error:?}"
+    );
+}
