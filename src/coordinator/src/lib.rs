@@ -1,1 +1,14 @@
-//! Placeholder.
+//! The coordinator: grants leases with fencing tokens over gRPC, backed by etcd or by a local file.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`domain`] | who gets what, as pure code |
+//! | [`store`] | the seam to what remembers, and the three that do: etcd, a file, memory |
+//! | `service` | the gRPC face: parse, ask the store, answer |
+//! | [`clock`], [`entropy`], [`tasks`] | the injected world |
+
+pub mod clock;
+pub mod domain;
+pub mod entropy;
+pub mod store;
+pub mod tasks;

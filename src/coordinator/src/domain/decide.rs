@@ -1,0 +1,311 @@
+//! Who gets what: from what a store shows to what it shall do next.
+//!
+//! A store reads a [`View`], asks here for a step, and carries it out in one transaction that compares
+//! whatever the step rests on. When the comparison fails, it reads again and asks again.
+
+use palisade_token::{FencingToken, ResourceName};
+
+use super::{
+    AttachMark, Claim, Hold, LeaseEnd, Nonce, Place, Principal, Refusal, RequestId, SecretHash,
+    Session, SessionId,
+};
+
+/// Who asks, as every call of a session says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The session named.
+    pub session: SessionId,
+    /// The authenticated principal.
+    pub principal: Principal,
+    /// The hash of the secret shown.
+    pub secret: SecretHash,
+    /// The client's growing number.
+    pub epoch: u64,
+    /// Whether the call is marked as one that was sent before.
+    pub is_retry: bool,
+    /// The coordinator process that serves the call.
+    pub process: Nonce,
+}
+
+/// An acquire of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acquire {
+    /// Who asks.
+    pub caller: Caller,
+    /// What for.
+    pub resource: ResourceName,
+    /// The client's name for it.
+    pub request: RequestId,
+    /// What the client attached.
+    pub metadata: Vec<u8>,
+    /// Whether to take a place in the queue when the resource is not free.
+    pub waits: bool,
+    /// How many may wait for one resource.
+    pub max_waiters: u64,
+}
+
+/// Which hold a release means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HoldName {
+    /// The lease with this token.
+    Token(FencingToken),
+    /// The hold or the queue place of this request.
+    Request(RequestId),
+}
+
+/// A release by a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// Who asks.
+    pub caller: Caller,
+    /// Of what.
+    pub resource: ResourceName,
+    /// Which hold.
+    pub hold: HoldName,
+}
+
+/// What a store shows of one resource and one session, at one revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// The session that asks, if it lives.
+    pub session: Option<Session>,
+    /// The lease that is held.
+    pub hold: Option<Hold>,
+    /// The place in the queue of the request that is asked about.
+    pub own_place: Option<Place>,
+    /// The first in the queue.
+    pub head: Option<Place>,
+    /// How many wait.
+    pub waiters: u64,
+}
+
+/// What an acquire came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acquired {
+    /// The lease is held by this request.
+    Held(Hold),
+    /// The request waits.
+    Queued(Place),
+}
+
+/// What a store shall do next for an acquire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AcquireStep {
+    /// Raise the session's mark, then look again.
+    Raise(AttachMark),
+    /// Grant, and take the request's own place out of the queue.
+    Grant {
+        /// What to grant.
+        claim: Claim,
+        /// The place to take out.
+        place: Option<Place>,
+    },
+    /// Put the request into the queue.
+    Enqueue(Claim),
+    /// Give the place back, then refuse.
+    Leave(Place),
+    /// Say what is so already.
+    Answer(Acquired),
+}
+
+/// What a release came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Released {
+    /// The lease ended by this release.
+    Lease(Hold),
+    /// The request waited, and does not any more.
+    Place,
+    /// There was nothing to end; how the lease ended before, where that is known.
+    NotHeld(Option<LeaseEnd>),
+}
+
+/// What a store shall do next for a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReleaseStep {
+    /// Raise the session's mark, then look again.
+    Raise(AttachMark),
+    /// End the lease; hand the resource over to the place, if there is one.
+    End {
+        /// The lease to end.
+        hold: Hold,
+        /// Who gets the resource in the same transaction.
+        successor: Option<Place>,
+    },
+    /// Give the place back.
+    Leave(Place),
+    /// Say what is so already.
+    Answer(Released),
+}
+
+/// Checks that a caller may use a session, and returns it.
+///
+/// # Errors
+/// [`Refusal::SessionEnded`], [`Refusal::NotYours`] or [`Refusal::EpochStale`].
+pub fn admit<'a>(session: Option<&'a Session>, caller: &Caller) -> Result<&'a Session, Refusal> {
+    let Some(session) = session else {
+        return Err(Refusal::SessionEnded {
+            session: caller.session,
+        });
+    };
+    if session.principal != caller.principal || session.secret != caller.secret {
+        return Err(Refusal::NotYours {
+            session: caller.session,
+        });
+    }
+    let stored = session.mark.epoch;
+    // A retry under the stored epoch could be overtaken by a delayed copy of its first try.
+    if caller.epoch < stored || (caller.epoch == stored && caller.is_retry) {
+        return Err(Refusal::EpochStale {
+            given: caller.epoch,
+            stored,
+        });
+    }
+    Ok(session)
+}
+
+fn raise(session: &Session, caller: &Caller) -> Option<AttachMark> {
+    (caller.epoch > session.mark.epoch).then_some(AttachMark {
+        epoch: caller.epoch,
+        sub: 0,
+        nonce: caller.process,
+    })
+}
+
+/// Decides the next step of an acquire (I1, I4, I11).
+///
+/// # Errors
+/// A [`Refusal`]: nothing happened and nothing will.
+pub fn decide_acquire(view: &View, acquire: &Acquire) -> Result<AcquireStep, Refusal> {
+    let session = admit(view.session.as_ref(), &acquire.caller)?;
+    if let Some(mark) = raise(session, &acquire.caller) {
+        return Ok(AcquireStep::Raise(mark));
+    }
+    let known = [
+        view.hold.as_ref().map(|hold| &hold.claim),
+        view.own_place.as_ref().map(|p| &p.claim),
+    ];
+    for claim in known.into_iter().flatten() {
+        if claim.is_of(session.id, &acquire.request) && claim.metadata != acquire.metadata {
+            let request = acquire.request.clone();
+            return Err(Refusal::RequestMismatch {
+                request,
+                field: "metadata",
+            });
+        }
+    }
+    if let Some(hold) = &view.hold {
+        return decide_held(view, hold, session, acquire);
+    }
+    let is_next = match (&view.head, &view.own_place) {
+        (None, _) => true,
+        (Some(head), Some(own)) => head == own,
+        (Some(_), None) => false,
+    };
+    if is_next {
+        return Ok(AcquireStep::Grant {
+            claim: claim(session, acquire),
+            place: view.own_place.clone(),
+        });
+    }
+    decide_wait(view, session, acquire)
+}
+
+fn decide_held(
+    view: &View,
+    hold: &Hold,
+    session: &Session,
+    acquire: &Acquire,
+) -> Result<AcquireStep, Refusal> {
+    if hold.claim.is_of(session.id, &acquire.request) {
+        return Ok(AcquireStep::Answer(Acquired::Held(hold.clone())));
+    }
+    match hold.token() {
+        Some(token) if hold.claim.session == session.id => Err(Refusal::AlreadyHeld {
+            request: hold.claim.request.clone(),
+            token,
+        }),
+        Some(_) | None => decide_wait(view, session, acquire),
+    }
+}
+
+fn decide_wait(view: &View, session: &Session, acquire: &Acquire) -> Result<AcquireStep, Refusal> {
+    match (&view.own_place, acquire.waits) {
+        (Some(place), true) => Ok(AcquireStep::Answer(Acquired::Queued(place.clone()))),
+        (Some(place), false) => Ok(AcquireStep::Leave(place.clone())),
+        (None, false) => Err(Refusal::LeaseHeld {
+            token: view.hold.as_ref().and_then(Hold::token),
+        }),
+        (None, true) if view.waiters >= acquire.max_waiters => Err(Refusal::LimitReached {
+            limit: "waiters per resource",
+            bound: acquire.max_waiters,
+        }),
+        (None, true) => Ok(AcquireStep::Enqueue(claim(session, acquire))),
+    }
+}
+
+fn claim(session: &Session, acquire: &Acquire) -> Claim {
+    Claim::new(
+        session,
+        acquire.resource.clone(),
+        acquire.request.clone(),
+        acquire.metadata.clone(),
+    )
+}
+
+/// Decides the next step of a release (I4, I7). A release that hands over is one transaction.
+///
+/// # Errors
+/// A [`Refusal`]: nothing happened and nothing will.
+pub fn decide_release(view: &View, release: &Release) -> Result<ReleaseStep, Refusal> {
+    let session = admit(view.session.as_ref(), &release.caller)?;
+    if let Some(mark) = raise(session, &release.caller) {
+        return Ok(ReleaseStep::Raise(mark));
+    }
+    match &release.hold {
+        HoldName::Token(token) => decide_release_by_token(view, session, *token),
+        HoldName::Request(request) => Ok(decide_release_by_request(view, session, request)),
+    }
+}
+
+fn decide_release_by_token(
+    view: &View,
+    session: &Session,
+    given: FencingToken,
+) -> Result<ReleaseStep, Refusal> {
+    let Some(hold) = &view.hold else {
+        return Ok(ReleaseStep::Answer(Released::NotHeld(None)));
+    };
+    let current = hold.token();
+    let is_mine = hold.claim.session == session.id;
+    if is_mine && current == Some(given) {
+        return Ok(end(view, hold));
+    }
+    if current.is_some_and(|current| given < current) {
+        return Ok(ReleaseStep::Answer(Released::NotHeld(None)));
+    }
+    Err(Refusal::StaleToken { given, current })
+}
+
+fn decide_release_by_request(view: &View, session: &Session, request: &RequestId) -> ReleaseStep {
+    match (&view.hold, &view.own_place) {
+        (Some(hold), _) if hold.claim.is_of(session.id, request) => end(view, hold),
+        (_, Some(place)) => ReleaseStep::Leave(place.clone()),
+        (_, None) => ReleaseStep::Answer(Released::NotHeld(None)),
+    }
+}
+
+fn end(view: &View, hold: &Hold) -> ReleaseStep {
+    ReleaseStep::End {
+        hold: hold.clone(),
+        successor: view.head.clone(),
+    }
+}
+
+/// Decides who gets a vacant resource: the head of its queue (I6, I11), if anybody waits.
+#[must_use]
+pub fn decide_promotion(view: &View) -> Option<&Place> {
+    match (&view.hold, &view.head) {
+        (None, Some(place)) => Some(place),
+        (Some(_), _) | (None, None) => None,
+    }
+}

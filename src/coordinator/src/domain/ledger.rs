@@ -1,0 +1,372 @@
+//! The whole state of a coordinator's store, as a state machine without I/O.
+//!
+//! The stores that own their state run on it: it plans what an operation comes to, the store makes the
+//! planned changes durable, and only then are they applied. One plan is one transaction and one revision.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use palisade_token::ResourceName;
+
+use super::{
+    Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Event, Generation, Hold, HoldName,
+    Place, Refusal, Release, ReleaseStep, Released, RequestId, Revision, Session, SessionId, View,
+    admit, decide_acquire, decide_promotion, decide_release,
+};
+
+/// One change of the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A session was opened, or its mark raised.
+    PutSession(Session),
+    /// A session ended.
+    DropSession(SessionId),
+    /// A lease was granted.
+    PutHold(Hold),
+    /// A lease ended.
+    DropHold(ResourceName),
+    /// A request was queued.
+    PutPlace(Place),
+    /// A request left the queue.
+    DropPlace(Place),
+    /// A generation was made.
+    PutGeneration(Generation),
+}
+
+/// What an operation comes to: changes that belong into one transaction, and the answer once they are
+/// durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan<T> {
+    /// The changes, in order. Empty where nothing changes.
+    pub changes: Vec<Change>,
+    /// The revision of the transaction, or the current one where nothing changes.
+    pub revision: Revision,
+    /// What to answer.
+    pub answer: T,
+}
+
+/// Sessions, leases and queues.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    revision: Revision,
+    generation: Option<Generation>,
+    sessions: BTreeMap<SessionId, Session>,
+    holds: BTreeMap<ResourceName, Hold>,
+    queues: BTreeMap<ResourceName, BTreeMap<Revision, Place>>,
+}
+
+impl Ledger {
+    /// Starts from a revision that was read back; [`Ledger::apply`] fills in the rest.
+    #[must_use]
+    pub fn at(revision: Revision) -> Self {
+        Self {
+            revision,
+            ..Self::default()
+        }
+    }
+
+    /// The revision of the last transaction.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The current generation.
+    #[must_use]
+    pub fn generation(&self) -> Option<Generation> {
+        self.generation
+    }
+
+    /// A session that lives.
+    #[must_use]
+    pub fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id)
+    }
+
+    /// All sessions that live.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.values()
+    }
+
+    /// The lease of a resource, and how many wait for it.
+    #[must_use]
+    pub fn lease(&self, resource: &ResourceName) -> (Option<&Hold>, u64) {
+        (self.holds.get(resource), self.waiters(resource))
+    }
+
+    /// Up to `limit` leases of resources that begin with `prefix`, after `after`, by name.
+    pub fn leases(
+        &self,
+        prefix: &str,
+        after: Option<&ResourceName>,
+        limit: usize,
+    ) -> impl Iterator<Item = &Hold> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.holds
+            .range::<ResourceName, _>((start, Bound::Unbounded))
+            .filter(move |(name, _)| name.as_str().starts_with(prefix))
+            .map(|(_, hold)| hold)
+            .take(limit)
+    }
+
+    fn waiters(&self, resource: &ResourceName) -> u64 {
+        let count = self.queues.get(resource).map_or(0, BTreeMap::len);
+        u64::try_from(count).unwrap_or(u64::MAX)
+    }
+
+    fn next_revision(&self) -> Revision {
+        Revision(self.revision.0.saturating_add(1))
+    }
+
+    fn view(
+        &self,
+        session: SessionId,
+        resource: &ResourceName,
+        request: Option<&RequestId>,
+    ) -> View {
+        let queue = self.queues.get(resource);
+        let is_own =
+            |place: &&Place| request.is_some_and(|request| place.claim.is_of(session, request));
+        View {
+            session: self.sessions.get(&session).cloned(),
+            hold: self.holds.get(resource).cloned(),
+            own_place: queue.and_then(|queue| queue.values().find(is_own)).cloned(),
+            head: queue.and_then(|queue| queue.values().next()).cloned(),
+            waiters: self.waiters(resource),
+        }
+    }
+
+    fn planned<T>(&self, changes: Vec<Change>, answer: T) -> Plan<T> {
+        let revision = if changes.is_empty() {
+            self.revision
+        } else {
+            self.next_revision()
+        };
+        Plan {
+            changes,
+            revision,
+            answer,
+        }
+    }
+
+    /// Plans a new generation.
+    #[must_use]
+    pub fn plan_generation(&self, generation: Generation) -> Plan<Generation> {
+        self.planned(vec![Change::PutGeneration(generation)], generation)
+    }
+
+    /// Plans the opening of a session; one that is open already is the answer to a retry (I4).
+    ///
+    /// # Errors
+    /// [`Refusal::OpenIdTaken`] where the session is open with another secret.
+    pub fn plan_open(&self, session: &Session) -> Result<Plan<Session>, Refusal> {
+        match self.sessions.get(&session.id) {
+            Some(open) if open.secret != session.secret || open.principal != session.principal => {
+                Err(Refusal::OpenIdTaken {
+                    session: session.id,
+                })
+            }
+            Some(open) => Ok(self.planned(Vec::new(), open.clone())),
+            None => {
+                let changes = vec![Change::PutSession(session.clone())];
+                Ok(self.planned(changes, session.clone()))
+            }
+        }
+    }
+
+    /// Checks that a caller may renew a session.
+    ///
+    /// # Errors
+    /// A [`Refusal`] of [`admit`].
+    pub fn admit(&self, caller: &Caller) -> Result<&Session, Refusal> {
+        admit(self.sessions.get(&caller.session), caller)
+    }
+
+    /// Plans the end of a session: its leases go to those that wait, its own places are given back (I5).
+    #[must_use]
+    pub fn plan_end_session(&self, id: SessionId) -> Plan<()> {
+        if !self.sessions.contains_key(&id) {
+            return self.planned(Vec::new(), ());
+        }
+        let mut changes = vec![Change::DropSession(id)];
+        for queue in self.queues.values() {
+            let own = queue.values().filter(|place| place.claim.session == id);
+            changes.extend(own.cloned().map(Change::DropPlace));
+        }
+        for (resource, hold) in &self.holds {
+            if hold.claim.session == id {
+                changes.push(Change::DropHold(resource.clone()));
+                let heirs = self
+                    .queues
+                    .get(resource)
+                    .into_iter()
+                    .flat_map(BTreeMap::values);
+                let heir = heirs.into_iter().find(|place| place.claim.session != id);
+                changes.extend(
+                    heir.and_then(|heir| self.promotion(heir))
+                        .into_iter()
+                        .flatten(),
+                );
+            }
+        }
+        self.planned(changes, ())
+    }
+
+    /// Plans an acquire.
+    ///
+    /// # Errors
+    /// A [`Refusal`]; the changes of a refusal that gives a place back come with the other plans.
+    pub fn plan_acquire(&self, acquire: &Acquire) -> Plan<Result<Acquired, Refusal>> {
+        let session = acquire.caller.session;
+        let mut view = self.view(session, &acquire.resource, Some(&acquire.request));
+        let mut changes = Vec::new();
+        loop {
+            match decide_acquire(&view, acquire) {
+                Err(refusal) => return self.planned(changes, Err(refusal)),
+                Ok(AcquireStep::Answer(answer)) => return self.planned(changes, Ok(answer)),
+                Ok(AcquireStep::Raise(mark)) => raise(&mut view, mark, &mut changes),
+                Ok(AcquireStep::Leave(place)) => {
+                    view.own_place = None;
+                    changes.push(Change::DropPlace(place));
+                }
+                Ok(AcquireStep::Grant { claim, place }) => {
+                    let Some(hold) = self.hold(claim) else {
+                        return self.planned(Vec::new(), Err(Refusal::NotHeld { end: None }));
+                    };
+                    changes.extend(place.map(Change::DropPlace));
+                    changes.push(Change::PutHold(hold.clone()));
+                    return self.planned(changes, Ok(Acquired::Held(hold)));
+                }
+                Ok(AcquireStep::Enqueue(claim)) => {
+                    let place = Place {
+                        claim,
+                        since: self.next_revision(),
+                    };
+                    changes.push(Change::PutPlace(place.clone()));
+                    return self.planned(changes, Ok(Acquired::Queued(place)));
+                }
+            }
+        }
+    }
+
+    /// What a request came to so far: its hold, its place, or neither.
+    #[must_use]
+    pub fn standing(
+        &self,
+        session: SessionId,
+        resource: &ResourceName,
+        request: &RequestId,
+    ) -> Option<Acquired> {
+        let view = self.view(session, resource, Some(request));
+        match (view.hold, view.own_place) {
+            (Some(hold), _) if hold.claim.is_of(session, request) => Some(Acquired::Held(hold)),
+            (_, place) => place.map(Acquired::Queued),
+        }
+    }
+
+    /// Plans a release, with the hand-over to whoever waits.
+    pub fn plan_release(&self, release: &Release) -> Plan<Result<Released, Refusal>> {
+        let session = release.caller.session;
+        let request = match &release.hold {
+            HoldName::Request(request) => Some(request),
+            HoldName::Token(_) => None,
+        };
+        let mut view = self.view(session, &release.resource, request);
+        let mut changes = Vec::new();
+        loop {
+            match decide_release(&view, release) {
+                Err(refusal) => return self.planned(changes, Err(refusal)),
+                Ok(ReleaseStep::Answer(answer)) => return self.planned(changes, Ok(answer)),
+                Ok(ReleaseStep::Raise(mark)) => raise(&mut view, mark, &mut changes),
+                Ok(ReleaseStep::Leave(place)) => {
+                    changes.push(Change::DropPlace(place));
+                    return self.planned(changes, Ok(Released::Place));
+                }
+                Ok(ReleaseStep::End { hold, successor }) => {
+                    changes.push(Change::DropHold(hold.claim.resource.clone()));
+                    let promotion = successor.and_then(|place| self.promotion(&place));
+                    changes.extend(promotion.into_iter().flatten());
+                    return self.planned(changes, Ok(Released::Lease(hold)));
+                }
+            }
+        }
+    }
+
+    /// Plans the grant of a vacant resource to whoever waits first.
+    #[must_use]
+    pub fn plan_promotion(&self, resource: &ResourceName) -> Plan<()> {
+        let queue = self.queues.get(resource);
+        let view = View {
+            hold: self.holds.get(resource).cloned(),
+            head: queue.and_then(|queue| queue.values().next()).cloned(),
+            ..View::default()
+        };
+        let changes = decide_promotion(&view).and_then(|place| self.promotion(place));
+        self.planned(changes.into_iter().flatten().collect(), ())
+    }
+
+    fn promotion(&self, place: &Place) -> Option<[Change; 2]> {
+        let hold = self.hold(place.claim.clone())?;
+        Some([Change::DropPlace(place.clone()), Change::PutHold(hold)])
+    }
+
+    /// Nothing is granted without a generation (I9).
+    fn hold(&self, claim: Claim) -> Option<Hold> {
+        let generation = self.generation?;
+        Some(Hold {
+            claim,
+            generation,
+            granted: self.next_revision(),
+        })
+    }
+
+    /// Applies changes that are durable as the transaction of a revision, and says what happened.
+    pub fn apply(&mut self, revision: Revision, changes: &[Change]) -> Vec<Event> {
+        self.revision = revision;
+        let mut events = Vec::new();
+        for change in changes {
+            match change {
+                Change::PutSession(session) => {
+                    self.sessions.insert(session.id, session.clone());
+                }
+                Change::DropSession(id) => {
+                    self.sessions.remove(id);
+                }
+                Change::PutHold(hold) => {
+                    self.holds.insert(hold.claim.resource.clone(), hold.clone());
+                    events.push(Event::Granted(hold.clone()));
+                }
+                Change::DropHold(resource) => {
+                    self.holds.remove(resource);
+                    events.push(Event::Vacant {
+                        resource: resource.clone(),
+                        revision,
+                    });
+                }
+                Change::PutPlace(place) => {
+                    let queue = self.queues.entry(place.claim.resource.clone()).or_default();
+                    queue.insert(place.since, place.clone());
+                }
+                Change::DropPlace(place) => self.drop_place(place),
+                Change::PutGeneration(generation) => self.generation = Some(*generation),
+            }
+        }
+        events
+    }
+
+    fn drop_place(&mut self, place: &Place) {
+        if let Some(queue) = self.queues.get_mut(&place.claim.resource) {
+            queue.remove(&place.since);
+            if queue.is_empty() {
+                self.queues.remove(&place.claim.resource);
+            }
+        }
+    }
+}
+
+fn raise(view: &mut View, mark: AttachMark, changes: &mut Vec<Change>) {
+    if let Some(session) = &mut view.session {
+        session.mark = mark;
+        changes.push(Change::PutSession(session.clone()));
+    }
+}

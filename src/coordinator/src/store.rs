@@ -1,0 +1,119 @@
+//! The seam between deciding and remembering: what a coordinator asks of whatever keeps its state.
+//!
+//! Every implementation runs the same [`conformance`] suite. A store answers in domain terms; what it
+//! cannot say for certain, it says as such: see [`StoreError::Failed`].
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod embedded;
+mod error;
+pub mod etcd;
+#[cfg(any(test, feature = "conformance"))]
+pub mod faulty;
+mod local;
+pub mod memory;
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use palisade_token::{FencingToken, ResourceName};
+
+use crate::domain::{
+    Acquire, Acquired, Caller, Event, Generation, Hold, Release, Released, RequestId, Session,
+    SessionId,
+};
+
+pub use error::{Failure, Outcome, StoreError};
+
+/// A session as it was opened or renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alive {
+    /// The session.
+    pub session: SessionId,
+    /// The time to live that the store granted. It may be longer than what was asked for.
+    pub ttl: Duration,
+}
+
+/// The lease of a resource as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// The lease, if it is held.
+    pub hold: Option<Hold>,
+    /// How many wait for it.
+    pub waiters: u64,
+}
+
+/// Part of a list of leases, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// The leases.
+    pub leases: Vec<Standing>,
+    /// The name to go on after, if there are more.
+    pub next: Option<ResourceName>,
+}
+
+/// What keeps sessions, leases and queues.
+///
+/// All methods may be called by any number of tasks, and by coordinators side by side where the store is
+/// shared. A future that is dropped may have had its effect.
+///
+/// # Errors
+/// Every method fails with a [`StoreError`]: refused (nothing happened and nothing will), or failed, with
+/// word on whether the write may have happened.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Opens a session, or finds the one that a first try opened (I4).
+    async fn open_session(&self, session: Session) -> Result<Alive, StoreError>;
+
+    /// Renews a session: its time to live starts anew, counted from some moment within this call.
+    async fn renew_session(&self, caller: &Caller) -> Result<Alive, StoreError>;
+
+    /// Ends a session with all that it holds and waits for. One that has ended already is no error.
+    async fn close_session(&self, caller: &Caller) -> Result<(), StoreError>;
+
+    /// How long a session has left at least, at some moment within this call.
+    async fn time_left(&self, session: SessionId) -> Result<Duration, StoreError>;
+
+    /// Grants, queues, or says what an earlier try came to (I1, I4, I11).
+    async fn acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError>;
+
+    /// What a request came to so far: its hold, its place in the queue, or neither.
+    async fn standing(
+        &self,
+        session: SessionId,
+        resource: &ResourceName,
+        request: &RequestId,
+    ) -> Result<Option<Acquired>, StoreError>;
+
+    /// Ends a lease, or gives a place back; hands the resource over in the same transaction.
+    async fn release(&self, release: &Release) -> Result<Released, StoreError>;
+
+    /// Grants a vacant resource to whoever waits first, if anybody does (I6, I11).
+    async fn promote(&self, resource: &ResourceName) -> Result<(), StoreError>;
+
+    /// The lease of a resource.
+    async fn lease(&self, resource: &ResourceName) -> Result<Standing, StoreError>;
+
+    /// Up to `limit` leases of resources whose names begin with `prefix`, after `after`.
+    async fn leases(
+        &self,
+        prefix: &str,
+        after: Option<&ResourceName>,
+        limit: usize,
+    ) -> Result<Page, StoreError>;
+
+    /// Makes a new generation, above `past` where that is given.
+    async fn advance(&self, past: Option<FencingToken>) -> Result<Generation, StoreError>;
+
+    /// Events from now on. The stream begins with [`Event::Resync`] and shows one wherever it may have
+    /// missed something; it ends only with an error or with the store.
+    async fn watch(&self) -> Result<BoxStream<'static, Result<Event, StoreError>>, StoreError>;
+
+    /// Whether the store can grant now: a read that a quorum confirms, and a trusted generation.
+    async fn ready(&self) -> Result<(), StoreError>;
+
+    /// The shortest time to live that the store can keep.
+    fn least_ttl(&self) -> Duration;
+}
