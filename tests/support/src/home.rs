@@ -31,22 +31,25 @@ impl Home {
         self.dir.path()
     }
 
-    fn keep_logs(&self) -> io::Result<PathBuf> {
+    /// Copies the logs to where they last; nothing comes back if there are none.
+    fn keep_logs(&self) -> io::Result<Option<PathBuf>> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        let mut logs: Vec<_> = fs::read_dir(self.path())?
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
+        logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+        if logs.is_empty() {
+            return Ok(None);
+        }
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = format!("{}-{}-{count}", self.name, std::process::id());
         let target = workspace().join("tests/logs").join(folder);
         fs::create_dir_all(&target)?;
-        for entry in fs::read_dir(self.path())? {
-            let path = entry?.path();
-            if let Some(name) = path
-                .file_name()
-                .filter(|_| path.extension().is_some_and(|e| e == "log"))
-            {
-                fs::copy(&path, target.join(name))?;
-            }
+        for log in logs {
+            fs::copy(&log, target.join(log.file_name().unwrap_or_default()))?;
         }
-        Ok(target)
+        Ok(Some(target))
     }
 }
 
@@ -58,7 +61,8 @@ impl Drop for Home {
     fn drop(&mut self) {
         if std::thread::panicking() || env::var_os("PALISADE_TEST_KEEP_LOGS").is_some() {
             match self.keep_logs() {
-                Ok(place) => eprintln!("logs of {}: {}", self.name, place.display()),
+                Ok(Some(place)) => eprintln!("logs of {}: {}", self.name, place.display()),
+                Ok(None) => {}
                 Err(error) => eprintln!("logs of {} could not be kept: {error}", self.name),
             }
         }

@@ -11,7 +11,9 @@
 
 mod clock;
 mod error;
+mod etcd;
 mod home;
+mod http;
 mod port;
 mod postgres;
 mod process;
@@ -20,6 +22,7 @@ mod tree;
 
 pub use clock::{eventually, within};
 pub use error::Error;
+pub use etcd::{Etcd, EtcdBuilder, EtcdCluster, EtcdVersion};
 pub use port::{Port, free_port};
 pub use postgres::{Postgres, PostgresBuilder};
 pub use process::Process;

@@ -1,0 +1,200 @@
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::programs::Programs;
+use crate::home::Home;
+use crate::{Error, Port, Process, clock, http, program};
+
+/// A start replays its log and elects a leader; three at once on two busy cores have their time.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A stopping leader first hands its office over.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Local servers answer health and metrics within milliseconds; a frozen one never does.
+const ANSWER_LIMIT: Duration = Duration::from_millis(500);
+
+/// What all members of a cluster share.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) programs: Programs,
+    pub(super) args: Vec<String>,
+    /// Part of every member's id, and of the cluster's.
+    pub(super) token: String,
+}
+
+/// One etcd server with its own data and ports.
+#[derive(Debug)]
+pub(super) struct Member {
+    process: Option<Process>,
+    name: String,
+    data: PathBuf,
+    client: Port,
+    peer: Port,
+    home: Home,
+}
+
+impl Member {
+    pub(super) fn new(name: String, data: Option<PathBuf>) -> Result<Self, Error> {
+        let home = Home::new(&format!("etcd-{name}"))?;
+        let data = data.unwrap_or_else(|| home.path().join("data"));
+        Ok(Self {
+            process: None,
+            name,
+            data,
+            client: Port::reserve()?,
+            peer: Port::reserve()?,
+            home,
+        })
+    }
+
+    pub(super) fn host_port(&self) -> String {
+        format!("127.0.0.1:{}", self.client.number())
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.host_port())
+    }
+
+    fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer.number())
+    }
+
+    /// Its entry in `--initial-cluster`.
+    pub(super) fn peer_entry(&self) -> String {
+        format!("{}={}", self.name, self.peer_url())
+    }
+
+    /// The server process, if it was started.
+    pub(super) fn process(&mut self) -> Result<&mut Process, Error> {
+        let name = &self.name;
+        self.process
+            .as_mut()
+            .ok_or_else(|| Error::Unexpected(format!("{name} was never started")))
+    }
+
+    /// Starts the process, without waiting for it to serve. One that still runs is killed first.
+    pub(super) fn launch(
+        &mut self,
+        plan: &Plan,
+        cluster: &str,
+        extra: &[&str],
+    ) -> Result<(), Error> {
+        if let Some(process) = &mut self.process {
+            process.kill()?;
+        }
+        let mut etcd = plan.programs.etcd();
+        self.identify(&mut etcd, plan, cluster);
+        etcd.args([
+            "--listen-client-urls",
+            &self.url(),
+            "--advertise-client-urls",
+            &self.url(),
+        ])
+        .args(["--listen-peer-urls", &self.peer_url(), "--logger", "zap"])
+        .args(&plan.args)
+        .args(extra)
+        .current_dir(self.home.path());
+        self.process = Some(Process::spawn(&self.name, &etcd, &self.log())?);
+        Ok(())
+    }
+
+    /// Waits until it serves linearizable reads, which needs a leader and a quorum.
+    pub(super) async fn ready(&mut self) -> Result<(), Error> {
+        let address = self.host_port();
+        let process = self.process()?;
+        process
+            .until(START_LIMIT, async || is_healthy(&address).await)
+            .await
+    }
+
+    /// New ports, as long as nobody was told the old ones.
+    pub(super) fn move_away(&mut self) -> Result<(), Error> {
+        self.client = Port::reserve()?;
+        self.peer = Port::reserve()?;
+        self.wipe()
+    }
+
+    pub(super) fn kill(&mut self) -> Result<(), Error> {
+        self.process.as_mut().map_or(Ok(()), Process::kill)
+    }
+
+    pub(super) async fn stop(&mut self) -> Result<(), Error> {
+        if let Some(process) = &mut self.process {
+            process.stop_gracefully(STOP_LIMIT).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes its data. Only when it does not run.
+    pub(super) fn wipe(&self) -> Result<(), Error> {
+        match fs::remove_dir_all(&self.data) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("remove the data of an etcd")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Replaces its data by a snapshot's. Only when it does not run.
+    pub(super) async fn restore(
+        &self,
+        plan: &Plan,
+        cluster: &str,
+        snapshot: &Path,
+        extra: &[String],
+    ) -> Result<(), Error> {
+        self.wipe()?;
+        let mut etcdutl = plan.programs.etcdutl();
+        etcdutl
+            .args(["snapshot", "restore"])
+            .arg(snapshot)
+            .args(extra);
+        self.identify_restored(&mut etcdutl, plan, cluster);
+        program::run(etcdutl).await.map(drop)
+    }
+
+    /// Whether it says that it leads, or nothing if it does not answer.
+    pub(super) async fn says_it_leads(&self) -> Option<bool> {
+        let (_, metrics) = ask(&self.host_port(), "/metrics").await?;
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("etcd_server_is_leader "))?;
+        Some(value.trim() == "1")
+    }
+
+    fn identify(&self, etcd: &mut Command, plan: &Plan, cluster: &str) {
+        self.identify_restored(etcd, plan, cluster);
+        etcd.args(["--initial-cluster-state", "new"]);
+    }
+
+    fn identify_restored(&self, command: &mut Command, plan: &Plan, cluster: &str) {
+        command
+            .args(["--name", &self.name, "--initial-cluster", cluster])
+            .args(["--initial-cluster-token", &plan.token])
+            .args(["--initial-advertise-peer-urls", &self.peer_url()])
+            .arg("--data-dir")
+            .arg(&self.data);
+    }
+
+    fn log(&self) -> PathBuf {
+        self.home.path().join("etcd.log")
+    }
+}
+
+async fn is_healthy(address: &str) -> bool {
+    // `/health` is a linearizable read; its body is {"health":"true"}, with a reason since 3.5.
+    ask(address, "/health")
+        .await
+        .is_some_and(|(status, body)| status == 200 && body.contains(r#""health":"true""#))
+}
+
+async fn ask(address: &str, path: &str) -> Option<(u16, String)> {
+    clock::within("an answer of etcd", ANSWER_LIMIT, http::get(address, path))
+        .await
+        .ok()?
+        .ok()
+}
