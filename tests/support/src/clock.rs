@@ -64,6 +64,37 @@ pub async fn within<T>(
         })
 }
 
+/// [`eventually`] written as a loop, `loop { if … { break } wait.tick().await? }`: the future of an async
+/// closure cannot be shown to be `Send`, and tests spawn what this crate returns.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    what: String,
+    limit: Duration,
+    end: Instant,
+}
+
+impl Wait {
+    pub(crate) fn new(what: impl Into<String>, limit: Duration) -> Self {
+        Self {
+            what: what.into(),
+            limit,
+            end: Instant::now() + limit,
+        }
+    }
+
+    /// Time for another look, or the end of the wait.
+    pub(crate) async fn tick(&self) -> Result<(), Error> {
+        if Instant::now() >= self.end {
+            return Err(Error::TimedOut {
+                what: self.what.clone(),
+                limit: self.limit,
+            });
+        }
+        tokio::time::sleep(POLL).await;
+        Ok(())
+    }
+}
+
 /// [`eventually`] for code that cannot be async (signals, drops). Says whether the condition came true.
 pub(crate) fn eventually_blocking(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;

@@ -10,6 +10,7 @@
 //! A program that is not installed is an error that names what installs it, never a skipped test.
 
 mod clock;
+mod coordinator;
 mod error;
 mod etcd;
 mod home;
@@ -18,11 +19,40 @@ mod port;
 mod postgres;
 mod process;
 mod program;
+mod proxy;
 mod tree;
 
 pub use clock::{eventually, within};
+pub use coordinator::{Coordinator, CoordinatorBuilder};
 pub use error::Error;
 pub use etcd::{Etcd, EtcdBuilder, EtcdCluster, EtcdVersion};
 pub use port::{Port, free_port};
 pub use postgres::{Postgres, PostgresBuilder};
 pub use process::Process;
+pub use proxy::Proxy;
+
+#[cfg(test)]
+mod tests {
+    use super::{Coordinator, Etcd, Postgres, Proxy};
+
+    fn sendable<T>(_future: impl Future<Output = T> + Send) {}
+
+    /// Tests break servers from tasks beside the one under test.
+    #[allow(dead_code, reason = "that it compiles is the test")]
+    fn futures_can_be_spawned(
+        (mut etcd, mut server, mut one): (Etcd, Postgres, Coordinator),
+        link: Proxy,
+    ) {
+        sendable(Etcd::start());
+        sendable(Postgres::start());
+        sendable(Coordinator::builder().start());
+        sendable(etcd.start_again());
+        sendable(etcd.stop());
+        sendable(etcd.wipe());
+        sendable(server.start_again());
+        sendable(server.stop());
+        sendable(one.start_again());
+        sendable(one.terminate());
+        sendable(link.cut());
+    }
+}

@@ -260,14 +260,16 @@ impl Postgres {
         let process = self
             .process
             .insert(Process::spawn("postgres", &postgres, &log)?);
-        let bin = &self.programs.bin;
-        process
-            .until(START_LIMIT, async || {
-                let mut ready = Command::new(bin.join("pg_isready"));
-                ready.args(["-q", "-h", "127.0.0.1", "-p", &port]);
-                program::run(ready).await.is_ok()
-            })
-            .await
+        let wait = process.starting(START_LIMIT);
+        loop {
+            let mut ready = Command::new(self.programs.bin.join("pg_isready"));
+            ready.args(["-q", "-h", "127.0.0.1", "-p", &port]);
+            if program::run(ready).await.is_ok() {
+                return process.check_running();
+            }
+            process.check_running()?;
+            wait.tick().await?;
+        }
     }
 
     fn client(&self, name: &str) -> Command {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use crate::{Error, clock, program, tree};
+use crate::clock::Wait;
+use crate::{Error, program, tree};
 
 /// How much of a log an error quotes.
 const TAIL_LINES: usize = 20;
@@ -154,9 +155,13 @@ impl Process {
     ///
     /// [`Error::TimedOut`] after `limit`; it runs on then.
     pub async fn wait(&mut self, limit: Duration) -> Result<ExitStatus, Error> {
-        let what = format!("the end of {}", self.name);
-        clock::eventually(&what, limit, async || !matches!(self.try_wait(), Ok(None))).await?;
-        self.try_wait()?.ok_or(Error::TimedOut { what, limit })
+        let wait = Wait::new(format!("the end of {}", self.name), limit);
+        loop {
+            if let Some(status) = self.try_wait()? {
+                return Ok(status);
+            }
+            wait.tick().await?;
+        }
     }
 
     /// How it ended, if it has.
@@ -193,19 +198,12 @@ impl Process {
         })
     }
 
-    /// Waits until `ready` holds, or the process ends, or `limit` is over.
-    pub(crate) async fn until<C>(&mut self, limit: Duration, mut ready: C) -> Result<(), Error>
-    where
-        C: AsyncFnMut() -> bool,
-    {
-        let mut ended = Ok(());
-        let what = format!("{} ready (log: {})", self.name, self.log.display());
-        clock::eventually(&what, limit, async || {
-            ended = self.check_running();
-            ended.is_err() || ready().await
-        })
-        .await?;
-        ended
+    /// Deadline of a start; the loop that uses it also looks at [`Process::check_running`].
+    pub(crate) fn starting(&self, limit: Duration) -> Wait {
+        Wait::new(
+            format!("{} ready (log: {})", self.name, self.log.display()),
+            limit,
+        )
     }
 
     /// Sends a signal to the process alone. A frozen one is thawed, or it would not act on it.

@@ -4,8 +4,9 @@ use std::time::Duration;
 use super::member::{Member, Plan};
 use super::programs::Programs;
 use super::{EtcdBuilder, EtcdVersion};
+use crate::clock::Wait;
 use crate::home::Home;
-use crate::{Error, clock, program};
+use crate::{Error, program};
 
 /// A clash needs another program on a port that was free a moment ago: twice is no coincidence.
 const START_ATTEMPTS: usize = 3;
@@ -194,19 +195,19 @@ impl EtcdCluster {
     ///
     /// [`Error::TimedOut`] when nobody leads, for want of a quorum say.
     pub async fn leader(&self) -> Result<usize, Error> {
-        let mut leader = None;
-        clock::eventually("a leader", LEADER_LIMIT, async || {
+        let wait = Wait::new("a leader", LEADER_LIMIT);
+        loop {
             let mut leaders = Vec::new();
             for (index, member) in self.members.iter().enumerate() {
                 if member.says_it_leads().await == Some(true) {
                     leaders.push(index);
                 }
             }
-            leader = leaders.first().copied().filter(|_| leaders.len() == 1);
-            leader.is_some()
-        })
-        .await?;
-        leader.ok_or_else(|| Error::Unexpected("no leader".to_owned()))
+            if let [leader] = leaders[..] {
+                return Ok(leader);
+            }
+            wait.tick().await?;
+        }
     }
 
     /// Saves a snapshot, taken from the first member that is there, to a new file; returns its path.

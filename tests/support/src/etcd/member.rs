@@ -106,9 +106,12 @@ impl Member {
     pub(super) async fn ready(&mut self) -> Result<(), Error> {
         let address = self.host_port();
         let process = self.process()?;
-        process
-            .until(START_LIMIT, async || is_healthy(&address).await)
-            .await
+        let wait = process.starting(START_LIMIT);
+        while !is_healthy(&address).await {
+            process.check_running()?;
+            wait.tick().await?;
+        }
+        process.check_running()
     }
 
     /// New ports, as long as nobody was told the old ones.
