@@ -1,1 +1,171 @@
-//! Placeholder.
+//! The production store: etcd, through its KV, lease and watch services.
+//!
+//! No Lock or Election RPC is used: both grant to dead sessions. Ownership is decided by a transaction,
+//! never by a read, a watch or a keepalive reply: each of them is stale in some version of etcd.
+
+mod codec;
+mod fault;
+mod keys;
+mod leases;
+mod link;
+mod links;
+mod listing;
+mod sessions;
+mod trust;
+mod view;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use palisade_token::{FencingToken, ResourceName};
+use tracing::info;
+
+use self::keys::Keys;
+use self::link::Context;
+use self::links::Links;
+use super::{Alive, Page, Standing, Store, StoreError};
+use crate::clock::Clock;
+use crate::domain::{
+    Acquire, Acquired, Caller, Event, Generation, Release, Released, RequestId, Session, SessionId,
+};
+use crate::entropy::Entropy;
+
+/// The time to live below which an election or a slow disk of etcd's ends healthy sessions.
+const LEAST_TTL: Duration = Duration::from_secs(5);
+
+/// Where etcd is and how it is used.
+#[derive(Debug, Clone)]
+pub struct EtcdOptions {
+    /// URLs of the endpoints of one cluster, such as `http://127.0.0.1:2379`.
+    pub endpoints: Vec<String>,
+    /// What all keys begin with. Coordinators that share leases share it.
+    pub prefix: String,
+    /// How long one call to etcd may take before its connection is given up.
+    pub call_limit: Duration,
+    /// The shortest time to live to offer.
+    pub least_ttl: Duration,
+}
+
+impl EtcdOptions {
+    /// The default prefix; it ends in the version of the keys' layout.
+    pub const PREFIX: &str = "/palisade/v1";
+    /// The default limit of a call: an election of etcd's takes one to three seconds.
+    pub const CALL_LIMIT: Duration = Duration::from_secs(5);
+
+    /// The defaults, with endpoints.
+    #[must_use]
+    pub fn new(endpoints: Vec<String>) -> Self {
+        Self {
+            endpoints,
+            prefix: Self::PREFIX.to_owned(),
+            call_limit: Self::CALL_LIMIT,
+            least_ttl: LEAST_TTL,
+        }
+    }
+}
+
+/// Keeps sessions, leases and queues in etcd. Any number of coordinators may share one.
+#[derive(Debug)]
+pub struct EtcdStore {
+    links: Links,
+    least_ttl: Duration,
+}
+
+impl EtcdStore {
+    /// A store on an etcd that need not be there yet: connections are made when they are needed.
+    #[must_use]
+    pub fn new(
+        options: EtcdOptions,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Arc<Self> {
+        let keys = Keys::new(&options.prefix);
+        let context = Context {
+            keys,
+            clock,
+            entropy,
+            call_limit: options.call_limit,
+        };
+        Arc::new(Self {
+            links: Links::new(options.endpoints, context),
+            least_ttl: options.least_ttl,
+        })
+    }
+}
+
+#[async_trait]
+impl Store for EtcdStore {
+    async fn open_session(&self, session: Session) -> Result<Alive, StoreError> {
+        self.do_open(session).await
+    }
+
+    async fn renew_session(&self, caller: &Caller) -> Result<Alive, StoreError> {
+        self.do_renew(caller).await
+    }
+
+    async fn close_session(&self, caller: &Caller) -> Result<(), StoreError> {
+        self.do_close(caller).await
+    }
+
+    async fn time_left(&self, session: SessionId) -> Result<Duration, StoreError> {
+        self.do_time_left(session).await
+    }
+
+    async fn acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {
+        self.do_acquire(acquire).await
+    }
+
+    async fn standing(
+        &self,
+        session: SessionId,
+        resource: &ResourceName,
+        request: &RequestId,
+    ) -> Result<Option<Acquired>, StoreError> {
+        self.do_standing(session, resource, request).await
+    }
+
+    async fn release(&self, release: &Release) -> Result<Released, StoreError> {
+        self.do_release(release).await
+    }
+
+    async fn promote(&self, resource: &ResourceName) -> Result<(), StoreError> {
+        self.do_promote(resource).await
+    }
+
+    async fn lease(&self, resource: &ResourceName) -> Result<Standing, StoreError> {
+        self.do_lease(resource).await
+    }
+
+    async fn leases(
+        &self,
+        prefix: &str,
+        after: Option<&ResourceName>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.do_leases(prefix, after, limit).await
+    }
+
+    async fn advance(&self, past: Option<FencingToken>) -> Result<Generation, StoreError> {
+        let link = self.links.get().await?;
+        let made = link.advance(past).await?.record;
+        info!(base = made.base, "generation advanced");
+        Ok(made)
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, Result<Event, StoreError>>, StoreError> {
+        self.do_watch().await
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        let link = self.links.get().await?;
+        link.generation().await?;
+        link.confirm().await
+    }
+
+    fn least_ttl(&self) -> Duration {
+        self.least_ttl
+    }
+}

@@ -1,0 +1,87 @@
+//! What an error of etcd's means: whether the write may have happened, and whether the connection is of
+//! further use. Decided by codes alone, never by texts.
+
+use etcd_client::Error;
+use tonic::Code;
+
+use crate::store::{Failure, Outcome, StoreError};
+
+/// An error, judged.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) kind: Kind,
+    pub(super) source: Error,
+}
+
+/// What a caller does about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A key was to be put on a lease that is gone: the state moved on; look again. Nothing happened.
+    LeaseGone,
+    /// The lease is there already. Nothing happened.
+    LeaseExists,
+    /// Too many requests, or no space left. It may have happened.
+    Exhausted,
+    /// etcd refused the request as such. Nothing happened.
+    Refused,
+    /// Anything else: it may have happened, and the connection is not used again.
+    Broken,
+}
+
+impl Fault {
+    pub(super) fn of(source: Error) -> Self {
+        let kind = match &source {
+            Error::GRpcStatus(status) => Self::kind_of(status.code()),
+            Error::LeaseKeepAliveError(_) => Kind::LeaseGone,
+            _ => Kind::Broken,
+        };
+        Self { kind, source }
+    }
+
+    fn kind_of(code: Code) -> Kind {
+        match code {
+            Code::NotFound => Kind::LeaseGone,
+            Code::FailedPrecondition => Kind::LeaseExists,
+            Code::ResourceExhausted => Kind::Exhausted,
+            Code::InvalidArgument
+            | Code::OutOfRange
+            | Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::AlreadyExists
+            | Code::Unimplemented => Kind::Refused,
+            Code::Ok
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Aborted
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss => Kind::Broken,
+        }
+    }
+
+    /// As the store's error, where the call that failed only reads: the write was never sent.
+    pub(super) fn into_unsent(self) -> StoreError {
+        StoreError::Failed {
+            failure: Failure::Unavailable,
+            outcome: Outcome::NotApplied,
+            source: Some(Box::new(self.source)),
+        }
+    }
+
+    /// As the store's error, where the caller has no better answer.
+    pub(super) fn into_error(self) -> StoreError {
+        let (failure, outcome) = match self.kind {
+            Kind::LeaseGone | Kind::LeaseExists | Kind::Refused => {
+                (Failure::Unavailable, Outcome::NotApplied)
+            }
+            Kind::Exhausted => (Failure::NoSpace, Outcome::Unknown),
+            Kind::Broken => (Failure::Unavailable, Outcome::Unknown),
+        };
+        StoreError::Failed {
+            failure,
+            outcome,
+            source: Some(Box::new(self.source)),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The names of what is kept in etcd.
+//!
+//! | key below the prefix | on the session's lease | value |
+//! |---|---|---|
+//! | `generation` | no | the current generation |
+//! | `session/<id>` | yes | the session with its attach mark |
+//! | `lease/<resource>` | yes | the hold; written once, so its `mod_revision` is the grant |
+//! | `queue/<resource>#<session>#<request>` | yes | a waiter; its `create_revision` is its place |
+//!
+//! `#` occurs in no resource name and no id, so no range of one resource meets another's keys.
+
+use std::ops::Range;
+
+use palisade_token::ResourceName;
+
+use crate::domain::{RequestId, SessionId};
+
+/// Names keys below one prefix.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self {
+            prefix: format!("{}/", prefix.trim_end_matches('/')),
+        }
+    }
+
+    pub(super) fn generation(&self) -> Vec<u8> {
+        format!("{}generation", self.prefix).into_bytes()
+    }
+
+    pub(super) fn session(&self, id: SessionId) -> Vec<u8> {
+        format!("{}session/{id}", self.prefix).into_bytes()
+    }
+
+    pub(super) fn lease(&self, resource: &ResourceName) -> Vec<u8> {
+        format!("{}lease/{resource}", self.prefix).into_bytes()
+    }
+
+    /// All leases of resources whose names begin with a text.
+    pub(super) fn leases(&self, name_prefix: &str) -> Range<Vec<u8>> {
+        prefix_range(format!("{}lease/{name_prefix}", self.prefix).into_bytes())
+    }
+
+    /// The name in a lease's key.
+    pub(super) fn resource_of(&self, key: &[u8]) -> Option<ResourceName> {
+        let text = std::str::from_utf8(key).ok()?;
+        let name = text.strip_prefix(&self.prefix)?.strip_prefix("lease/")?;
+        ResourceName::new(name).ok()
+    }
+
+    pub(super) fn place(
+        &self,
+        resource: &ResourceName,
+        session: SessionId,
+        request: &RequestId,
+    ) -> Vec<u8> {
+        format!("{}queue/{resource}#{session}#{request}", self.prefix).into_bytes()
+    }
+
+    /// The whole queue of one resource.
+    pub(super) fn queue(&self, resource: &ResourceName) -> Range<Vec<u8>> {
+        prefix_range(format!("{}queue/{resource}#", self.prefix).into_bytes())
+    }
+}
+
+/// All keys that begin with a text of ASCII: its last byte can always be raised by one.
+fn prefix_range(start: Vec<u8>) -> Range<Vec<u8>> {
+    let mut end = start.clone();
+    if let Some(last) = end.last_mut() {
+        *last = last.saturating_add(1);
+    }
+    start..end
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_token::ResourceName;
+
+    use super::Keys;
+    use crate::domain::{OpenId, Principal, RequestId, SessionId};
+
+    #[test]
+    fn a_queue_holds_no_other_resources_places() {
+        let keys = Keys::new("/palisade/v1");
+        let session = SessionId::derive(&Principal::anonymous(), &OpenId::new("o").unwrap());
+        let request = RequestId::new("r").unwrap();
+        let name = |text| ResourceName::new(text).unwrap();
+        let queue = keys.queue(&name("a"));
+        assert!(queue.contains(&keys.place(&name("a"), session, &request)));
+        for other in ["a/b", "a.b", "ab", "a-b", "A", "b"] {
+            assert!(
+                !queue.contains(&keys.place(&name(other), session, &request)),
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lease_key_names_its_resource() {
+        let keys = Keys::new("/p/");
+        let name = ResourceName::new("a/b").unwrap();
+        assert_eq!(keys.resource_of(&keys.lease(&name)), Some(name.clone()));
+        assert_eq!(keys.resource_of(&keys.generation()), None);
+        assert!(keys.leases("a").contains(&keys.lease(&name)));
+        assert!(!keys.leases("a/b/").contains(&keys.lease(&name)));
+    }
+}

@@ -1,0 +1,327 @@
+//! Acquire, release and promotion: read, decide, and one transaction that compares what was decided on.
+
+use std::sync::Arc;
+
+use etcd_client::{Compare, CompareOp, PutOptions, TxnOp};
+use palisade_token::ResourceName;
+use tracing::warn;
+
+use super::EtcdStore;
+use super::codec::{self, Stored, lease_id};
+use super::link::{Committed, Link};
+use super::view::{self, Sight, Subject};
+use crate::domain::{
+    Acquire, AcquireStep, Acquired, AttachMark, Claim, Generation, Hold, HoldName, Place, Refusal,
+    Release, ReleaseStep, Released, RequestId, Session, SessionId, decide_acquire,
+    decide_promotion, decide_release,
+};
+use crate::store::{Failure, StoreError};
+
+/// How often an operation looks again after another one was faster. Each time somebody else got on, so
+/// this many in a row mean a load that had better be pushed back.
+const ROUNDS: usize = 128;
+
+fn contended() -> StoreError {
+    StoreError::not_applied(Failure::Unavailable)
+}
+
+fn on_lease(session: SessionId) -> PutOptions {
+    PutOptions::new().with_lease(lease_id(session))
+}
+
+impl EtcdStore {
+    pub(super) async fn do_acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {
+        for _ in 0..ROUNDS {
+            let link = self.links.get().await?;
+            let generation = link.generation().await?;
+            let sight = Sight::of(
+                &link,
+                Subject {
+                    resource: &acquire.resource,
+                    session: Some(acquire.caller.session),
+                    request: Some(&acquire.request),
+                },
+            )
+            .await?;
+            let Some(session) = &sight.session else {
+                return Err(Refusal::SessionEnded {
+                    session: acquire.caller.session,
+                }
+                .into());
+            };
+            let is_current = sight
+                .generation
+                .as_ref()
+                .is_some_and(|now| now.raw == generation.raw);
+            let done = match decide_acquire(&sight.view, acquire)? {
+                AcquireStep::Answer(answer) => Some(answer),
+                AcquireStep::Raise(mark) => {
+                    raise(&link, session, mark).await?;
+                    None
+                }
+                AcquireStep::Leave(place) => {
+                    leave(&link, &place).await?;
+                    None
+                }
+                AcquireStep::Grant { .. } | AcquireStep::Enqueue(_) if !is_current => None,
+                AcquireStep::Grant { claim, place } => {
+                    let hold = self
+                        .grant(&link, session, &generation, claim, place)
+                        .await?;
+                    hold.map(Acquired::Held)
+                }
+                AcquireStep::Enqueue(claim) => enqueue(&link, &sight, session, claim)
+                    .await?
+                    .map(Acquired::Queued),
+            };
+            if let Some(done) = done {
+                return Ok(done);
+            }
+        }
+        Err(contended())
+    }
+
+    async fn grant(
+        &self,
+        link: &Arc<Link>,
+        session: &Stored<Session>,
+        generation: &Stored<Generation>,
+        claim: Claim,
+        place: Option<Place>,
+    ) -> Result<Option<Hold>, StoreError> {
+        let keys = &link.context().keys;
+        let mut compares = vec![
+            view::is_vacant(keys, &claim.resource),
+            view::is_marked_as(keys, session),
+            view::is_generation(keys, generation),
+        ];
+        let value = codec::hold_value(&claim, generation.record);
+        let put = TxnOp::put(
+            keys.lease(&claim.resource),
+            value,
+            Some(on_lease(claim.session)),
+        );
+        let mut writes = vec![put];
+        match &place {
+            None => compares.push(view::nobody_waits(keys, &claim.resource)),
+            Some(place) => {
+                let key = view::place_key(keys, place);
+                compares.push(view::is_queued(key.clone(), place.since));
+                compares.push(view::nobody_waits_longer(keys, place));
+                writes.push(TxnOp::delete(key, None));
+            }
+        }
+        let Some(committed) = link.write(compares, writes).await? else {
+            return Ok(None);
+        };
+        let granted = committed.reached.revision;
+        let hold = Hold {
+            claim,
+            generation: generation.record,
+            granted,
+        };
+        if committed.is_regress || hold.token().is_none() {
+            self.give_back(&hold).await;
+            return Err(StoreError::not_applied(Failure::HistoryRegressed));
+        }
+        Ok(Some(hold))
+    }
+
+    /// Ends a lease whose grant is not told. Where that fails, its session's end does it (I5).
+    async fn give_back(&self, hold: &Hold) {
+        let given_back = async {
+            let link = self.links.get().await?;
+            let raw = codec::hold_value(&hold.claim, hold.generation);
+            let stored = Stored {
+                record: hold.clone(),
+                raw,
+            };
+            let keys = &link.context().keys;
+            let delete = TxnOp::delete(keys.lease(&hold.claim.resource), None);
+            link.write(view::is_held_as(keys, &stored).into(), vec![delete])
+                .await
+        };
+        match given_back.await {
+            Ok(_) => {
+                warn!(resource = %hold.claim.resource, "a grant that cannot be told was given back")
+            }
+            Err(error) => {
+                warn!(resource = %hold.claim.resource, %error, "a grant that cannot be told is left to its session's end");
+            }
+        }
+    }
+
+    pub(super) async fn do_release(&self, release: &Release) -> Result<Released, StoreError> {
+        let request = match &release.hold {
+            HoldName::Request(request) => Some(request),
+            HoldName::Token(_) => None,
+        };
+        for _ in 0..ROUNDS {
+            let link = self.links.get().await?;
+            let session = release.caller.session;
+            let subject = Subject {
+                resource: &release.resource,
+                session: Some(session),
+                request,
+            };
+            let sight = Sight::of(&link, subject).await?;
+            let Some(session) = &sight.session else {
+                return Err(Refusal::SessionEnded { session }.into());
+            };
+            let done = match decide_release(&sight.view, release)? {
+                ReleaseStep::Answer(answer) => Some(answer),
+                ReleaseStep::Raise(mark) => {
+                    raise(&link, session, mark).await?;
+                    None
+                }
+                ReleaseStep::Leave(place) => leave(&link, &place).await?.map(|_| Released::Place),
+                ReleaseStep::End { hold, successor } => {
+                    let ended = end(&link, &sight, successor).await?;
+                    ended.map(|_| Released::Lease(hold))
+                }
+            };
+            if let Some(done) = done {
+                return Ok(done);
+            }
+        }
+        Err(contended())
+    }
+
+    pub(super) async fn do_promote(&self, resource: &ResourceName) -> Result<(), StoreError> {
+        for _ in 0..ROUNDS {
+            let link = self.links.get().await?;
+            let generation = link.generation().await?;
+            let subject = Subject {
+                resource,
+                session: None,
+                request: None,
+            };
+            let sight = Sight::of(&link, subject).await?;
+            let Some(place) = decide_promotion(&sight.view) else {
+                return Ok(());
+            };
+            let keys = &link.context().keys;
+            let mut compares = vec![view::is_vacant(keys, resource)];
+            let writes = hand_over(&link, &mut compares, &generation, place);
+            if link.write(compares, writes).await?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+
+    pub(super) async fn do_standing(
+        &self,
+        session: SessionId,
+        resource: &ResourceName,
+        request: &RequestId,
+    ) -> Result<Option<Acquired>, StoreError> {
+        let link = self.links.get().await?;
+        let subject = Subject {
+            resource,
+            session: Some(session),
+            request: Some(request),
+        };
+        let view = Sight::of(&link, subject).await?.view;
+        Ok(match (view.hold, view.own_place) {
+            (Some(hold), _) if hold.claim.is_of(session, request) => Some(Acquired::Held(hold)),
+            (_, place) => place.map(Acquired::Queued),
+        })
+    }
+}
+
+/// Raises the mark, if it is still as it was seen. Whether it was or not, the caller looks again.
+async fn raise(link: &Link, session: &Stored<Session>, mark: AttachMark) -> Result<(), StoreError> {
+    let keys = &link.context().keys;
+    let raised = Session {
+        mark,
+        ..session.record.clone()
+    };
+    let key = keys.session(raised.id);
+    let put = TxnOp::put(
+        key,
+        codec::session_value(&raised),
+        Some(on_lease(raised.id)),
+    );
+    link.write(vec![view::is_marked_as(keys, session)], vec![put])
+        .await?;
+    Ok(())
+}
+
+async fn leave(link: &Link, place: &Place) -> Result<Option<Committed>, StoreError> {
+    let key = view::place_key(&link.context().keys, place);
+    let compares = vec![view::is_queued(key.clone(), place.since)];
+    link.write(compares, vec![TxnOp::delete(key, None)]).await
+}
+
+async fn enqueue(
+    link: &Link,
+    sight: &Sight,
+    session: &Stored<Session>,
+    claim: Claim,
+) -> Result<Option<Place>, StoreError> {
+    let keys = &link.context().keys;
+    let key = keys.place(&claim.resource, claim.session, &claim.request);
+    let mut compares = Vec::new();
+    // Joining a queue of a resource that has just become vacant would wait for nobody.
+    if sight.hold.is_some() {
+        let lease = keys.lease(&claim.resource);
+        compares.push(Compare::create_revision(lease, CompareOp::Greater, 0));
+    }
+    compares.push(view::is_marked_as(keys, session));
+    compares.push(Compare::create_revision(key.clone(), CompareOp::Equal, 0));
+    let put = TxnOp::put(
+        key,
+        codec::place_value(&claim),
+        Some(on_lease(claim.session)),
+    );
+    let committed = link.write(compares, vec![put]).await?;
+    Ok(committed.map(|committed| Place {
+        claim,
+        since: committed.reached.revision,
+    }))
+}
+
+/// Ends the lease that was seen, and hands the resource over in the same transaction. Without a trusted
+/// generation nobody is promoted: the head of the queue is granted the resource later.
+async fn end(
+    link: &Link,
+    sight: &Sight,
+    successor: Option<Place>,
+) -> Result<Option<Committed>, StoreError> {
+    let Some(hold) = &sight.hold else {
+        return Ok(None);
+    };
+    let keys = &link.context().keys;
+    let resource = &hold.record.claim.resource;
+    let mut compares = Vec::from(view::is_held_as(keys, hold));
+    let writes = match (&successor, &sight.generation) {
+        (Some(place), Some(generation)) => hand_over(link, &mut compares, generation, place),
+        (Some(_), None) => vec![TxnOp::delete(keys.lease(resource), None)],
+        (None, _) => {
+            compares.push(view::nobody_waits(keys, resource));
+            vec![TxnOp::delete(keys.lease(resource), None)]
+        }
+    };
+    link.write(compares, writes).await
+}
+
+/// Overwrites the lease's key with the head of the queue: etcd refuses to delete and put one key at once.
+fn hand_over(
+    link: &Link,
+    compares: &mut Vec<Compare>,
+    generation: &Stored<Generation>,
+    place: &Place,
+) -> Vec<TxnOp> {
+    let keys = &link.context().keys;
+    let key = view::place_key(keys, place);
+    compares.push(view::is_queued(key.clone(), place.since));
+    compares.push(view::is_generation(keys, generation));
+    compares.push(view::nobody_waits_longer(keys, place));
+    let value = codec::hold_value(&place.claim, generation.record);
+    let options = on_lease(place.claim.session);
+    vec![
+        TxnOp::put(keys.lease(&place.claim.resource), value, Some(options)),
+        TxnOp::delete(key, None),
+    ]
+}

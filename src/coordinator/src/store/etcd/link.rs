@@ -1,0 +1,351 @@
+//! One connection to one etcd endpoint, and what it may be trusted with.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use etcd_client::{
+    Channel, Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, KvClient, LeaseClient,
+    ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse, WatchClient,
+};
+use hyper_util::rt::TokioIo;
+use palisade_token::FencingToken;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+use tracing::{info, warn};
+
+use super::codec::{self, Stored, revision};
+use super::fault::{Fault, Kind};
+use super::keys::Keys;
+use super::trust::{Reached, Trust, Verdict};
+use crate::clock::{Clock, within};
+use crate::domain::{Generation, Span};
+use crate::entropy::Entropy;
+use crate::store::{Failure, Outcome, StoreError};
+
+/// How long a TCP and HTTP/2 connection may take to open: an etcd that needs longer is as good as away.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// etcd closes connections that ping more often than every 5 s.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// How long an answer to a ping may take before the connection is given up.
+const PING_LIMIT: Duration = Duration::from_secs(5);
+/// How often the making of a generation is tried anew when another coordinator was faster.
+const GENERATION_ROUNDS: usize = 16;
+
+/// What links are made with.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    pub(super) keys: Keys,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    pub(super) call_limit: Duration,
+}
+
+/// One connection. It is never opened again: its connector works once, so a reply over it comes from the
+/// process that it was opened to.
+pub(super) struct Link {
+    client: Client,
+    context: Context,
+    cluster: u64,
+    trust: Mutex<Trust>,
+    making: tokio::sync::Mutex<()>,
+    broken: CancellationToken,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Link")
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    /// Opens a connection and reads the generation over it.
+    pub(super) async fn open(url: &str, context: Context) -> Result<Self, StoreError> {
+        let unavailable = |source| StoreError::Failed {
+            failure: Failure::Unavailable,
+            outcome: Outcome::NotApplied,
+            source: Some(source),
+        };
+        let client = match within(&context.clock, CONNECT_LIMIT, connect(url)).await {
+            Ok(connected) => connected.map_err(unavailable)?,
+            Err(elapsed) => return Err(unavailable(elapsed.into())),
+        };
+        let mut link = Self {
+            client,
+            context,
+            cluster: 0,
+            trust: Mutex::default(),
+            making: tokio::sync::Mutex::default(),
+            broken: CancellationToken::new(),
+        };
+        let (_, header) = link.read_generation().await?;
+        link.cluster = header.cluster_id();
+        Ok(link)
+    }
+
+    /// The cluster that the endpoint belongs to.
+    pub(super) fn cluster(&self) -> u64 {
+        self.cluster
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Cancelled once the connection is of no further use.
+    pub(super) fn broken(&self) -> &CancellationToken {
+        &self.broken
+    }
+
+    pub(super) fn give_up(&self) {
+        self.broken.cancel();
+    }
+
+    pub(super) fn leases(&self) -> LeaseClient {
+        self.client.lease_client()
+    }
+
+    pub(super) fn watcher(&self) -> WatchClient {
+        self.client.watch_client()
+    }
+
+    fn kv(&self) -> KvClient {
+        self.client.kv_client()
+    }
+
+    fn trust(&self) -> MutexGuard<'_, Trust> {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trusted(&self) -> Option<Stored<Generation>> {
+        self.trust().trusted().cloned()
+    }
+
+    /// Waits for a reply, no longer than a call may take. What breaks the connection ends its use.
+    pub(super) async fn call<T: Send>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Fault> {
+        let done = within(&self.context.clock, self.context.call_limit, work).await;
+        let fault = match done {
+            Ok(Ok(reply)) => return Ok(reply),
+            Ok(Err(error)) => Fault::of(error),
+            Err(elapsed) => Fault::of(Error::IoError(io::Error::other(elapsed))),
+        };
+        if fault.kind == Kind::Broken {
+            warn!(error = %fault.source, "etcd connection given up");
+            self.give_up();
+        }
+        Err(fault)
+    }
+
+    /// A transaction that only reads: linearizable, and no entry in etcd's log.
+    pub(super) async fn read(
+        &self,
+        reads: Vec<TxnOp>,
+    ) -> Result<(Vec<TxnOpResponse>, ResponseHeader), StoreError> {
+        let mut kv = self.kv();
+        let reply = self
+            .call(kv.txn(Txn::new().and_then(reads)))
+            .await
+            .map_err(Fault::into_unsent)?;
+        let header = self.header(&reply)?;
+        self.trust().saw(reached(&header)?);
+        Ok((reply.op_responses(), header))
+    }
+
+    /// A transaction that writes. `None` where a compare failed: nothing happened, look again.
+    pub(super) async fn write(
+        &self,
+        compares: Vec<Compare>,
+        writes: Vec<TxnOp>,
+    ) -> Result<Option<Committed>, StoreError> {
+        let sent = self.trust().reached();
+        let mut kv = self.kv();
+        let reply = match self
+            .call(kv.txn(Txn::new().when(compares).and_then(writes)))
+            .await
+        {
+            Ok(reply) => reply,
+            Err(fault) if fault.kind == Kind::LeaseGone => return Ok(None),
+            Err(fault) => return Err(fault.into_error()),
+        };
+        let header = self.header(&reply)?;
+        if !reply.succeeded() {
+            return Ok(None);
+        }
+        let committed = reached(&header)?;
+        let is_regress = Trust::is_regress(sent, committed);
+        if is_regress {
+            warn!(
+                ?sent,
+                ?committed,
+                "etcd's history went backwards; connection given up"
+            );
+            self.give_up();
+        } else {
+            self.trust().saw(committed);
+        }
+        Ok(Some(Committed {
+            reached: committed,
+            is_regress,
+        }))
+    }
+
+    fn header(&self, reply: &TxnResponse) -> Result<ResponseHeader, StoreError> {
+        let damaged = Failure::Damaged("a reply without a header");
+        let header = reply
+            .header()
+            .ok_or_else(|| StoreError::not_applied(damaged))?;
+        if self.cluster != 0 && header.cluster_id() != self.cluster {
+            self.give_up();
+            return Err(StoreError::not_applied(Failure::WrongCluster));
+        }
+        Ok(header.clone())
+    }
+
+    /// A read that a quorum confirms.
+    pub(super) async fn confirm(&self) -> Result<(), StoreError> {
+        self.read_generation().await.map(|_| ())
+    }
+
+    async fn read_generation(
+        &self,
+    ) -> Result<(Option<Stored<Generation>>, ResponseHeader), StoreError> {
+        let get = TxnOp::get(self.context.keys.generation(), None::<GetOptions>);
+        let (replies, header) = self.read(vec![get]).await?;
+        let found = match replies.first() {
+            Some(TxnOpResponse::Get(get)) => {
+                get.kvs().first().map(codec::generation).transpose()?
+            }
+            _ => None,
+        };
+        self.trust().read(found.clone(), reached(&header)?);
+        Ok((found, header))
+    }
+
+    /// Takes note of a generation that a read of this connection showed.
+    pub(super) fn judge(
+        &self,
+        found: Option<Stored<Generation>>,
+        header: &ResponseHeader,
+    ) -> Result<Verdict, StoreError> {
+        Ok(self.trust().read(found, reached(header)?))
+    }
+
+    /// The generation that grants may be made under; makes one where none is trusted (I9).
+    pub(super) async fn generation(&self) -> Result<Stored<Generation>, StoreError> {
+        if let Some(trusted) = self.trusted() {
+            return Ok(trusted);
+        }
+        let _making = self.making.lock().await;
+        match self.trusted() {
+            Some(trusted) => Ok(trusted),
+            None => self.make_generation(None).await,
+        }
+    }
+
+    /// Makes a generation above a token that a guard has seen.
+    pub(super) async fn advance(
+        &self,
+        past: Option<FencingToken>,
+    ) -> Result<Stored<Generation>, StoreError> {
+        let _making = self.making.lock().await;
+        self.make_generation(past).await
+    }
+
+    async fn make_generation(
+        &self,
+        past: Option<FencingToken>,
+    ) -> Result<Stored<Generation>, StoreError> {
+        for _ in 0..GENERATION_ROUNDS {
+            let (old, header) = self.read_generation().await?;
+            // The clock is read after the old generation: the new one is above all it can have issued.
+            let clock = self.context.clock.wall();
+            let nonce = self.context.entropy.nonce();
+            let span = Span {
+                revision: revision(header.revision())?,
+                past,
+                nonce,
+            };
+            let made = Generation::after(old.as_ref().map(|old| &old.record), span, clock)
+                .map_err(|error| StoreError::not_applied(Failure::Generation(error)))?;
+            let made = Stored {
+                record: made,
+                raw: codec::generation_value(&made),
+            };
+            let key = self.context.keys.generation();
+            let unchanged = match &old {
+                Some(old) => Compare::value(key.clone(), CompareOp::Equal, old.raw.clone()),
+                None => Compare::create_revision(key.clone(), CompareOp::Equal, 0),
+            };
+            let put = TxnOp::put(key, made.raw.clone(), None);
+            if let Some(committed) = self.write(vec![unchanged], vec![put]).await? {
+                if committed.is_regress {
+                    break;
+                }
+                self.trust().made(made.clone(), committed.reached);
+                info!(generation = ?made.record, "generation made");
+                return Ok(made);
+            }
+            // Another coordinator was faster. Where nothing more is asked for, its generation, seen to
+            // change on this connection, serves as well.
+            self.read_generation().await?;
+            let is_past =
+                |made: &Stored<Generation>| past.is_none_or(|past| made.record.base > past.get());
+            if let Some(trusted) = self.trusted().filter(is_past) {
+                return Ok(trusted);
+            }
+        }
+        Err(StoreError::not_applied(Failure::HistoryRegressed))
+    }
+}
+
+/// A write that is in etcd's log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Committed {
+    pub(super) reached: Reached,
+    /// The reply shows that history went backwards: a grant is not told but given back.
+    pub(super) is_regress: bool,
+}
+
+fn reached(header: &ResponseHeader) -> Result<Reached, StoreError> {
+    Ok(Reached {
+        revision: revision(header.revision())?,
+        term: header.raft_term(),
+    })
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn connect(url: &str) -> Result<Client, BoxError> {
+    let endpoint = Endpoint::from_shared(url.to_owned())?
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_LIMIT)
+        .keep_alive_while_idle(false);
+    let used = Arc::new(AtomicBool::new(false));
+    let connector = tower::service_fn(move |uri: http::Uri| {
+        let used = Arc::clone(&used);
+        async move {
+            if used.swap(true, Ordering::SeqCst) {
+                return Err(io::Error::other("a link is one connection"));
+            }
+            let host = uri.host().unwrap_or_default();
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(2379))).await?;
+            stream.set_nodelay(true)?;
+            Ok(TokioIo::new(stream))
+        }
+    });
+    let channel = endpoint.connect_with_connector(connector).await?;
+    let options = ConnectOptions::new().with_require_leader(true);
+    Ok(Client::from_channel(Channel::Tonic(channel), Some(options)).await?)
+}

@@ -1,0 +1,88 @@
+//! Reads of leases for people and tools. Ownership is never decided by them.
+
+use etcd_client::{GetOptions, TxnOp, TxnOpResponse};
+use palisade_token::ResourceName;
+
+use super::EtcdStore;
+use super::codec;
+use super::link::Link;
+use super::view::{Sight, Subject};
+use crate::domain::Hold;
+use crate::store::{Failure, Page, Standing, StoreError};
+
+/// Operations that one transaction of etcd's may have, by its default.
+const MAX_TXN_OPS: usize = 128;
+
+impl EtcdStore {
+    pub(super) async fn do_lease(&self, resource: &ResourceName) -> Result<Standing, StoreError> {
+        let link = self.links.get().await?;
+        let subject = Subject {
+            resource,
+            session: None,
+            request: None,
+        };
+        let view = Sight::of(&link, subject).await?.view;
+        Ok(Standing {
+            hold: view.hold,
+            waiters: view.waiters,
+        })
+    }
+
+    pub(super) async fn do_leases(
+        &self,
+        prefix: &str,
+        after: Option<&ResourceName>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let link = self.links.get().await?;
+        let keys = &link.context().keys;
+        let range = keys.leases(prefix);
+        let start = match after {
+            // The next key there can be: the name with the least byte behind it.
+            Some(after) => [keys.lease(after), vec![0]].concat().max(range.start),
+            None => range.start,
+        };
+        let wanted = i64::try_from(limit).unwrap_or(i64::MAX);
+        let options = GetOptions::new().with_range(range.end).with_limit(wanted);
+        let (replies, _) = link.read(vec![TxnOp::get(start, Some(options))]).await?;
+        let Some(TxnOpResponse::Get(found)) = replies.first() else {
+            return Err(StoreError::not_applied(Failure::Damaged(
+                "a reply of another kind",
+            )));
+        };
+        let holds: Vec<Hold> = found
+            .kvs()
+            .iter()
+            .map(|key| codec::hold(key).map(|stored| stored.record))
+            .collect::<Result<_, _>>()?;
+        let next = holds
+            .last()
+            .filter(|_| found.more())
+            .map(|hold| hold.claim.resource.clone());
+        let mut leases = Vec::with_capacity(holds.len());
+        for some in holds.chunks(MAX_TXN_OPS) {
+            leases.extend(with_waiters(&link, some).await?);
+        }
+        Ok(Page { leases, next })
+    }
+}
+
+async fn with_waiters(link: &Link, holds: &[Hold]) -> Result<Vec<Standing>, StoreError> {
+    let count = |hold: &Hold| {
+        let queue = link.context().keys.queue(&hold.claim.resource);
+        let options = GetOptions::new().with_range(queue.end).with_count_only();
+        TxnOp::get(queue.start, Some(options))
+    };
+    let (replies, _) = link.read(holds.iter().map(count).collect()).await?;
+    let standings = holds.iter().zip(replies).map(|(hold, reply)| {
+        let waiters = match reply {
+            TxnOpResponse::Get(get) => u64::try_from(get.count()).unwrap_or(0),
+            TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => 0,
+        };
+        Standing {
+            hold: Some(hold.clone()),
+            waiters,
+        }
+    });
+    Ok(standings.collect())
+}

@@ -1,0 +1,142 @@
+//! Sessions: one etcd lease each, with a key that lives and dies with it.
+
+use std::time::Duration;
+
+use etcd_client::{Compare, CompareOp, LeaseGrantOptions, PutOptions, TxnOp, TxnOpResponse};
+
+use super::EtcdStore;
+use super::codec::{self, Stored, lease_id};
+use super::fault::{Fault, Kind};
+use super::link::Link;
+use crate::domain::{Caller, Refusal, Session, SessionId, admit};
+use crate::store::{Alive, Failure, StoreError};
+
+/// How often an opening looks again: a lease that ends between two steps is made anew.
+const ROUNDS: usize = 8;
+
+fn seconds(ttl: i64) -> Duration {
+    Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
+}
+
+/// etcd counts whole seconds: a part of one is rounded up.
+fn whole_seconds(ttl_ms: u64) -> i64 {
+    i64::try_from(ttl_ms.div_ceil(1000)).unwrap_or(i64::MAX)
+}
+
+async fn read(link: &Link, id: SessionId) -> Result<Option<Stored<Session>>, StoreError> {
+    let get = TxnOp::get(link.context().keys.session(id), None);
+    let (replies, _) = link.read(vec![get]).await?;
+    match replies.first() {
+        Some(TxnOpResponse::Get(get)) => get.kvs().first().map(codec::session).transpose(),
+        _ => Err(StoreError::not_applied(Failure::Damaged(
+            "a reply of another kind",
+        ))),
+    }
+}
+
+impl EtcdStore {
+    pub(super) async fn do_open(&self, session: Session) -> Result<Alive, StoreError> {
+        for _ in 0..ROUNDS {
+            let link = self.links.get().await?;
+            if let Some(open) = read(&link, session.id).await? {
+                return reopened(&open.record, &session);
+            }
+            let granted = grant_lease(&link, &session).await?;
+            let session = Session {
+                ttl_ms: u64::try_from(granted.as_millis()).unwrap_or(u64::MAX),
+                ..session.clone()
+            };
+            let key = link.context().keys.session(session.id);
+            let absent = Compare::create_revision(key.clone(), CompareOp::Equal, 0);
+            let options = PutOptions::new().with_lease(lease_id(session.id));
+            let put = TxnOp::put(key, codec::session_value(&session), Some(options));
+            if link.write(vec![absent], vec![put]).await?.is_some() {
+                return Ok(Alive {
+                    session: session.id,
+                    ttl: granted,
+                });
+            }
+        }
+        Err(StoreError::not_applied(Failure::Unavailable))
+    }
+
+    pub(super) async fn do_renew(&self, caller: &Caller) -> Result<Alive, StoreError> {
+        let link = self.links.get().await?;
+        let stored = read(&link, caller.session).await?;
+        let session = admit(stored.as_ref().map(|stored| &stored.record), caller)?;
+        let mut leases = link.leases();
+        // A stream of its own for each renewal: a lease that is expired but not yet revoked blocks the
+        // stream it is renewed on, and must block nobody else (I12).
+        match link.call(leases.keep_alive(lease_id(session.id))).await {
+            Ok(_replied) => Ok(Alive {
+                session: session.id,
+                ttl: Duration::from_millis(session.ttl_ms),
+            }),
+            // A keepalive reply proves nothing: whether the session lives, its key says.
+            Err(fault) if fault.kind == Kind::LeaseGone => {
+                let link = self.links.get().await?;
+                match read(&link, session.id).await? {
+                    None => Err(Refusal::SessionEnded {
+                        session: session.id,
+                    }
+                    .into()),
+                    Some(_) => Err(StoreError::not_applied(Failure::Unavailable)),
+                }
+            }
+            Err(fault) => Err(fault.into_error()),
+        }
+    }
+
+    pub(super) async fn do_close(&self, caller: &Caller) -> Result<(), StoreError> {
+        let link = self.links.get().await?;
+        let Some(stored) = read(&link, caller.session).await? else {
+            return Ok(());
+        };
+        let session = admit(Some(&stored.record), caller)?;
+        let mut leases = link.leases();
+        match link.call(leases.revoke(lease_id(session.id))).await {
+            Ok(_revoked) => Ok(()),
+            Err(fault) if fault.kind == Kind::LeaseGone => Ok(()),
+            Err(fault) => Err(fault.into_error()),
+        }
+    }
+
+    pub(super) async fn do_time_left(&self, id: SessionId) -> Result<Duration, StoreError> {
+        let link = self.links.get().await?;
+        let mut leases = link.leases();
+        let reply = link.call(leases.time_to_live(lease_id(id), None)).await;
+        match reply.map_err(Fault::into_unsent)?.ttl() {
+            ..0 => Err(Refusal::SessionEnded { session: id }.into()),
+            left => Ok(seconds(left)),
+        }
+    }
+}
+
+/// A retry finds the session that its first try opened (I4).
+fn reopened(open: &Session, asked: &Session) -> Result<Alive, StoreError> {
+    if open.secret != asked.secret || open.principal != asked.principal {
+        return Err(Refusal::OpenIdTaken { session: asked.id }.into());
+    }
+    Ok(Alive {
+        session: open.id,
+        ttl: Duration::from_millis(open.ttl_ms),
+    })
+}
+
+/// Makes the lease, or finds the one that a first try made; returns the time to live that it has.
+async fn grant_lease(link: &Link, session: &Session) -> Result<Duration, StoreError> {
+    let id = lease_id(session.id);
+    let mut leases = link.leases();
+    let options = LeaseGrantOptions::new().with_id(id);
+    match link
+        .call(leases.grant(whole_seconds(session.ttl_ms), Some(options)))
+        .await
+    {
+        Ok(reply) => Ok(seconds(reply.ttl())),
+        Err(fault) if fault.kind == Kind::LeaseExists => {
+            let reply = link.call(leases.time_to_live(id, None)).await;
+            Ok(seconds(reply.map_err(Fault::into_unsent)?.granted_ttl()))
+        }
+        Err(fault) => Err(fault.into_error()),
+    }
+}

@@ -1,0 +1,167 @@
+//! What etcd shows of one resource and one session, in one linearizable read.
+
+use etcd_client::{
+    Compare, CompareOp, GetOptions, GetResponse, KeyValue, SortOrder, SortTarget, TxnOp,
+    TxnOpResponse,
+};
+use palisade_token::ResourceName;
+
+use super::codec::{self, Stored, as_i64};
+use super::keys::Keys;
+use super::link::Link;
+use super::trust::Verdict;
+use crate::domain::{Generation, Hold, Place, RequestId, Revision, Session, SessionId, View};
+use crate::store::{Failure, StoreError};
+
+/// A view with the bytes that a transaction compares.
+#[derive(Debug)]
+pub(super) struct Sight {
+    pub(super) view: View,
+    pub(super) session: Option<Stored<Session>>,
+    pub(super) hold: Option<Stored<Hold>>,
+    /// The generation, where this connection may grant under it.
+    pub(super) generation: Option<Stored<Generation>>,
+}
+
+/// What to look at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub(super) resource: &'a ResourceName,
+    pub(super) session: Option<SessionId>,
+    pub(super) request: Option<&'a RequestId>,
+}
+
+fn get(key: Vec<u8>) -> TxnOp {
+    TxnOp::get(key, None)
+}
+
+fn keys_of(reply: Option<TxnOpResponse>) -> Result<GetResponse, StoreError> {
+    match reply {
+        Some(TxnOpResponse::Get(get)) => Ok(get),
+        _ => Err(StoreError::not_applied(Failure::Damaged(
+            "a reply of another kind",
+        ))),
+    }
+}
+
+fn first<T>(
+    reply: Option<TxnOpResponse>,
+    decode: impl Fn(&KeyValue) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    keys_of(reply)?.kvs().first().map(decode).transpose()
+}
+
+/// The first in a queue; the reply's count says how many wait.
+pub(super) fn get_head(keys: &Keys, resource: &ResourceName) -> TxnOp {
+    let queue = keys.queue(resource);
+    let options = GetOptions::new()
+        .with_range(queue.end)
+        .with_sort(SortTarget::Create, SortOrder::Ascend)
+        .with_limit(1);
+    TxnOp::get(queue.start, Some(options))
+}
+
+impl Sight {
+    pub(super) async fn of(link: &Link, subject: Subject<'_>) -> Result<Self, StoreError> {
+        let keys = &link.context().keys;
+        let Subject {
+            resource,
+            session,
+            request,
+        } = subject;
+        let mut reads = vec![
+            get(keys.generation()),
+            get(keys.lease(resource)),
+            get_head(keys, resource),
+        ];
+        reads.extend(session.map(|session| get(keys.session(session))));
+        let own = session.zip(request);
+        reads.extend(own.map(|(session, request)| get(keys.place(resource, session, request))));
+        let (replies, header) = link.read(reads).await?;
+        let mut replies = replies.into_iter();
+        let found = first(replies.next(), codec::generation)?;
+        let hold = first(replies.next(), codec::hold)?;
+        let queue = keys_of(replies.next())?;
+        let stored = match session {
+            Some(_) => first(replies.next(), codec::session)?,
+            None => None,
+        };
+        let own_place = match own {
+            Some(_) => first(replies.next(), codec::place)?,
+            None => None,
+        };
+        let generation = match link.judge(found, &header)? {
+            Verdict::Trusted(generation) => Some(generation),
+            Verdict::Untrusted => None,
+        };
+        let view = View {
+            session: stored.as_ref().map(|stored| stored.record.clone()),
+            hold: hold.as_ref().map(|hold| hold.record.clone()),
+            own_place,
+            head: queue.kvs().first().map(codec::place).transpose()?,
+            waiters: u64::try_from(queue.count()).unwrap_or(0),
+        };
+        Ok(Self {
+            view,
+            session: stored,
+            hold,
+            generation,
+        })
+    }
+}
+
+/// The resource is vacant. Compared first: etcd stops at the first compare that fails.
+pub(super) fn is_vacant(keys: &Keys, resource: &ResourceName) -> Compare {
+    Compare::create_revision(keys.lease(resource), CompareOp::Equal, 0)
+}
+
+/// The lease is the very one that was seen: by revision, and by value, since revisions come again after
+/// a restore.
+pub(super) fn is_held_as(keys: &Keys, hold: &Stored<Hold>) -> [Compare; 2] {
+    let key = keys.lease(&hold.record.claim.resource);
+    [
+        Compare::mod_revision(key.clone(), CompareOp::Equal, as_i64(hold.record.granted)),
+        Compare::value(key, CompareOp::Equal, hold.raw.clone()),
+    ]
+}
+
+/// The session lives and its mark is as it was seen: a delayed copy of an older request fails here.
+pub(super) fn is_marked_as(keys: &Keys, session: &Stored<Session>) -> Compare {
+    Compare::value(
+        keys.session(session.record.id),
+        CompareOp::Equal,
+        session.raw.clone(),
+    )
+}
+
+/// The generation is the one that the token will be made of.
+pub(super) fn is_generation(keys: &Keys, generation: &Stored<Generation>) -> Compare {
+    Compare::value(keys.generation(), CompareOp::Equal, generation.raw.clone())
+}
+
+/// The place is still there.
+pub(super) fn is_queued(key: Vec<u8>, since: Revision) -> Compare {
+    Compare::create_revision(key, CompareOp::Equal, as_i64(since))
+}
+
+/// Nobody waits. Compared last: it reads a range.
+pub(super) fn nobody_waits(keys: &Keys, resource: &ResourceName) -> Compare {
+    let queue = keys.queue(resource);
+    Compare::create_revision(queue.start, CompareOp::Equal, 0).with_range(queue.end)
+}
+
+/// Nobody has waited longer than the place. Compared last: it reads a range.
+pub(super) fn nobody_waits_longer(keys: &Keys, place: &Place) -> Compare {
+    let queue = keys.queue(&place.claim.resource);
+    let before = as_i64(place.since).saturating_sub(1);
+    Compare::create_revision(queue.start, CompareOp::Greater, before).with_range(queue.end)
+}
+
+/// The key of a place.
+pub(super) fn place_key(keys: &Keys, place: &Place) -> Vec<u8> {
+    keys.place(
+        &place.claim.resource,
+        place.claim.session,
+        &place.claim.request,
+    )
+}
