@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use palisade_test_support::{Process, eventually};
+use palisade_test_support::{Error, Process, eventually};
 use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -19,15 +19,25 @@ fn shell(script: &str, log: &Path) -> Process {
     Process::spawn("shell", &command, log).expect("sh starts")
 }
 
-/// Runs, and is no zombie.
+/// Runs, and is no zombie. `ps` is not on every Linux, and `/proc` not on every other system.
 fn runs(pid: &str) -> bool {
-    let mut ps = Command::new("ps");
-    let state = ps
-        .args(["-o", "stat=", "-p", pid])
-        .output()
-        .expect("ps runs")
-        .stdout;
-    state.first().is_some_and(|state| *state != b'Z')
+    let state = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat
+            .rsplit_once(") ")
+            .map(|(_, state)| state.to_owned())
+            .unwrap_or_default(),
+        Err(_) if Path::new("/proc/self").exists() => String::new(),
+        Err(_) => {
+            let mut ps = Command::new("ps");
+            let state = ps
+                .args(["-o", "stat=", "-p", pid])
+                .output()
+                .expect("ps runs")
+                .stdout;
+            String::from_utf8_lossy(&state).into_owned()
+        }
+    };
+    !state.is_empty() && !state.starts_with(['Z', 'X'])
 }
 
 async fn first_line(process: &Process) -> String {
@@ -127,4 +137,15 @@ async fn a_killed_test_takes_its_processes_along() {
     eventually("the end of the inner process", SOON, async || !runs(&pid))
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_process_outlives_the_thread_that_started_it() {
+    let dir = TempDir::new().unwrap();
+    let log = dir.path().join("a.log");
+    let process = std::thread::spawn(move || shell("echo $$; exec sleep 1000", &log));
+    let mut process = process.join().unwrap();
+    first_line(&process).await;
+    let ended = process.wait(Duration::from_millis(200)).await;
+    assert!(matches!(ended, Err(Error::TimedOut { .. })), "{ended:?}");
 }
