@@ -143,9 +143,17 @@ async fn a_killed_test_takes_its_processes_along() {
 async fn a_process_outlives_the_thread_that_started_it() {
     let dir = TempDir::new().unwrap();
     let log = dir.path().join("a.log");
-    let process = std::thread::spawn(move || shell("echo $$; exec sleep 1000", &log));
-    let mut process = process.join().unwrap();
-    first_line(&process).await;
+    let thread = std::thread::spawn(move || {
+        let process = shell("echo $$; exec sleep 1000", &log);
+        // Only now has the kernel been told whom the process ends with.
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(first_line(&process));
+        process
+    });
+    let mut process = thread.join().unwrap();
     let ended = process.wait(Duration::from_millis(200)).await;
     assert!(matches!(ended, Err(Error::TimedOut { .. })), "{ended:?}");
 }
