@@ -1,0 +1,170 @@
+//! The store that a shell around a ledger is.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use palisade_token::{FencingToken, ResourceName};
+use tokio_stream::wrappers::BroadcastStream;
+
+use super::{Journal, LEAST_TTL, Local, before_the_operation};
+use crate::domain::{
+    Acquire, Acquired, Caller, Event, Generation, Hold, Refusal, Release, Released, RequestId,
+    Session, SessionId,
+};
+use crate::store::{Alive, Failure, Page, Standing, Store, StoreError};
+
+fn standing(lease: (Option<&Hold>, u64)) -> Standing {
+    Standing {
+        hold: lease.0.cloned(),
+        waiters: lease.1,
+    }
+}
+
+/// A store that is a shell around a ledger of its own.
+pub(in crate::store) trait Shell: fmt::Debug + Send + Sync + 'static {
+    /// Where it keeps the ledger.
+    type Journal: Journal;
+
+    /// The shell itself.
+    fn local(&self) -> &Local<Self::Journal>;
+}
+
+#[async_trait]
+impl<S: Shell> Store for S {
+    async fn open_session(&self, mut session: Session) -> Result<Alive, StoreError> {
+        let least = u64::try_from(LEAST_TTL.as_millis()).unwrap_or(u64::MAX);
+        session.ttl_ms = session.ttl_ms.max(least);
+        let inner = &self.local().inner;
+        let mut state = inner.enter().await?;
+        if state.deadlines.is_over(session.id, inner.clock.now()) {
+            // It could not be ended, so it cannot be opened anew.
+            return Err(StoreError::not_applied(Failure::Unavailable));
+        }
+        let plan = state.ledger.plan_open(&session)?;
+        let open = inner.commit(&mut state, plan).await?;
+        let alive = inner.live_on(&mut state, &open);
+        inner.changed.notify_one();
+        Ok(alive)
+    }
+
+    async fn renew_session(&self, caller: &Caller) -> Result<Alive, StoreError> {
+        let inner = &self.local().inner;
+        let mut state = inner.enter_as(caller.session).await?;
+        let session = state.ledger.admit(caller)?.clone();
+        Ok(inner.live_on(&mut state, &session))
+    }
+
+    async fn close_session(&self, caller: &Caller) -> Result<(), StoreError> {
+        let inner = &self.local().inner;
+        let mut state = inner.enter().await?;
+        if state.ledger.session(caller.session).is_none() {
+            return Ok(());
+        }
+        state.ledger.admit(caller)?;
+        let plan = state.ledger.plan_end_session(caller.session);
+        inner.commit(&mut state, plan).await
+    }
+
+    async fn time_left(&self, session: SessionId) -> Result<Duration, StoreError> {
+        let inner = &self.local().inner;
+        let state = inner.enter_as(session).await?;
+        inner
+            .left(&state, session)
+            .ok_or_else(|| Refusal::SessionEnded { session }.into())
+    }
+
+    async fn acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {
+        let inner = &self.local().inner;
+        let mut state = inner.enter_as(acquire.caller.session).await?;
+        if state.ledger.generation().is_none() {
+            return Err(StoreError::not_applied(Failure::HistoryRegressed));
+        }
+        let plan = state.ledger.plan_acquire(acquire);
+        Ok(inner.commit(&mut state, plan).await??)
+    }
+
+    async fn standing(
+        &self,
+        session: SessionId,
+        resource: &ResourceName,
+        request: &RequestId,
+    ) -> Result<Option<Acquired>, StoreError> {
+        let state = self.local().inner.enter().await?;
+        Ok(state.ledger.standing(session, resource, request))
+    }
+
+    async fn release(&self, release: &Release) -> Result<Released, StoreError> {
+        let inner = &self.local().inner;
+        let mut state = inner.enter_as(release.caller.session).await?;
+        let plan = state.ledger.plan_release(release);
+        Ok(inner.commit(&mut state, plan).await??)
+    }
+
+    async fn promote(&self, resource: &ResourceName) -> Result<(), StoreError> {
+        let inner = &self.local().inner;
+        let mut state = inner.enter().await?;
+        let plan = state.ledger.plan_promotion(resource);
+        inner.commit(&mut state, plan).await
+    }
+
+    async fn lease(&self, resource: &ResourceName) -> Result<Standing, StoreError> {
+        let state = self.local().inner.enter().await?;
+        Ok(standing(state.ledger.lease(resource)))
+    }
+
+    async fn leases(
+        &self,
+        prefix: &str,
+        after: Option<&ResourceName>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let limit = limit.max(1);
+        let state = self.local().inner.enter().await?;
+        let ledger = &state.ledger;
+        let mut names: Vec<_> = ledger
+            .leases(prefix, after, limit.saturating_add(1))
+            .map(|hold| hold.claim.resource.clone())
+            .collect();
+        let has_more = names.len() > limit;
+        names.truncate(limit);
+        Ok(Page {
+            leases: names
+                .iter()
+                .map(|name| standing(ledger.lease(name)))
+                .collect(),
+            next: names.pop().filter(|_| has_more),
+        })
+    }
+
+    async fn advance(&self, past: Option<FencingToken>) -> Result<Generation, StoreError> {
+        let inner = &self.local().inner;
+        let mut state = inner.enter().await?;
+        inner.new_generation(&mut state, past).await
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, Result<Event, StoreError>>, StoreError> {
+        let events = self.local().inner.events.subscribe();
+        // A lag is the only error of this stream.
+        let events = BroadcastStream::new(events).map(|event| event.unwrap_or(Event::Resync));
+        let first = stream::once(async { Event::Resync });
+        Ok(first.chain(events).map(Ok).boxed())
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        let inner = &self.local().inner;
+        let mut state = inner.enter().await?;
+        let revision = state.journal.probe().await.map_err(before_the_operation)?;
+        if revision != state.ledger.revision() {
+            state.is_in_doubt = true;
+            return Err(StoreError::not_applied(Failure::HistoryRegressed));
+        }
+        Ok(())
+    }
+
+    fn least_ttl(&self) -> Duration {
+        LEAST_TTL
+    }
+}
