@@ -1,0 +1,358 @@
+-- Version 1 of the schema `palisade`: the fence, and the guard of whole tables.
+--
+-- enter, check and enforce run in every guarded transaction. A SET clause would cost each call about
+-- 5 us, so they have none: instead every name in them, operators too, is qualified, and no search_path
+-- of the caller's can put another function in their place. The rest runs seldom and pins search_path.
+
+CREATE TABLE palisade.fence (
+    resource text COLLATE "C" PRIMARY KEY
+        CONSTRAINT fence_resource_is_a_name CHECK (
+            octet_length(resource) <= 256
+            AND resource ~ '^[A-Za-z0-9._:-]+(/[A-Za-z0-9._:-]+)*$'
+            AND resource !~ '(^|/)\.\.?(/|$)'),
+    token bigint NOT NULL
+        CONSTRAINT fence_token_is_a_token CHECK (token BETWEEN 1 AND 9007199254740991),
+    holder text COLLATE "C" NOT NULL
+        CONSTRAINT fence_holder_is_an_id CHECK (holder ~ '^[0-9a-f]{32}$'),
+    sealed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE palisade.fence IS
+    'The token last sealed for each resource. Never lowered, never deleted: a write below it is refused.';
+
+-- Advisory locks of this schema: (1346456649, stripe), where 1346456649 is "PALI". Stripes bound the
+-- locks of one transaction to 1,024, however many resources it enters; a seal may wait for a neighbour.
+CREATE FUNCTION palisade.stripe(resource text) RETURNS integer
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT pg_catalog.hashtext(resource) OPERATOR(pg_catalog.&) 1023
+$$;
+COMMENT ON FUNCTION palisade.stripe(text) IS
+    'The advisory lock of a resource is (1346456649, stripe): shared for writers, exclusive for a seal.';
+
+CREATE FUNCTION palisade.refuse(
+    outcome text, resource text, presented bigint, fence bigint, place text
+) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    facts text := json_build_object('resource', resource, 'presented', presented, 'fence', fence);
+    at text := CASE WHEN fence IS NULL THEN 'it has no fence' ELSE 'the fence is at ' || fence END;
+BEGIN
+    CASE outcome
+    WHEN 'stale' THEN
+        RAISE EXCEPTION 'stale token % for %: %', presented, resource, at
+            USING ERRCODE = 'ZF001', DETAIL = facts,
+            HINT = 'A later holder has sealed this resource. Stop; do not retry.';
+    WHEN 'unsealed' THEN
+        RAISE EXCEPTION 'unsealed token % for %: %', presented, resource, at
+            USING ERRCODE = 'ZF002', DETAIL = facts,
+            HINT = 'Call palisade.seal with this token, and read again what you have read before.';
+    WHEN 'collision' THEN
+        RAISE EXCEPTION 'token % for % was sealed by another holder', presented, resource
+            USING ERRCODE = 'ZF004', DETAIL = facts,
+            HINT = 'Two holds were given one token. Stop; acquire again to get a greater one.';
+    ELSE
+        RAISE EXCEPTION 'unguarded: % without an entry for %', place, resource
+            USING ERRCODE = 'ZF003', DETAIL = facts,
+            HINT = 'Call palisade.enter with a sealed token first, in the same transaction.';
+    END CASE;
+END $$;
+
+-- The fence keeps itself: this holds for every writer of the table, its owner and replication included.
+CREATE FUNCTION palisade.keep_fence() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP IN ('DELETE', 'TRUNCATE') THEN
+        RAISE EXCEPTION 'a fence is never deleted: without it every stale token is a first one'
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    -- Without the lock a writer that passed its check under the old token could commit after the raise.
+    PERFORM pg_advisory_xact_lock(1346456649, palisade.stripe(NEW.resource));
+    IF TG_OP = 'UPDATE' THEN
+        IF NEW.resource <> OLD.resource THEN
+            RAISE EXCEPTION 'a fence is never renamed: its resource would be left without one'
+                USING ERRCODE = 'object_not_in_prerequisite_state';
+        ELSIF NEW.token < OLD.token THEN
+            PERFORM palisade.refuse('stale', OLD.resource, NEW.token, OLD.token, NULL);
+        ELSIF NEW.token = OLD.token AND NEW.holder <> OLD.holder THEN
+            PERFORM palisade.refuse('collision', OLD.resource, NEW.token, OLD.token, NULL);
+        END IF;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER keep_rows BEFORE INSERT OR UPDATE ON palisade.fence
+    FOR EACH ROW EXECUTE FUNCTION palisade.keep_fence();
+CREATE TRIGGER keep_all BEFORE DELETE OR TRUNCATE ON palisade.fence
+    FOR EACH STATEMENT EXECUTE FUNCTION palisade.keep_fence();
+ALTER TABLE palisade.fence ENABLE ALWAYS TRIGGER keep_rows;
+ALTER TABLE palisade.fence ENABLE ALWAYS TRIGGER keep_all;
+
+CREATE FUNCTION palisade.seal(resource text, token bigint, holder text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    fence palisade.fence;
+BEGIN
+    IF resource IS NULL OR token IS NULL OR holder IS NULL THEN
+        RAISE EXCEPTION 'resource, token and holder are needed' USING ERRCODE = 'null_value_not_allowed';
+    ELSIF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'a seal needs READ COMMITTED: an older snapshot does not show the present fence'
+            USING ERRCODE = 'feature_not_supported';
+    END IF;
+    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    -- Exclusive from the start: a shared lock raised to it would deadlock with another such raise.
+    PERFORM pg_advisory_xact_lock(1346456649, palisade.stripe(seal.resource));
+    SELECT * INTO fence FROM palisade.fence AS f WHERE f.resource = seal.resource;
+    IF seal.token < fence.token THEN
+        PERFORM palisade.refuse('stale', seal.resource, seal.token, fence.token, NULL);
+    ELSIF seal.token = fence.token AND seal.holder <> fence.holder THEN
+        PERFORM palisade.refuse('collision', seal.resource, seal.token, fence.token, NULL);
+    ELSIF fence.resource IS NULL THEN
+        INSERT INTO palisade.fence (resource, token, holder)
+            VALUES (seal.resource, seal.token, seal.holder);
+    ELSIF seal.token > fence.token THEN
+        UPDATE palisade.fence AS f
+            SET token = seal.token, holder = seal.holder, sealed_at = clock_timestamp()
+            WHERE f.resource = seal.resource;
+    END IF;
+    RETURN fence.token;
+END $$;
+COMMENT ON FUNCTION palisade.seal(text, bigint, text) IS
+    'Raises the fence; returns the token it was at before. Commit it on its own, before the first read.';
+
+-- An entry is one line in a transaction-local setting, one setting per stripe:
+--     <transaction> <resource> <outcome> <presented> <holder> <fence or ->
+-- It is stamped with the transaction, so that no copy left on a pooled connection counts afterwards.
+CREATE FUNCTION palisade.enter(resource text, token bigint, holder text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    stripe integer := pg_catalog.hashtext(resource) OPERATOR(pg_catalog.&) 1023;
+    setting text := 'palisade.e' OPERATOR(pg_catalog.||) stripe::pg_catalog.text;
+    xact text := pg_catalog.pg_current_xact_id()::pg_catalog.text;
+    stamp text := E'\n' OPERATOR(pg_catalog.||) xact OPERATOR(pg_catalog.||) ' ';
+    fence bigint;
+    fence_holder text;
+    outcome text;
+    line text;
+    entries text;
+BEGIN
+    IF resource IS NULL OR token IS NULL OR holder IS NULL
+        OR token OPERATOR(pg_catalog.<) 1 OR token OPERATOR(pg_catalog.>) 9007199254740991
+        OR holder OPERATOR(pg_catalog.!~) '^[0-9a-f]{32}$' THEN
+        RAISE EXCEPTION 'not a grant: resource %, token %, holder %', resource, token, holder
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- Lock first, read second, in two statements: a read whose snapshot is older than the lock could
+    -- miss the seal it has waited for. IF f() IS NULL is the cheapest way to call a function.
+    IF pg_catalog.pg_advisory_xact_lock_shared(1346456649, stripe) IS NULL THEN END IF;
+    IF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed' THEN
+        SELECT f.token, f.holder INTO fence, fence_holder FROM palisade.fence AS f
+            WHERE f.resource OPERATOR(pg_catalog.=) enter.resource;
+    ELSE
+        -- The snapshot may be older than the lock; FOR SHARE fails (40001) if the row has changed since.
+        SELECT f.token, f.holder INTO fence, fence_holder FROM palisade.fence AS f
+            WHERE f.resource OPERATOR(pg_catalog.=) enter.resource FOR SHARE;
+    END IF;
+    IF fence IS NULL THEN
+        -- What is not in the table was not checked by it, and must not be written into an entry.
+        IF pg_catalog.octet_length(resource) OPERATOR(pg_catalog.>) 256
+            OR resource OPERATOR(pg_catalog.!~) '^[A-Za-z0-9._:-]+(/[A-Za-z0-9._:-]+)*$' THEN
+            RAISE EXCEPTION 'not the name of a resource: %', pg_catalog.left(resource, 256)
+                USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        outcome := 'unsealed';
+    ELSIF token OPERATOR(pg_catalog.<) fence THEN
+        outcome := 'stale';
+    ELSIF token OPERATOR(pg_catalog.>) fence THEN
+        outcome := 'unsealed';
+    ELSIF holder OPERATOR(pg_catalog.<>) fence_holder THEN
+        outcome := 'collision';
+    ELSE
+        outcome := 'ok';
+    END IF;
+    line := pg_catalog.concat(stamp, resource, ' ', outcome, ' ', token, ' ', holder, ' ',
+        COALESCE(fence::pg_catalog.text, '-'));
+    entries := COALESCE(pg_catalog.current_setting(setting, true), '');
+    IF pg_catalog.strpos(entries, stamp) OPERATOR(pg_catalog.<>) 1 THEN
+        entries := '';
+    ELSIF pg_catalog.strpos(entries OPERATOR(pg_catalog.||) E'\n', line OPERATOR(pg_catalog.||) E'\n')
+        OPERATOR(pg_catalog.>) 0 THEN
+        RETURN outcome;
+    ELSIF pg_catalog.strpos(entries, stamp OPERATOR(pg_catalog.||) resource OPERATOR(pg_catalog.||) ' ')
+        OPERATOR(pg_catalog.>) 0 THEN
+        RAISE EXCEPTION 'this transaction has entered % before, with another grant or outcome', resource
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    IF pg_catalog.set_config(setting, entries OPERATOR(pg_catalog.||) line, true) IS NULL THEN END IF;
+    RETURN outcome;
+END $$;
+COMMENT ON FUNCTION palisade.enter(text, bigint, text) IS
+    'Records in this transaction whether the grant is admitted: ok, stale, unsealed or collision.';
+
+CREATE FUNCTION palisade.check(
+    resource text, token bigint, holder text, entered boolean DEFAULT false
+) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    xact text := pg_catalog.pg_current_xact_id()::pg_catalog.text;
+    setting text := 'palisade.e' OPERATOR(pg_catalog.||)
+        (pg_catalog.hashtext(resource) OPERATOR(pg_catalog.&) 1023)::pg_catalog.text;
+    outcome text;
+    fence bigint;
+BEGIN
+    IF pg_catalog.strpos(
+        pg_catalog.current_setting(setting, true) OPERATOR(pg_catalog.||) E'\n',
+        pg_catalog.concat(E'\n', xact, ' ', resource, ' ok ', token, ' ', holder, ' ', token, E'\n')
+    ) OPERATOR(pg_catalog.>) 0 THEN
+        RETURN xact::pg_catalog.int8;
+    END IF;
+    IF entered AND pg_catalog.strpos(
+        COALESCE(pg_catalog.current_setting(setting, true), ''),
+        pg_catalog.concat(E'\n', xact, ' ', resource, ' ')
+    ) OPERATOR(pg_catalog.=) 0 THEN
+        -- The caller has entered at BEGIN: its transaction was ended by hand, or its settings were reset.
+        PERFORM palisade.refuse('unguarded', resource, token, NULL, 'commit');
+    END IF;
+    outcome := palisade.enter(resource, token, holder);
+    IF outcome OPERATOR(pg_catalog.<>) 'ok' THEN
+        SELECT f.token INTO fence FROM palisade.fence AS f
+            WHERE f.resource OPERATOR(pg_catalog.=) "check".resource;
+        PERFORM palisade.refuse(outcome, resource, token, fence, 'check');
+    END IF;
+    RETURN xact::pg_catalog.int8;
+END $$;
+COMMENT ON FUNCTION palisade.check(text, bigint, text, boolean) IS
+    'Like enter, but raises unless the grant is admitted. Returns the id of the transaction.';
+
+CREATE FUNCTION palisade.enforce() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    entries text := pg_catalog.current_setting('palisade.e' OPERATOR(pg_catalog.||)
+        (pg_catalog.hashtext(TG_ARGV[0]) OPERATOR(pg_catalog.&) 1023)::pg_catalog.text, true);
+    stamp text := E'\n' OPERATOR(pg_catalog.||)
+        pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text OPERATOR(pg_catalog.||) ' '
+        OPERATOR(pg_catalog.||) TG_ARGV[0] OPERATOR(pg_catalog.||) ' ';
+    entry text[];
+BEGIN
+    IF pg_catalog.strpos(entries, stamp OPERATOR(pg_catalog.||) 'ok ') OPERATOR(pg_catalog.>) 0 THEN
+        RETURN NULL;
+    ELSIF pg_catalog.strpos(entries, stamp) OPERATOR(pg_catalog.>) 0 THEN
+        entry := pg_catalog.string_to_array(pg_catalog.split_part(
+            pg_catalog.substr(entries, pg_catalog.strpos(entries, stamp)), E'\n', 2), ' ', '-');
+        PERFORM palisade.refuse(entry[3], TG_ARGV[0], entry[4]::pg_catalog.int8,
+            entry[6]::pg_catalog.int8, NULL);
+    END IF;
+    PERFORM palisade.refuse('unguarded', TG_ARGV[0], NULL, NULL,
+        pg_catalog.concat(TG_OP, ' on ', TG_TABLE_SCHEMA, '.', TG_TABLE_NAME));
+    RETURN NULL;
+END $$;
+
+-- A table with everything below it: statements on a partition do not fire the triggers of its root.
+CREATE FUNCTION palisade.family(root regclass) RETURNS SETOF regclass
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE family AS (
+        SELECT root AS member
+        UNION
+        SELECT i.inhrelid::regclass FROM family JOIN pg_inherits AS i ON i.inhparent = family.member
+    )
+    SELECT member FROM family
+$$;
+
+CREATE FUNCTION palisade.protect("table" regclass, resource text) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    member regclass;
+    other text;
+BEGIN
+    IF "table" IS NULL OR resource IS NULL OR octet_length(resource) > 256
+        OR resource !~ '^[A-Za-z0-9._:-]+(/[A-Za-z0-9._:-]+)*$' OR resource ~ '(^|/)\.\.?(/|$)' THEN
+        RAISE EXCEPTION 'not the name of a resource: %', left(resource, 256)
+            USING ERRCODE = 'invalid_parameter_value';
+    ELSIF EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = "table") THEN
+        RAISE EXCEPTION '% is a partition or a child: protect its root, through which it is written too', "table"
+            USING ERRCODE = 'wrong_object_type';
+    END IF;
+    FOR member IN SELECT palisade.family("table") LOOP
+        IF (SELECT c.relkind NOT IN ('r', 'p') OR c.relnamespace = 'palisade'::regnamespace
+            FROM pg_class AS c WHERE c.oid = member) THEN
+            RAISE EXCEPTION '% is not a table that can be protected', member
+                USING ERRCODE = 'wrong_object_type';
+        END IF;
+        -- tgargs ends each argument with a zero byte; a whole-table guard has one.
+        SELECT convert_from(substr(t.tgargs, 1, length(t.tgargs) - 1), 'UTF8') INTO other
+            FROM pg_trigger AS t WHERE t.tgrelid = member AND t.tgname = 'zz_palisade_guard';
+        IF other <> resource THEN
+            RAISE EXCEPTION '% is protected as %: unprotect it first', member, other
+                USING ERRCODE = 'duplicate_object';
+        ELSIF other IS NULL THEN
+            EXECUTE format('CREATE TRIGGER zz_palisade_guard '
+                'BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
+                'FOR EACH STATEMENT EXECUTE FUNCTION palisade.enforce(%L)', member, resource);
+        END IF;
+        -- ALWAYS: else session_replication_role = replica goes round it.
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER zz_palisade_guard', member);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION palisade.protect(regclass, text) IS
+    'Refuses statements that write the table, or its present partitions, without an entry for the resource.';
+
+CREATE FUNCTION palisade.unprotect("table" regclass) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    member regclass;
+BEGIN
+    IF EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = "table") THEN
+        RAISE EXCEPTION '% is a partition or a child: unprotect its root', "table"
+            USING ERRCODE = 'wrong_object_type';
+    END IF;
+    FOR member IN SELECT palisade.family("table") LOOP
+        EXECUTE format('DROP TRIGGER IF EXISTS zz_palisade_guard ON %s', member);
+    END LOOP;
+END $$;
+
+CREATE FUNCTION palisade.status(resource text)
+    RETURNS TABLE (token bigint, holder text, sealed_at timestamptz)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT f.token, f.holder, f.sealed_at FROM palisade.fence AS f WHERE f.resource = status.resource
+$$;
+COMMENT ON FUNCTION palisade.status(text) IS
+    'The fence of a resource, for a person to look at. Comparing with it is no check: use enter or check.';
+
+CREATE FUNCTION palisade.blockers(resource text)
+    RETURNS TABLE (pid integer, gid text, application text, state text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT l.pid, p.gid, a.application_name, a.state
+    FROM pg_locks AS l
+    LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+    -- A prepared transaction has no pid; its own transactionid lock leads from its locks to its gid.
+    LEFT JOIN pg_locks AS x ON l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid'
+        AND x.virtualtransaction = l.virtualtransaction AND x.granted
+    LEFT JOIN pg_prepared_xacts AS p ON p.transaction = x.transactionid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+        AND l.classid = 1346456649 AND l.objid = palisade.stripe(blockers.resource)::oid
+        AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+        AND l.pid IS DISTINCT FROM pg_backend_pid()
+    ORDER BY l.pid, p.gid
+$$;
+COMMENT ON FUNCTION palisade.blockers(text) IS
+    'The sessions and prepared transactions that a seal of the resource would wait for.';
+
+CREATE FUNCTION palisade.grant_writer(role regrole) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('GRANT EXECUTE ON FUNCTION palisade.enter(text, bigint, text), '
+        'palisade.check(text, bigint, text, boolean), palisade.seal(text, bigint, text), '
+        'palisade.stripe(text), palisade.status(text), palisade.blockers(text) TO %s', role);
+END $$;
+COMMENT ON FUNCTION palisade.grant_writer(regrole) IS
+    'Lets a role seal, enter and check, and nothing else: no right on the fence itself.';
+
+CREATE FUNCTION palisade.grant_owner(role regrole) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('GRANT EXECUTE ON FUNCTION palisade.protect(regclass, text), '
+        'palisade.unprotect(regclass), palisade.family(regclass), palisade.enforce() TO %s', role);
+END $$;
+COMMENT ON FUNCTION palisade.grant_owner(regrole) IS
+    'Lets a role protect and unprotect the tables it owns.';
+
+-- Everybody may be told why a write is refused; what a writer needs is granted by grant_writer.
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA palisade FROM PUBLIC;
+GRANT USAGE ON SCHEMA palisade TO PUBLIC;
+GRANT EXECUTE ON FUNCTION palisade.refuse(text, text, bigint, bigint, text) TO PUBLIC;

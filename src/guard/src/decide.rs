@@ -1,0 +1,143 @@
+//! What a guard decides, and nothing else: no store, no clock, no I/O.
+//!
+//! SQLite asks these functions; PostgreSQL decides the same in SQL, because the decision has to be
+//! taken under the lock, and a test holds the two against each other.
+
+use palisade_token::{FencingToken, Grant, HolderId};
+
+/// The token and holder that a store has last sealed for a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The token.
+    pub token: FencingToken,
+    /// The hold that sealed it.
+    pub holder: HolderId,
+}
+
+impl From<&Grant> for Mark {
+    fn from(grant: &Grant) -> Self {
+        Self {
+            token: grant.token,
+            holder: grant.holder,
+        }
+    }
+}
+
+/// What a write that shows a grant meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// The grant is the one that was sealed.
+    Admitted,
+    /// A greater token was sealed: final.
+    Stale {
+        /// Where the fence is.
+        fence: FencingToken,
+    },
+    /// The grant was not sealed here. It is never sealed on the quiet: the new holder may have read
+    /// already what an older one could still change.
+    Unsealed {
+        /// Where the fence is, if there is one.
+        fence: Option<FencingToken>,
+    },
+    /// The token was sealed by another hold.
+    Collision,
+}
+
+/// What a seal meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sealing {
+    /// Raise the fence to this grant.
+    Raise,
+    /// It was sealed by this grant before: nothing to write.
+    Already,
+    /// A greater token was sealed: final.
+    Stale {
+        /// Where the fence is.
+        fence: FencingToken,
+    },
+    /// The token was sealed by another hold.
+    Collision,
+}
+
+/// Says whether a write with this grant is admitted while the fence is at `fence` (I2).
+#[must_use]
+pub fn admit(grant: Mark, fence: Option<Mark>) -> Admission {
+    match fence {
+        None => Admission::Unsealed { fence: None },
+        Some(fence) if grant.token < fence.token => Admission::Stale { fence: fence.token },
+        Some(fence) if grant.token > fence.token => Admission::Unsealed {
+            fence: Some(fence.token),
+        },
+        Some(fence) if grant.holder != fence.holder => Admission::Collision,
+        Some(_) => Admission::Admitted,
+    }
+}
+
+/// Says what a seal with this grant does while the fence is at `fence` (I2).
+#[must_use]
+pub fn seal(grant: Mark, fence: Option<Mark>) -> Sealing {
+    match admit(grant, fence) {
+        Admission::Admitted => Sealing::Already,
+        Admission::Unsealed { .. } => Sealing::Raise,
+        Admission::Stale { fence } => Sealing::Stale { fence },
+        Admission::Collision => Sealing::Collision,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn mark() -> impl Strategy<Value = Mark> {
+        (1..6_u64, 0..3_u8).prop_map(|(token, holder)| Mark {
+            token: FencingToken::new(token).unwrap(),
+            holder: HolderId::from_bytes([holder; 16]),
+        })
+    }
+
+    /// A write, or a seal, by some grant.
+    fn steps() -> impl Strategy<Value = Vec<(bool, Mark)>> {
+        prop::collection::vec((any::<bool>(), mark()), 0..60)
+    }
+
+    proptest! {
+        #[test]
+        fn accepted_tokens_never_decrease_and_equal_ones_have_one_holder(steps in steps()) {
+            let (mut fence, mut written): (Option<Mark>, Option<Mark>) = (None, None);
+            for (is_seal, grant) in steps {
+                if is_seal {
+                    if seal(grant, fence) == Sealing::Raise {
+                        prop_assert!(fence.is_none_or(|fence| fence.token < grant.token));
+                        fence = Some(grant);
+                    }
+                } else if admit(grant, fence) == Admission::Admitted {
+                    prop_assert_eq!(Some(grant), fence);
+                    if let Some(earlier) = written {
+                        prop_assert!(earlier.token <= grant.token);
+                        prop_assert!(earlier.token < grant.token || earlier.holder == grant.holder);
+                    }
+                    written = Some(grant);
+                }
+            }
+        }
+
+        #[test]
+        fn a_sealed_grant_is_admitted_until_another_is_sealed(grant in mark(), fence in mark()) {
+            match seal(grant, Some(fence)) {
+                Sealing::Raise => prop_assert!(grant.token > fence.token),
+                Sealing::Already => prop_assert_eq!(grant, fence),
+                Sealing::Stale { fence: at } => {
+                    prop_assert!(grant.token < at);
+                    prop_assert_eq!(admit(grant, Some(fence)), Admission::Stale { fence: at });
+                }
+                Sealing::Collision => {
+                    prop_assert!(grant.token == fence.token && grant.holder != fence.holder);
+                }
+            }
+            prop_assert_eq!(admit(grant, Some(grant)), Admission::Admitted);
+            prop_assert_eq!(admit(grant, None), Admission::Unsealed { fence: None });
+        }
+    }
+}

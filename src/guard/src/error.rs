@@ -1,0 +1,214 @@
+use std::fmt;
+use std::time::Duration;
+
+use palisade_token::{FencingToken, ResourceName};
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a guard did not do what was asked. [`GuardError::class`] says what to do about it.
+///
+/// Unless it is [`GuardError::CommitUnknown`], nothing of the transaction was committed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GuardError {
+    /// A later holder has sealed the resource. Final: stop, and do not retry with this token.
+    #[error("stale token {presented} for {resource}: the fence is at {fence}")]
+    Stale {
+        /// What is protected.
+        resource: ResourceName,
+        /// The token of the write or the seal.
+        presented: FencingToken,
+        /// The token that was sealed.
+        fence: FencingToken,
+    },
+    /// The token was not sealed in this store. Seal it, and read again what was read before.
+    #[error("unsealed token {presented} for {resource}: {}", At(*fence))]
+    Unsealed {
+        /// What is protected.
+        resource: ResourceName,
+        /// The token of the write.
+        presented: FencingToken,
+        /// The token that was sealed, if any was.
+        fence: Option<FencingToken>,
+    },
+    /// The token was sealed, and the store does not know of it: it went backwards (failover, restore),
+    /// or it is another store. What was read and written since is in doubt. Seal again *and read
+    /// again*; the library never seals again by itself.
+    #[error("the store went backwards: token {sealed} for {resource} was sealed, {}", At(*fence))]
+    StoreWentBackwards {
+        /// What is protected.
+        resource: ResourceName,
+        /// The token that was sealed.
+        sealed: FencingToken,
+        /// Where the fence is now, if there is one.
+        fence: Option<FencingToken>,
+    },
+    /// A write to a protected table in a transaction that has not entered its resource, or a guarded
+    /// transaction that was ended by hand. A bug in the caller.
+    #[error("unguarded: no entry for {resource} in this transaction")]
+    Unguarded {
+        /// The resource whose entry is missing, as the store names it.
+        resource: String,
+    },
+    /// The token was sealed by another hold: a coordinator has given one number twice. Stop, and
+    /// acquire again for a greater one.
+    #[error("token {token} for {resource} was sealed by another holder")]
+    Collision {
+        /// What is protected.
+        resource: ResourceName,
+        /// The token of both.
+        token: FencingToken,
+    },
+    /// Running transactions kept the seal waiting for too long. Nothing was sealed; the lease is still
+    /// held. Try again, or end the blockers ([`postgres::SealPolicy::Terminate`]).
+    ///
+    /// [`postgres::SealPolicy::Terminate`]: crate::postgres::SealPolicy::Terminate
+    #[error("seal of {resource} waited {waited:?} in vain for {}", List(blockers))]
+    SealTimeout {
+        /// What was to be sealed.
+        resource: ResourceName,
+        /// The longest single wait.
+        waited: Duration,
+        /// Who held the lock when the wait was over. May be empty: they have ended meanwhile, or the
+        /// store cannot name them.
+        blockers: Vec<Blocker>,
+    },
+    /// The transaction met another one, or a deadlock. Run all of it again.
+    #[error("the transaction could not be serialized; run it again")]
+    Serialization(#[source] Source),
+    /// The transaction was rolled back: by an earlier error in it, or by the store at commit.
+    #[error("the transaction was rolled back")]
+    RolledBack(#[source] Option<Source>),
+    /// The answer to COMMIT was lost: the transaction *may have happened*. Find out before trying
+    /// again: [`postgres::Guard::outcome`], or the data itself.
+    ///
+    /// [`postgres::Guard::outcome`]: crate::postgres::Guard::outcome
+    #[error("the answer to COMMIT was lost: the transaction may have happened")]
+    CommitUnknown {
+        /// The transaction's id in PostgreSQL, if it was learnt
+        /// ([`postgres::GuardedTx::transaction_id`](crate::postgres::GuardedTx::transaction_id)).
+        transaction: Option<i64>,
+        /// What went wrong.
+        source: Source,
+    },
+    /// The call cannot be right, whatever the store holds. A bug in the caller.
+    #[error("{0}")]
+    Misuse(&'static str),
+    /// The schema in the store was made by a newer version of this library. Upgrade the library.
+    #[error("the store's schema has version {found}; this library knows up to {known}")]
+    Newer {
+        /// The version in the store.
+        found: i64,
+        /// The newest version known here.
+        known: i64,
+    },
+    /// The store did not answer, or refused for a reason of its own. Nothing was admitted.
+    #[error("the store failed")]
+    Backend(#[source] Source),
+}
+
+/// What to do about a [`GuardError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Class {
+    /// This grant, or this `Sealed`, is dead: stop writing, step down. Retrying cannot help.
+    Fatal,
+    /// Run the whole transaction, or the seal, again.
+    Retry,
+    /// It may have happened: find out first.
+    Unknown,
+    /// The caller is wrong.
+    Bug,
+    /// The store is in trouble: back off, then retry as long as the lease is held.
+    Backend,
+}
+
+/// Who keeps a seal waiting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Blocker {
+    /// A running transaction.
+    Session {
+        /// The server process.
+        pid: i32,
+        /// Its `application_name`, if it may be seen.
+        application: Option<String>,
+        /// What it does (`active`, `idle in transaction`, …), if it may be seen.
+        state: Option<String>,
+    },
+    /// A prepared transaction: it keeps its locks across restarts until it is committed or rolled back.
+    Prepared {
+        /// Its global id.
+        gid: String,
+    },
+}
+
+impl GuardError {
+    /// What to do about the error.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::Stale { .. }
+            | Self::Unsealed { .. }
+            | Self::StoreWentBackwards { .. }
+            | Self::Collision { .. } => Class::Fatal,
+            Self::SealTimeout { .. } | Self::Serialization(_) | Self::RolledBack(_) => Class::Retry,
+            Self::CommitUnknown { .. } => Class::Unknown,
+            Self::Unguarded { .. } | Self::Misuse(_) | Self::Newer { .. } => Class::Bug,
+            Self::Backend(_) => Class::Backend,
+        }
+    }
+}
+
+/// Maps what a query has met: a refusal of the guard, else what the store said. In a guarded transaction
+/// use its `refusal`, which knows the transaction's grants besides.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+impl From<sqlx::Error> for GuardError {
+    fn from(error: sqlx::Error) -> Self {
+        #[cfg(feature = "sqlite")]
+        let error = match crate::sqlite::known(error) {
+            Ok(known) => return known,
+            Err(error) => error,
+        };
+        #[cfg(feature = "postgres")]
+        return crate::postgres::plain(error);
+        #[cfg(not(feature = "postgres"))]
+        Self::Backend(Box::new(error))
+    }
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session { pid, .. } => write!(formatter, "process {pid}"),
+            Self::Prepared { gid } => write!(formatter, "prepared transaction {gid:?}"),
+        }
+    }
+}
+
+struct At(Option<FencingToken>);
+
+impl fmt::Display for At {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => formatter.write_str("it has no fence"),
+            Some(fence) => write!(formatter, "the fence is at {fence}"),
+        }
+    }
+}
+
+struct List<'a>(&'a [Blocker]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        if self.0.is_empty() {
+            formatter.write_str("a writer that cannot be named")?;
+        }
+        for blocker in self.0 {
+            write!(formatter, "{separator}{blocker}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! The guard for PostgreSQL 13 and later: the reference design.
+//!
+//! The fence, the check and the triggers live in the schema `palisade` of the database that holds the
+//! data, so that writers in any language meet the same guard. From Rust, [`Guard`] seals and begins
+//! guarded transactions on a [`PgPool`]; the check rides in messages that a transaction sends anyway.
+//!
+//! ```no_run
+//! # async fn lead(pool: &sqlx::PgPool, grant: &palisade_token::Grant) -> Result<(), palisade_guard::GuardError> {
+//! use palisade_guard::postgres::Guard;
+//!
+//! let guard = Guard::new();
+//! guard.install(pool).await?;
+//! guard.protect(pool, "orders", &grant.resource).await?;
+//!
+//! let sealed = guard.seal(pool, grant).await?; // before the first read
+//! let mut tx = guard.begin(pool, &sealed).await?;
+//! let written = sqlx::query("UPDATE orders SET paid = true WHERE id = $1")
+//!     .bind(7_i64)
+//!     .execute(&mut *tx)
+//!     .await;
+//! if let Err(error) = written {
+//!     return Err(tx.refusal(error));
+//! }
+//! tx.commit().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # From any language
+//!
+//! ```sql
+//! SELECT palisade.seal('orders', 42, '000102030405060708090a0b0c0d0e0f');  -- commits on its own
+//! BEGIN;
+//! SELECT palisade.check('orders', 42, '000102030405060708090a0b0c0d0e0f'); -- raises unless admitted
+//! UPDATE orders SET paid = true WHERE id = 7;
+//! COMMIT;
+//! ```
+//!
+//! `palisade.enter` answers instead of raising (`ok`, `stale`, `unsealed`, `collision`), so that it fits
+//! into a BEGIN message; a later write to a protected table then raises. SQLSTATE ZF001 is stale, ZF002
+//! unsealed, ZF003 unguarded, ZF004 collision, each with the detail
+//! `{"resource": …, "presented": …, "fence": …}`. `SELECT palisade.grant_writer('role')` gives a role what
+//! it needs, and no right on the fence; `palisade.grant_owner('role')` lets it protect its own tables.
+//!
+//! # What is not covered
+//!
+//! The guard stops stale writers, not hostile ones. A role that may write can still forge an entry in
+//! its own transaction, enter with another's grant, seal a great token, or hold a lock; an owner can
+//! disable the triggers or drop the table. A partition that is attached after [`Guard::protect`] is open
+//! to statements that name it until `protect` runs again. Logical replication into a protected table
+//! passes. Above READ COMMITTED a check needs a transaction that may write.
+
+mod begin;
+mod errors;
+mod install;
+mod lent;
+mod protect;
+mod seal;
+mod sql;
+mod status;
+mod transaction;
+
+use std::time::Duration;
+
+pub(crate) use errors::plain;
+pub use status::Outcome;
+pub use transaction::{Committed, GuardedTx};
+
+/// A grant that was sealed in PostgreSQL; only [`Guard::seal`] makes one.
+pub type Sealed = crate::Sealed<sqlx::Postgres>;
+
+/// Most resources of one transaction ([`Guard::begin_all`]). Their locks are striped, so that the server's
+/// lock table is not the limit; the BEGIN message is, at about 350 bytes for each.
+pub const MAX_RESOURCES: usize = 10_000;
+
+/// Seals resources in a PostgreSQL database and begins guarded transactions.
+///
+/// It holds settings only: clone it, or make another, at will.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Guard {
+    isolation: Isolation,
+    seal_policy: SealPolicy,
+}
+
+/// The isolation level of guarded transactions.
+///
+/// The guard is safe at each. At READ COMMITTED a stale write is refused as stale; above it, as a
+/// serialization failure when the seal came after the transaction's snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// PostgreSQL's default, and this library's.
+    #[default]
+    ReadCommitted,
+    /// One snapshot for the whole transaction. Each check then locks the fence's row, which costs a
+    /// little log and, with many writers at once, multixacts.
+    RepeatableRead,
+    /// As [`Isolation::RepeatableRead`], and serializable with others of this level.
+    Serializable,
+}
+
+/// How long a seal waits for the writers that are still running, and what it does then.
+///
+/// A wait is at least 1 ms and at most [`SealPolicy::LONGEST`]; other values are moved into that range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SealPolicy {
+    /// Gives up with [`GuardError::SealTimeout`](crate::GuardError::SealTimeout), which names the blockers.
+    Timeout(Duration),
+    /// Ends the blockers and tries again, at most [`SealPolicy::ATTEMPTS`] times in all: running
+    /// transactions are terminated, prepared ones rolled back. Needs the rights for that
+    /// (`pg_signal_backend`; owner of the prepared transaction). A blocker may be the writer of a
+    /// neighbour, another resource with the same one of 1,024 locks.
+    Terminate {
+        /// How long to wait before that, and again after it.
+        after: Duration,
+    },
+}
+
+impl SealPolicy {
+    /// The longest wait. A lease that is not usable for an hour is better given back.
+    pub const LONGEST: Duration = Duration::from_secs(3600);
+
+    /// How often a seal is tried when it ends its blockers: once before, and twice after, because new
+    /// writers may come between.
+    pub const ATTEMPTS: u32 = 3;
+
+    fn wait(self) -> Duration {
+        let (Self::Timeout(wait) | Self::Terminate { after: wait }) = self;
+        wait.clamp(Duration::from_millis(1), Self::LONGEST)
+    }
+}
+
+impl Default for SealPolicy {
+    /// [`SealPolicy::Timeout`] of 10 s: within a lease of the default TTL, so that a holder that cannot
+    /// seal learns it while it may still try again.
+    fn default() -> Self {
+        Self::Timeout(Duration::from_secs(10))
+    }
+}
+
+impl Guard {
+    /// A guard with default settings: READ COMMITTED, and a seal that waits 10 s.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same guard with another isolation level for its transactions.
+    #[must_use]
+    pub const fn with_isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
+    /// The same guard with another way to treat writers that keep a seal waiting.
+    #[must_use]
+    pub const fn with_seal_policy(mut self, policy: SealPolicy) -> Self {
+        self.seal_policy = policy;
+        self
+    }
+}

@@ -1,0 +1,74 @@
+use sqlx::PgPool;
+
+use super::lent::Lent;
+use super::{Guard, errors, sql};
+use crate::GuardError;
+
+const BOOTSTRAP: &str = include_str!("../../sql/postgres/bootstrap.sql");
+
+/// Version and text of each step. A published step never changes; a new one is added at the end.
+const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../sql/postgres/0001_guard.sql"))];
+
+impl Guard {
+    /// Creates the schema `palisade`, or brings it up to date: all of it or nothing. Any number of
+    /// installers may run at once. Needs the right to create a schema, unless all is installed.
+    ///
+    /// # Errors
+    /// [`GuardError::Newer`] if a newer library made the schema, [`GuardError::Backend`].
+    pub async fn install(&self, pool: &PgPool) -> Result<(), GuardError> {
+        let mut lent = Lent::from(pool).await?;
+        match migrate(&mut lent).await {
+            Ok(Ok(())) => {
+                lent.give_back();
+                Ok(())
+            }
+            Ok(Err(refused)) => {
+                run(&mut lent, "ROLLBACK").await.map_err(errors::plain)?;
+                lent.give_back();
+                Err(refused)
+            }
+            Err(error) => {
+                lent.recover(&error).await;
+                Err(errors::plain(error))
+            }
+        }
+    }
+}
+
+async fn migrate(lent: &mut Lent) -> Result<Result<(), GuardError>, sqlx::Error> {
+    // 1024 lies beside the stripes: the lock of installers alone. With a message of its own, the
+    // statements after it see what the installer before has committed.
+    run(
+        lent,
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+         SELECT pg_advisory_xact_lock(1346456649, 1024)",
+    )
+    .await?;
+    run(lent, BOOTSTRAP).await?;
+    let found: i64 = sqlx::raw_sql(sql::message(
+        "SELECT coalesce(max(version), 0)::bigint AS version FROM palisade.migration".to_owned(),
+    ))
+    .fetch_one(&mut **lent.connection())
+    .await
+    .and_then(|row| sqlx::Row::try_get(&row, 0))?;
+    let known = MIGRATIONS.last().map_or(0, |(version, _)| *version);
+    if found > known {
+        return Ok(Err(GuardError::Newer { found, known }));
+    }
+    for (version, text) in MIGRATIONS {
+        if *version > found {
+            run(lent, text).await?;
+            let record = format!("INSERT INTO palisade.migration (version) VALUES ({version})");
+            run(lent, &record).await?;
+        }
+    }
+    run(lent, "COMMIT").await?;
+    Ok(Ok(()))
+}
+
+async fn run(lent: &mut Lent, text: &str) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(sql::message(text.to_owned()))
+        .execute(&mut **lent.connection())
+        .await
+        .map(drop)
+}

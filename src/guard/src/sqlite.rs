@@ -1,0 +1,71 @@
+//! The guard for SQLite, in the database file that holds the data.
+//!
+//! SQLite has one writer at a time, so a guarded transaction begins with BEGIN IMMEDIATE: what was
+//! admitted there stays so until its end, and a seal waits for it like any other writer. A
+//! transaction leaves an *entry* for its resource while it runs; triggers on the protected tables ask for
+//! one that agrees with the fence, so that a connection which forgot the guard is refused.
+//!
+//! ```no_run
+//! # async fn lead(pool: &sqlx::SqlitePool, grant: &palisade_token::Grant) -> Result<(), palisade_guard::GuardError> {
+//! use palisade_guard::sqlite::Guard;
+//!
+//! let guard = Guard::new();
+//! guard.install(pool).await?;
+//! guard.protect(pool, "orders", &grant.resource).await?;
+//!
+//! let sealed = guard.seal(pool, grant).await?; // before the first read
+//! let mut tx = guard.begin(pool, &sealed).await?;
+//! sqlx::query("UPDATE orders SET paid = 1 WHERE id = ?").bind(7).execute(&mut *tx).await?;
+//! tx.commit().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Waiting for another writer is bounded by the `busy_timeout` of the pool's connections (5 s in sqlx).
+//!
+//! # From any language
+//!
+//! ```sql
+//! BEGIN IMMEDIATE;
+//! INSERT INTO palisade_entry (resource, token, holder) VALUES ('orders', 42, '00…0f');
+//! UPDATE orders SET paid = 1 WHERE id = 7;
+//! DELETE FROM palisade_entry;
+//! COMMIT;
+//! ```
+//!
+//! Run `PRAGMA foreign_keys = ON` first: then an entry that is left behind fails the COMMIT. Without it, one
+//! would let other connections write, until the next seal.
+//!
+//! # What is not covered
+//!
+//! A statement that changes no row passes, having written nothing. DROP TABLE, ALTER TABLE, dropping the
+//! triggers, `writable_schema`, virtual tables, and replacing the file go round any trigger. A file that is
+//! copied back from a backup brings its old fence along: seal, and read again. INSERT OR REPLACE is covered,
+//! whatever `recursive_triggers` says.
+
+mod errors;
+mod immediate;
+mod install;
+mod protect;
+mod seal;
+mod transaction;
+
+pub(crate) use errors::known;
+pub use transaction::{Committed, GuardedTx};
+
+/// A grant that was sealed in SQLite; only [`Guard::seal`] makes one.
+pub type Sealed = crate::Sealed<sqlx::Sqlite>;
+
+/// Most resources of one transaction ([`Guard::begin_all`]): each is a row that is written and deleted.
+pub const MAX_RESOURCES: usize = 10_000;
+
+/// Seals resources in a SQLite database and begins guarded transactions. It holds nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Guard {}
+
+impl Guard {
+    /// A guard.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {}
+    }
+}

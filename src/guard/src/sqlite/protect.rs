@@ -1,0 +1,112 @@
+use palisade_token::ResourceName;
+use sqlx::{AssertSqlSafe, SqliteConnection, SqlitePool};
+
+use super::immediate::Immediate;
+use super::{Guard, errors};
+use crate::GuardError;
+
+const EVENTS: [&str; 3] = ["insert", "update", "delete"];
+
+impl Guard {
+    /// Refuses every change of a row of the table (INSERT, also OR REPLACE, UPDATE, DELETE, upserts and
+    /// cascades) by a transaction without an entry for `resource`. `table` is its plain name in the main
+    /// database. Protecting it again for the same resource changes nothing.
+    ///
+    /// # Errors
+    /// [`GuardError::Misuse`] if there is no such table, or it is protected for another resource;
+    /// [`GuardError::Serialization`] if another writer was in the way for too long; [`GuardError::Backend`].
+    pub async fn protect(
+        &self,
+        pool: &SqlitePool,
+        table: &str,
+        resource: &ResourceName,
+    ) -> Result<(), GuardError> {
+        let mut tx = Immediate::begin(pool).await?;
+        is_ordinary(&mut tx, table).await?;
+        for event in EVENTS {
+            let text = trigger(table, event, resource);
+            let present: Option<String> = sqlx::query_scalar(
+                "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?",
+            )
+            .bind(trigger_name(table, event))
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(errors::plain)?;
+            match present {
+                Some(present) if present == text => {}
+                Some(_) => {
+                    return Err(GuardError::Misuse(
+                        "the table is protected for another resource: unprotect it first",
+                    ));
+                }
+                None => {
+                    sqlx::raw_sql(AssertSqlSafe(text))
+                        .execute(&mut *tx)
+                        .await
+                        .map_err(errors::plain)?;
+                }
+            }
+        }
+        tx.commit().await.map(drop)
+    }
+
+    /// Takes the protection off the table. Nothing is refused afterwards.
+    ///
+    /// # Errors
+    /// As [`Guard::protect`].
+    pub async fn unprotect(&self, pool: &SqlitePool, table: &str) -> Result<(), GuardError> {
+        let mut tx = Immediate::begin(pool).await?;
+        is_ordinary(&mut tx, table).await?;
+        for event in EVENTS {
+            let name = identifier(&trigger_name(table, event));
+            sqlx::raw_sql(AssertSqlSafe(format!("DROP TRIGGER IF EXISTS main.{name}")))
+                .execute(&mut *tx)
+                .await
+                .map_err(errors::plain)?;
+        }
+        tx.commit().await.map(drop)
+    }
+}
+
+async fn is_ordinary(connection: &mut SqliteConnection, table: &str) -> Result<(), GuardError> {
+    let ordinary: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE \
+         AND name NOT LIKE 'palisade\\_%' ESCAPE '\\' AND sql NOT LIKE 'CREATE VIRTUAL%')",
+    )
+    .bind(table)
+    .fetch_one(connection)
+    .await
+    .map_err(errors::plain)?;
+    if ordinary {
+        Ok(())
+    } else {
+        Err(GuardError::Misuse(
+            "there is no such table, or it is one that cannot be protected",
+        ))
+    }
+}
+
+fn trigger_name(table: &str, event: &str) -> String {
+    // SQLite does not tell names apart by case; the trigger's must not either.
+    format!("zz_palisade_guard_{event}_{}", table.to_ascii_lowercase())
+}
+
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Two lookups in tables of a few rows for each row written. The names are of the trigger's own database:
+/// no temporary table can stand in for them.
+fn trigger(table: &str, event: &str, resource: &ResourceName) -> String {
+    let (name, table) = (identifier(&trigger_name(table, event)), identifier(table));
+    let (unguarded, refused) = (errors::UNGUARDED, errors::REFUSED);
+    format!(
+        "CREATE TRIGGER {name} BEFORE {event} ON {table} \
+         WHEN NOT EXISTS (SELECT 1 FROM palisade_entry AS e JOIN palisade_fence AS f \
+         ON f.resource = e.resource AND f.token = e.token AND f.holder = e.holder \
+         WHERE e.resource = '{resource}') BEGIN \
+         SELECT CASE WHEN EXISTS (SELECT 1 FROM palisade_entry WHERE resource = '{resource}') \
+         THEN RAISE(ABORT, '{refused}{resource}') \
+         ELSE RAISE(ABORT, '{unguarded}{resource}') END; END"
+    )
+}

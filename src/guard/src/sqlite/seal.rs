@@ -1,0 +1,119 @@
+use palisade_token::{Grant, ResourceName};
+use sqlx::pool::PoolConnection;
+use sqlx::{Sqlite, SqliteConnection, SqlitePool};
+
+use super::immediate::Immediate;
+use super::{Guard, Sealed, errors};
+use crate::decide::{self, Mark, Sealing};
+use crate::{Fence, GuardError};
+
+/// `PRAGMA synchronous` FULL: the least at which SQLite keeps a commit over a loss of power.
+const FULL: i64 = 2;
+
+impl Guard {
+    /// Raises the fence to the grant and commits that durably: once this returns, no write with a lower
+    /// token commits (I2). Do it before the first read. The same grant may be sealed any number of times.
+    ///
+    /// # Errors
+    /// [`GuardError::Stale`] and [`GuardError::Collision`] are final; [`GuardError::Serialization`]: another
+    /// writer was in the way for longer than the connection's `busy_timeout`; after
+    /// [`GuardError::Backend`] or [`GuardError::CommitUnknown`] it may be sealed or not: seal again.
+    pub async fn seal(&self, pool: &SqlitePool, grant: &Grant) -> Result<Sealed, GuardError> {
+        let mut connection = pool.acquire().await.map_err(errors::plain)?;
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(errors::plain)?;
+        if synchronous < FULL {
+            // It cannot be changed in a transaction. Cut short before it is put back, it costs time only.
+            sqlx::raw_sql("PRAGMA synchronous = FULL")
+                .execute(&mut *connection)
+                .await
+                .map_err(errors::plain)?;
+        }
+        let mut connection = raise(connection, grant).await?;
+        if synchronous < FULL {
+            let back = sqlx::AssertSqlSafe(format!("PRAGMA synchronous = {synchronous}"));
+            if let Err(error) = sqlx::raw_sql(back).execute(&mut *connection).await {
+                tracing::debug!(%error, "the connection stays at synchronous = FULL");
+            }
+        }
+        Ok(Sealed::new(grant.clone()))
+    }
+
+    /// Reads the fence of a resource, `None` if it was never sealed.
+    ///
+    /// # Errors
+    /// [`GuardError::Backend`].
+    pub async fn fence(
+        &self,
+        pool: &SqlitePool,
+        resource: &ResourceName,
+    ) -> Result<Option<Fence>, GuardError> {
+        let mut connection = pool.acquire().await.map_err(errors::plain)?;
+        read(&mut connection, resource).await
+    }
+}
+
+async fn raise(
+    connection: PoolConnection<Sqlite>,
+    grant: &Grant,
+) -> Result<PoolConnection<Sqlite>, GuardError> {
+    let mut tx = Immediate::begin_on(connection).await?;
+    let fence = read(&mut tx, &grant.resource).await?.map(mark);
+    match decide::seal(grant.into(), fence) {
+        Sealing::Raise => {
+            sqlx::query(
+                "INSERT INTO palisade_fence (resource, token, holder, sealed_at) \
+                 VALUES (?, ?, ?, CAST(strftime('%s', 'now') AS INTEGER) * 1000000) \
+                 ON CONFLICT (resource) DO UPDATE SET \
+                 token = excluded.token, holder = excluded.holder, sealed_at = excluded.sealed_at",
+            )
+            .bind(grant.resource.as_str())
+            .bind(grant.token.as_i64())
+            .bind(grant.holder.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(errors::plain)?;
+        }
+        Sealing::Already => {}
+        Sealing::Stale { fence } => {
+            return Err(GuardError::Stale {
+                resource: grant.resource.clone(),
+                presented: grant.token,
+                fence,
+            });
+        }
+        Sealing::Collision => {
+            return Err(GuardError::Collision {
+                resource: grant.resource.clone(),
+                token: grant.token,
+            });
+        }
+    }
+    tx.commit().await
+}
+
+pub(super) fn mark(fence: Fence) -> Mark {
+    Mark {
+        token: fence.token,
+        holder: fence.holder,
+    }
+}
+
+pub(super) async fn read(
+    connection: &mut SqliteConnection,
+    resource: &ResourceName,
+) -> Result<Option<Fence>, GuardError> {
+    let row: Option<(i64, String, i64)> =
+        sqlx::query_as("SELECT token, holder, sealed_at FROM palisade_fence WHERE resource = ?")
+            .bind(resource.as_str())
+            .fetch_optional(connection)
+            .await
+            .map_err(errors::plain)?;
+    row.map(|(token, holder, sealed_at)| {
+        Fence::from_store(resource, token, &holder, sealed_at)
+            .ok_or_else(|| GuardError::Backend(Box::from("palisade_fence holds what is no fence")))
+    })
+    .transpose()
+}

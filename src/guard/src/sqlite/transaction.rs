@@ -1,0 +1,168 @@
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use palisade_token::Grant;
+use sqlx::{SqliteConnection, SqlitePool};
+
+use super::immediate::Immediate;
+use super::{Guard, MAX_RESOURCES, Sealed, errors, seal};
+use crate::decide::{self, Admission};
+use crate::{GuardError, sealed};
+
+/// A transaction whose writes carry a sealed grant, from [`Guard::begin`].
+///
+/// It dereferences to sqlx's [`SqliteConnection`]: `&mut *tx` is an executor, and `tx.begin()` makes a
+/// savepoint. Do not send BEGIN, COMMIT or ROLLBACK through it; [`GuardedTx::commit`] reports that.
+///
+/// Dropped without a commit it is rolled back.
+#[must_use = "a transaction that is not committed is rolled back"]
+pub struct GuardedTx {
+    tx: Immediate,
+    sealed: Vec<Sealed>,
+}
+
+/// The commit of a guarded transaction: it was admitted, and it happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Committed {}
+
+impl Guard {
+    /// Begins a guarded transaction and checks the grant. It holds SQLite's one write lock until it ends.
+    ///
+    /// # Errors
+    /// [`GuardError::Stale`], [`GuardError::StoreWentBackwards`], [`GuardError::Collision`], which kill every
+    /// clone of the [`Sealed`]; [`GuardError::Serialization`]: another writer was in the way for longer than
+    /// the connection's `busy_timeout`; [`GuardError::Backend`].
+    pub async fn begin(&self, pool: &SqlitePool, sealed: &Sealed) -> Result<GuardedTx, GuardError> {
+        self.begin_all(pool, &[sealed]).await
+    }
+
+    /// Begins a transaction that is guarded for several resources: 1 to [`MAX_RESOURCES`], each once.
+    ///
+    /// # Errors
+    /// As [`Guard::begin`], and [`GuardError::Misuse`] for another number or a resource named twice.
+    pub async fn begin_all(
+        &self,
+        pool: &SqlitePool,
+        sealed: &[&Sealed],
+    ) -> Result<GuardedTx, GuardError> {
+        let sealed = sealed::distinct(sealed, MAX_RESOURCES)?;
+        sealed.iter().try_for_each(Sealed::alive)?;
+        let mut tx = Immediate::begin(pool).await?;
+        // What others have forgotten here would admit this transaction to their tables.
+        sqlx::query("DELETE FROM palisade_entry")
+            .execute(&mut *tx)
+            .await
+            .map_err(errors::plain)?;
+        for entry in &sealed {
+            let grant = entry.grant();
+            let fence = seal::read(&mut tx, &grant.resource).await?.map(seal::mark);
+            let admission = decide::admit(grant.into(), fence);
+            if let Some(refusal) = refusal(grant, admission) {
+                tx.rollback().await;
+                return Err(entry.learn(refusal));
+            }
+            sqlx::query("INSERT INTO palisade_entry (resource, token, holder) VALUES (?, ?, ?)")
+                .bind(grant.resource.as_str())
+                .bind(grant.token.as_i64())
+                .bind(grant.holder.to_string())
+                .execute(&mut *tx)
+                .await
+                .map_err(errors::plain)?;
+        }
+        Ok(GuardedTx { tx, sealed })
+    }
+}
+
+fn refusal(grant: &Grant, admission: Admission) -> Option<GuardError> {
+    let resource = grant.resource.clone();
+    match admission {
+        Admission::Admitted => None,
+        Admission::Stale { fence } => Some(GuardError::Stale {
+            resource,
+            presented: grant.token,
+            fence,
+        }),
+        Admission::Unsealed { fence } => Some(GuardError::Unsealed {
+            resource,
+            presented: grant.token,
+            fence,
+        }),
+        Admission::Collision => Some(GuardError::Collision {
+            resource,
+            token: grant.token,
+        }),
+    }
+}
+
+impl GuardedTx {
+    /// The grants that this transaction carries, ordered by resource.
+    pub fn grants(&self) -> impl Iterator<Item = &Grant> {
+        self.sealed.iter().map(Sealed::grant)
+    }
+
+    /// Says what the error of a query in this transaction means.
+    #[must_use]
+    pub fn refusal(&self, error: sqlx::Error) -> GuardError {
+        errors::plain(error)
+    }
+
+    /// Checks that this is still the transaction that was admitted, and commits. `Ok` means committed, and
+    /// nothing else does.
+    ///
+    /// # Errors
+    /// [`GuardError::CommitUnknown`] if the disk failed: it may have happened. After every other error
+    /// nothing was committed: [`GuardError::RolledBack`] when SQLite refused, or had ended the transaction
+    /// after an earlier error; [`GuardError::Unguarded`] when it was ended by hand before.
+    pub async fn commit(mut self) -> Result<Committed, GuardError> {
+        if let Some(refused) = self.sealed.iter().find_map(|sealed| sealed.alive().err()) {
+            self.tx.rollback().await;
+            return Err(refused);
+        }
+        let deleted = sqlx::query("DELETE FROM palisade_entry")
+            .execute(&mut *self.tx)
+            .await;
+        match deleted {
+            Err(error) => {
+                self.tx.rollback().await;
+                Err(GuardError::RolledBack(Some(Box::new(error))))
+            }
+            Ok(deleted) if usize::try_from(deleted.rows_affected()) != Ok(self.sealed.len()) => {
+                self.tx.rollback().await;
+                Err(GuardError::RolledBack(None))
+            }
+            Ok(_) => {
+                drop(self.tx.commit().await?);
+                Ok(Committed {})
+            }
+        }
+    }
+
+    /// Rolls back. Not needed before a drop, but it says when it is done.
+    pub async fn rollback(self) {
+        self.tx.rollback().await;
+    }
+}
+
+impl Deref for GuardedTx {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.tx
+    }
+}
+
+impl DerefMut for GuardedTx {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.tx
+    }
+}
+
+impl fmt::Debug for GuardedTx {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("GuardedTx")
+            .field("sealed", &self.sealed)
+            .finish_non_exhaustive()
+    }
+}
