@@ -1,1 +1,57 @@
-//! Placeholder.
+//! Sessions and leases of a Palisade coordinator, with a local deadline that is never too late.
+//!
+//! [`Client`] → [`Session`] → [`Lease`]. A lease is an optimisation: it keeps most stale work from being tried.
+//! **The guard is the safety**: only it, in the transaction of the write, stops a holder that was
+//! paused. So the order is always acquire → seal → read → write.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use palisade_client::{AcquireOptions, Client, SessionOptions};
+//!
+//! let client = Client::builder()
+//!     .endpoints(["http://10.0.0.1:7420", "http://10.0.0.2:7420"])
+//!     .connect()?;
+//! let session = client.open_session(SessionOptions::default().label("worker-7")).await?;
+//! let wait = AcquireOptions::default().wait(Duration::from_secs(60));
+//! let lease = session.acquire(&"orders/eu-1".parse()?, wait).await?;
+//! // Seal with lease.grant()?, read, write; stop when lease.lost() fires.
+//! lease.release().await?;
+//! session.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+#![warn(missing_docs)]
+
+mod acquire;
+mod calls;
+mod client;
+mod clock;
+mod credentials;
+mod detached;
+mod endpoints;
+mod epoch;
+mod error;
+mod info;
+mod lease;
+mod random;
+mod release;
+mod session;
+mod standing;
+mod tasks;
+
+pub use palisade_token::{FencingToken, Grant, HolderId, ResourceName};
+
+pub use self::acquire::AcquireOptions;
+pub use self::client::{Client, ClientBuilder};
+pub use self::clock::{Clock, Moment, SystemClock};
+pub use self::credentials::{Credentials, Secret};
+pub use self::detached::DetachedSession;
+pub use self::error::{ClientError, LeaseError, Source, Unavailable};
+pub use self::info::{
+    LeaseEnd, LeaseInfo, LeasePage, Metadata, Occupancy, PreviousLease, WaiterInfo,
+};
+pub use self::lease::Lease;
+pub use self::release::{Hold, Released};
+pub use self::session::{Session, SessionOptions};
+pub use self::standing::{LostReason, SessionState};

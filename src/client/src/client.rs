@@ -1,0 +1,245 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade_api::v1::{GetLeaseRequest, ListLeasesRequest};
+use palisade_token::ResourceName;
+use tokio::runtime::Handle;
+use tonic::transport::ClientTlsConfig;
+
+use crate::calls::Shared;
+use crate::clock::{Clock, SystemClock};
+use crate::credentials::Credentials;
+use crate::detached::DetachedSession;
+use crate::endpoints::Endpoints;
+use crate::error::ClientError;
+use crate::info::{LeasePage, Occupancy};
+use crate::session::{Session, SessionOptions};
+use crate::tasks::Tasks;
+
+/// How long one try of a call may take, unless told otherwise: longer than an etcd election.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call is tried, unless told otherwise: as long as the default TTL.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A client of one or more coordinators of one store.
+///
+/// It is cheap to clone. Any coordinator serves any session, so a call that one does not answer is tried
+/// at the next; one that fails is left out for a while.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use palisade_client::{AcquireOptions, Client, SessionOptions};
+///
+/// let client = Client::connect("http://127.0.0.1:7420")?;
+/// let session = client.open_session(SessionOptions::default()).await?;
+/// let lease = session.acquire(&"orders/eu-1".parse()?, AcquireOptions::default()).await?;
+/// println!("{}", lease.grant()?);
+/// lease.release().await?;
+/// session.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+impl Client {
+    /// A client of one coordinator. Connects with the first call, not here.
+    ///
+    /// # Errors
+    /// As [`ClientBuilder::connect`].
+    pub fn connect(endpoint: impl Into<String>) -> Result<Self, ClientError> {
+        Self::builder().endpoint(endpoint).connect()
+    }
+
+    /// How to reach the coordinators.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// Opens a session and keeps it renewed until it is closed, or it and all its leases are dropped.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] for a TTL, label or margin outside its bound, [`ClientError::LimitReached`],
+    /// [`ClientError::Denied`], [`ClientError::Unavailable`]. A session that a failed opening may have left
+    /// behind ends by its TTL.
+    pub async fn open_session(&self, options: SessionOptions) -> Result<Session, ClientError> {
+        Session::open(Arc::clone(&self.shared), options).await
+    }
+
+    /// A session of another process, by the credentials that it gave away: to renew it by hand, to release
+    /// what it holds, or to close it.
+    #[must_use]
+    pub fn detached(&self, credentials: Credentials) -> DetachedSession {
+        DetachedSession::new(Arc::clone(&self.shared), credentials)
+    }
+
+    /// Who holds a resource and how many wait, with the first `queue_size` (0 to 1000) of them. True at the
+    /// revision told; by the time it is read it may be otherwise.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`], [`ClientError::Denied`], [`ClientError::Unavailable`].
+    pub async fn get_lease(
+        &self,
+        resource: &ResourceName,
+        queue_size: u16,
+    ) -> Result<Occupancy, ClientError> {
+        let request = GetLeaseRequest {
+            resource: resource.to_string(),
+            queue_size: i32::from(queue_size),
+        };
+        let answer = self
+            .shared
+            .read(request, |mut stub, request| async move {
+                stub.get_lease(request).await
+            })
+            .await?;
+        Occupancy::try_from(answer)
+    }
+
+    /// One page of the leases whose resource begins with `prefix` (empty for all), by name. `page_size` 0
+    /// means 100, above 1000 means 1000; `after` is [`LeasePage::next`] of the page before.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`], [`ClientError::Denied`], [`ClientError::Unavailable`].
+    ///
+    /// ```no_run
+    /// # async fn example(client: palisade_client::Client) -> Result<(), palisade_client::ClientError> {
+    /// let mut next = None;
+    /// loop {
+    ///     let page = client.list_leases("orders/", 0, next.as_deref()).await?;
+    ///     for lease in &page.leases {
+    ///         println!("{} {}", lease.grant.resource, lease.grant.token);
+    ///     }
+    ///     next = page.next;
+    ///     if next.is_none() {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn list_leases(
+        &self,
+        prefix: &str,
+        page_size: u16,
+        after: Option<&str>,
+    ) -> Result<LeasePage, ClientError> {
+        let request = ListLeasesRequest {
+            prefix: prefix.to_owned(),
+            page_size: i32::from(page_size),
+            page_token: after.unwrap_or_default().to_owned(),
+        };
+        let answer = self
+            .shared
+            .read(request, |mut stub, request| async move {
+                stub.list_leases(request).await
+            })
+            .await?;
+        LeasePage::try_from(answer)
+    }
+
+    /// Waits until all that was dropped or abandoned has been given back, no longer than `limit`, and says
+    /// whether it has. For use before a process ends; drop or close the sessions first, for an open
+    /// one is work too.
+    pub async fn settled(&self, limit: Duration) -> bool {
+        self.shared.tasks.settled(&self.shared.clock, limit).await
+    }
+}
+
+/// How to reach the coordinators. See [`Client::builder`].
+#[must_use]
+#[derive(Clone, Default)]
+pub struct ClientBuilder {
+    endpoints: Vec<String>,
+    tls: Option<ClientTlsConfig>,
+    clock: Option<Arc<dyn Clock>>,
+    call_timeout: Option<Duration>,
+    operation_timeout: Option<Duration>,
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("endpoints", &self.endpoints)
+            .field("tls", &self.tls.is_some())
+            .field("call_timeout", &self.call_timeout)
+            .field("operation_timeout", &self.operation_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientBuilder {
+    /// Adds a coordinator, as `http://HOST:PORT` or `https://HOST:PORT`. At least 1, at most 16.
+    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.endpoints.push(endpoint.into());
+        self
+    }
+
+    /// Adds coordinators. See [`ClientBuilder::endpoint`].
+    pub fn endpoints<E: Into<String>>(mut self, endpoints: impl IntoIterator<Item = E>) -> Self {
+        self.endpoints.extend(endpoints.into_iter().map(Into::into));
+        self
+    }
+
+    /// How TLS is spoken with `https` endpoints. Without it: with the machine's root certificates.
+    pub fn tls(mut self, tls: ClientTlsConfig) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// How long one try of a call may take before the next endpoint is tried: 5 s unless set, above 0.
+    pub fn call_timeout(mut self, limit: Duration) -> Self {
+        self.call_timeout = Some(limit);
+        self
+    }
+
+    /// How long a call is tried over all endpoints: 15 s unless set, above 0. The wait of an acquire comes
+    /// on top.
+    pub fn operation_timeout(mut self, limit: Duration) -> Self {
+        self.operation_timeout = Some(limit);
+        self
+    }
+
+    /// Another clock, for tests. It must go on while the process or the machine is suspended.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Makes the client, on the Tokio runtime that this is called in. Connects with the first call.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] for an endpoint or a limit outside its bound, [`ClientError::NoRuntime`].
+    pub fn connect(self) -> Result<Client, ClientError> {
+        let runtime = Handle::try_current().map_err(|_| ClientError::NoRuntime)?;
+        let clock = self.clock.unwrap_or_else(SystemClock::shared);
+        let endpoints = Endpoints::new(&self.endpoints, self.tls.as_ref(), Arc::clone(&clock))?;
+        Ok(Client {
+            shared: Arc::new(Shared {
+                endpoints,
+                clock,
+                tasks: Tasks::on(runtime),
+                call_timeout: above_zero("call_timeout", self.call_timeout, CALL_TIMEOUT)?,
+                operation_timeout: above_zero(
+                    "operation_timeout",
+                    self.operation_timeout,
+                    OPERATION_TIMEOUT,
+                )?,
+            }),
+        })
+    }
+}
+
+fn above_zero(
+    field: &str,
+    given: Option<Duration>,
+    default: Duration,
+) -> Result<Duration, ClientError> {
+    match given {
+        Some(Duration::ZERO) => Err(ClientError::invalid(field, "above 0", "0")),
+        given => Ok(given.unwrap_or(default)),
+    }
+}

@@ -1,0 +1,211 @@
+//! The coordinators' addresses: each with its own connection, the failing ones left out for a while.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use palisade_api::v1::lease_service_client::LeaseServiceClient;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint as Address};
+use tracing::debug;
+
+use crate::clock::{Clock, Moment, within};
+use crate::error::ClientError;
+use crate::error::status::Failure;
+use crate::random;
+
+/// More endpoints than any deployment has coordinators; each costs a connection.
+pub(crate) const MAX_ENDPOINTS: usize = 16;
+/// How long a new connection may take, TLS included.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// A broken link is noticed after this and [`PING_LIMIT`], also under a call that waits long.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_LIMIT: Duration = Duration::from_secs(5);
+/// An endpoint that failed is left out for this long, doubled with each further failure...
+const FIRST_EJECTION: Duration = Duration::from_millis(200);
+/// ...up to this.
+const LONGEST_EJECTION: Duration = Duration::from_secs(10);
+/// A page of 1000 leases with 4 KiB of metadata each has 4 MiB and a little.
+const MAX_ANSWER_BYTES: usize = 8 << 20;
+
+pub(crate) type Stub = LeaseServiceClient<Channel>;
+
+#[derive(Debug)]
+struct Endpoint {
+    address: Address,
+    connection: tokio::sync::Mutex<Option<(u64, Channel)>>,
+    health: Mutex<Health>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Health {
+    failures: u32,
+    ejected_until: Moment,
+    connections: u64,
+}
+
+impl Endpoint {
+    fn health<T>(&self, change: impl FnOnce(&mut Health) -> T) -> T {
+        change(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A connected endpoint, for one try.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) stub: Stub,
+    endpoint: usize,
+    connection: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Endpoints {
+    all: Vec<Endpoint>,
+    preferred: AtomicUsize,
+    clock: Arc<dyn Clock>,
+}
+
+impl Endpoints {
+    pub(crate) fn new(
+        addresses: &[String],
+        tls: Option<&ClientTlsConfig>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ClientError> {
+        if addresses.is_empty() || addresses.len() > MAX_ENDPOINTS {
+            return Err(ClientError::invalid(
+                "endpoints",
+                format!("1 to {MAX_ENDPOINTS}"),
+                addresses.len().to_string(),
+            ));
+        }
+        let all = addresses
+            .iter()
+            .map(|address| {
+                Ok(Endpoint {
+                    address: address_of(address, tls)?,
+                    connection: tokio::sync::Mutex::default(),
+                    health: Mutex::default(),
+                })
+            })
+            .collect::<Result<Vec<_>, ClientError>>()?;
+        // Many clients with one list of endpoints shall not all begin with the same.
+        let first = usize::from(u16::from_le_bytes(random::bytes())) % all.len();
+        Ok(Self {
+            all,
+            preferred: AtomicUsize::new(first),
+            clock,
+        })
+    }
+
+    /// The endpoint used last, unless it is ejected: then the next that is not, then the one whose
+    /// ejection ends first.
+    fn pick(&self) -> usize {
+        let now = self.clock.now();
+        let first = self.preferred.load(Ordering::Relaxed);
+        let chosen = (0..self.all.len())
+            .map(|step| (first + step) % self.all.len())
+            .min_by_key(|index| self.all[*index].health(|health| health.ejected_until.max(now)))
+            .unwrap_or_default();
+        self.preferred.store(chosen, Ordering::Relaxed);
+        chosen
+    }
+
+    /// A connection for one try, made within `limit`. A failure means that nothing was sent.
+    pub(crate) async fn connected(&self, limit: Duration) -> Result<Connected, Failure> {
+        let index = self.pick();
+        let connecting = self.connection_of(index);
+        match within(&self.clock, limit.min(CONNECT_LIMIT), connecting).await {
+            Some(Ok((connection, channel))) => Ok(Connected {
+                stub: LeaseServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES),
+                endpoint: index,
+                connection,
+            }),
+            Some(Err(failure)) => Err(failure),
+            None => {
+                self.eject(index);
+                Err(Failure::unreachable("no connection in time"))
+            }
+        }
+    }
+
+    async fn connection_of(&self, index: usize) -> Result<(u64, Channel), Failure> {
+        let endpoint = &self.all[index];
+        let failures = endpoint.health(|health| health.failures);
+        let mut slot = endpoint.connection.lock().await;
+        if let Some((connection, channel)) = &*slot {
+            return Ok((*connection, channel.clone()));
+        }
+        // Calls that waited for the same connection share its failure: it counts once.
+        if endpoint.health(|health| health.failures) > failures {
+            return Err(Failure::unreachable("no connection"));
+        }
+        match endpoint.address.connect().await {
+            Ok(channel) => {
+                let connection = endpoint.health(|health| {
+                    health.connections += 1;
+                    health.connections
+                });
+                *slot = Some((connection, channel.clone()));
+                Ok((connection, channel))
+            }
+            Err(error) => {
+                self.eject(index);
+                Err(Failure::unreachable(error))
+            }
+        }
+    }
+
+    pub(crate) fn succeeded(&self, used: &Connected) {
+        self.all[used.endpoint].health(|health| {
+            health.failures = 0;
+            health.ejected_until = Moment::default();
+        });
+    }
+
+    /// Leaves the endpoint out for a while and gives up the connection that was used, so that the next
+    /// try learns at once whether there is one. Calls that still run on it are not disturbed.
+    pub(crate) async fn failed(&self, used: &Connected) {
+        let mut slot = self.all[used.endpoint].connection.lock().await;
+        // Of many calls on one connection the first that fails counts.
+        if slot
+            .as_ref()
+            .is_some_and(|(connection, _)| *connection == used.connection)
+        {
+            *slot = None;
+            self.eject(used.endpoint);
+        }
+    }
+
+    fn eject(&self, index: usize) {
+        let now = self.clock.now();
+        let endpoint = &self.all[index];
+        let pause = endpoint.health(|health| {
+            let doubled = FIRST_EJECTION * (1 << health.failures.min(6));
+            let pause = random::jittered(doubled.min(LONGEST_EJECTION), 500);
+            health.failures = health.failures.saturating_add(1);
+            health.ejected_until = now.after(pause);
+            pause
+        });
+        debug!(endpoint = %endpoint.address.uri(), ?pause, "endpoint left out");
+    }
+}
+
+fn address_of(text: &str, tls: Option<&ClientTlsConfig>) -> Result<Address, ClientError> {
+    let bound = "http://HOST:PORT or https://HOST:PORT";
+    let refuse = || ClientError::invalid("endpoint", bound, text);
+    let address = Address::from_shared(text.to_owned()).map_err(|_| refuse())?;
+    let address = match (address.uri().scheme_str(), tls) {
+        (Some("http"), _) if address.uri().host().is_some() => address,
+        (Some("https"), tls) if address.uri().host().is_some() => {
+            let native = || ClientTlsConfig::new().with_enabled_roots();
+            let tls = tls.cloned().unwrap_or_else(native);
+            address.tls_config(tls).map_err(|_| refuse())?
+        }
+        _ => return Err(refuse()),
+    };
+    Ok(address
+        .connect_timeout(CONNECT_LIMIT)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_LIMIT)
+        .keep_alive_while_idle(false)
+        .tcp_nodelay(true))
+}

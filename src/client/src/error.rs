@@ -1,0 +1,185 @@
+use std::error::Error;
+use std::time::Duration;
+
+use palisade_token::{FencingToken, ResourceName};
+
+use crate::standing::LostReason;
+
+pub(crate) mod status;
+
+/// What a coordinator's or the transport's own words are kept as: for logs, never decided by.
+pub type Source = Box<dyn Error + Send + Sync + 'static>;
+
+/// Why a call of this library failed. Each says what to do; none carries the secret of a session.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// Another session holds the resource, or others wait for it, and the call was told not to wait.
+    #[error("{resource} is held by another session; wait for it, or try again later")]
+    Held {
+        /// The resource.
+        resource: ResourceName,
+        /// The holder's token, where there is one.
+        token: Option<FencingToken>,
+        /// After how long a new try may help, where that is known.
+        retry_after: Option<Duration>,
+    },
+    /// This session holds the resource already, by another request: use that lease, or release it first.
+    #[error("this session holds the resource already, by request {request_id}; use that lease")]
+    AlreadyHeld {
+        /// The request that holds it.
+        request_id: String,
+        /// The token that it holds.
+        token: Option<FencingToken>,
+    },
+    /// The wait was over before the resource was granted; the place in the queue is gone. A new acquire
+    /// queues again, at the end.
+    #[error("the wait for {resource} was over before it was granted; acquire again to queue again")]
+    WaitExpired {
+        /// The resource.
+        resource: ResourceName,
+    },
+    /// The request was given back while it waited, by somebody with this session's secret. Acquire again.
+    #[error("the request was given back while it waited; acquire again")]
+    Cancelled,
+    /// The session has ended, and all its leases with it: stop that work and open a new session.
+    #[error("the session is lost ({reason:?}); stop its work and open a new session")]
+    SessionLost {
+        /// Why.
+        reason: LostReason,
+    },
+    /// No coordinator served the call, though it was tried for as long as it may take. Try again later.
+    #[error(
+        "no coordinator served the call ({cause:?}); try again later{}",
+        if *may_have_happened { "; it may have happened all the same" } else { "" }
+    )]
+    Unavailable {
+        /// What the last try met.
+        cause: Unavailable,
+        /// Whether the call may have taken effect. What an acquire may have been granted is given back.
+        may_have_happened: bool,
+        /// After how long a new try may help, where that is known.
+        retry_after: Option<Duration>,
+        /// What the transport or the coordinator said, for the log.
+        #[source]
+        source: Option<Source>,
+    },
+    /// An argument is outside its bound. Trying again does not help.
+    #[error("{field} is {given:?}; allowed is {bound}")]
+    Invalid {
+        /// Which argument.
+        field: String,
+        /// What is allowed.
+        bound: String,
+        /// What was given, shortened; empty for secrets.
+        given: String,
+    },
+    /// The coordinator does not allow this to the caller: check the credentials, the access rules, and
+    /// that the session's secret is its own.
+    #[error(
+        "the coordinator does not allow this; check credentials, access rules and session secret"
+    )]
+    Denied {
+        /// What the coordinator said, for the log.
+        #[source]
+        source: Source,
+    },
+    /// The token named is above the resource's current one, or of another session's hold. Final.
+    #[error(
+        "token {presented:?} is not this session's (current: {current:?}); it cannot be released"
+    )]
+    StaleToken {
+        /// The token named.
+        presented: Option<FencingToken>,
+        /// The resource's current token, where it is held.
+        current: Option<FencingToken>,
+    },
+    /// The lease is released. The fence that refused it is more than a day ahead of the coordinator's
+    /// clock: an operator has to run `palisade generation advance` before a new lease is admitted.
+    #[error(
+        "the guard's fence {fence:?} is far ahead of the clock; advance the generation past it"
+    )]
+    FenceAhead {
+        /// The fence.
+        fence: Option<FencingToken>,
+    },
+    /// A limit of the coordinator is reached, and nothing was done. Try again later, with fewer.
+    #[error("the coordinator's limit of {limit} is reached ({bound}); try again later, with fewer")]
+    LimitReached {
+        /// Which limit.
+        limit: String,
+        /// Its bound.
+        bound: String,
+        /// After how long a new try may help, where that is known.
+        retry_after: Option<Duration>,
+    },
+    /// This coordinator's version does not serve the call. Use a newer coordinator.
+    #[error("the coordinator does not serve this call; use a newer one")]
+    NotServed,
+    /// The client was made outside a Tokio runtime, where it cannot renew. Make it inside one.
+    #[error("no Tokio runtime here; make the client inside one")]
+    NoRuntime,
+    /// An answer that this version does not understand. It may have happened. Use a newer client.
+    #[error("the coordinator's answer is not understood; it may have happened; use a newer client")]
+    Unexpected {
+        /// What is wrong with it, for the log.
+        #[source]
+        source: Source,
+    },
+}
+
+/// What the last try of a call met that no coordinator served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unavailable {
+    /// No connection to any endpoint.
+    Unreachable,
+    /// No answer in time, or the connection broke.
+    NoAnswer,
+    /// The coordinator's store is away or has no quorum.
+    Store,
+    /// The coordinator is draining.
+    Draining,
+    /// The coordinator has no generation that it trusts, so it grants nothing.
+    HistoryRegressed,
+    /// The coordinator's store endpoints are of different clusters, so it grants nothing.
+    WrongCluster,
+    /// Other calls of this session overtook this one each time it was tried.
+    Superseded,
+    /// A fault of the coordinator.
+    Internal,
+}
+
+impl ClientError {
+    /// Whether the call may have taken effect.
+    #[must_use]
+    pub fn may_have_happened(&self) -> bool {
+        match self {
+            Self::Unavailable {
+                may_have_happened, ..
+            } => *may_have_happened,
+            Self::Unexpected { .. } => true,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn invalid(field: &str, bound: impl Into<String>, given: impl Into<String>) -> Self {
+        Self::Invalid {
+            field: field.into(),
+            bound: bound.into(),
+            given: given.into(),
+        }
+    }
+}
+
+/// Why a lease gives no grant: stop the work that relies on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// The local deadline has passed; the resource may be another's by now. Acquire in a new session.
+    #[error("the lease's local deadline has passed; stop, and acquire in a new session")]
+    Expired,
+    /// The session has ended. Acquire in a new session.
+    #[error("the lease is lost ({0:?}); stop, and acquire in a new session")]
+    Lost(LostReason),
+}

@@ -1,0 +1,274 @@
+//! Where a coordinator's answer becomes an error: by code and `ErrorInfo.reason`, never by its text.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use palisade_api::{ERROR_DOMAIN, ErrorReason};
+use palisade_token::{FencingToken, ResourceName};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::{ClientError, Unavailable};
+use crate::standing::LostReason;
+
+#[cfg(test)]
+mod tests;
+
+/// What one try of a call came to, if not to an answer.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: ClientError,
+    pub(crate) verdict: Verdict,
+    /// Another endpoint may do better.
+    pub(crate) endpoint_at_fault: bool,
+}
+
+/// How a try that failed goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Try again: nothing was done.
+    NotDone,
+    /// Try again, as a retry: it may have been done.
+    Unknown,
+    /// Try again above this epoch: nothing was done.
+    EpochStale { stored: u64 },
+    /// This is the answer.
+    Final,
+}
+
+impl Failure {
+    pub(crate) fn unreachable(source: impl Into<super::Source>) -> Self {
+        Self::unavailable(
+            Unavailable::Unreachable,
+            Verdict::NotDone,
+            true,
+            Some(source.into()),
+            None,
+        )
+    }
+
+    pub(crate) fn no_answer(endpoint_at_fault: bool) -> Self {
+        Self::unavailable(
+            Unavailable::NoAnswer,
+            Verdict::Unknown,
+            endpoint_at_fault,
+            None,
+            None,
+        )
+    }
+
+    /// Whether the try came to nothing that anybody said.
+    pub(crate) fn is_no_answer(&self) -> bool {
+        let ClientError::Unavailable { cause, .. } = &self.error else {
+            return false;
+        };
+        *cause == Unavailable::NoAnswer
+    }
+
+    pub(crate) fn unexpected(source: impl Into<super::Source>) -> Self {
+        let source = source.into();
+        Self::last(ClientError::Unexpected { source })
+    }
+
+    fn last(error: ClientError) -> Self {
+        Self {
+            error,
+            verdict: Verdict::Final,
+            endpoint_at_fault: false,
+        }
+    }
+
+    fn unavailable(
+        cause: Unavailable,
+        verdict: Verdict,
+        endpoint_at_fault: bool,
+        source: Option<super::Source>,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        Self {
+            error: ClientError::Unavailable {
+                cause,
+                may_have_happened: verdict == Verdict::Unknown,
+                retry_after,
+                source,
+            },
+            verdict,
+            endpoint_at_fault,
+        }
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let info = status
+            .get_details_error_info()
+            .filter(|info| info.domain == ERROR_DOMAIN);
+        let retry_after = status
+            .get_details_retry_info()
+            .and_then(|info| info.retry_delay);
+        let reason = info
+            .as_ref()
+            .and_then(|info| ErrorReason::from_reason(&info.reason));
+        let facts = Facts {
+            metadata: info.map(|info| info.metadata).unwrap_or_default(),
+            retry_after,
+        };
+        match reason {
+            Some(reason) => by_reason(reason, &facts, status),
+            None => by_code(&facts, status),
+        }
+    }
+}
+
+struct Facts {
+    metadata: HashMap<String, String>,
+    retry_after: Option<Duration>,
+}
+
+impl Facts {
+    fn text(&self, key: &str) -> String {
+        self.metadata.get(key).cloned().unwrap_or_default()
+    }
+
+    fn token(&self, key: &str) -> Option<FencingToken> {
+        self.metadata.get(key)?.parse().ok()
+    }
+
+    fn resource(&self) -> Result<ResourceName, Failure> {
+        ResourceName::new(self.text("resource")).map_err(Failure::unexpected)
+    }
+
+    fn away(
+        &self,
+        cause: Unavailable,
+        verdict: Verdict,
+        endpoint_at_fault: bool,
+        status: Status,
+    ) -> Failure {
+        Failure::unavailable(
+            cause,
+            verdict,
+            endpoint_at_fault,
+            Some(status.into()),
+            self.retry_after,
+        )
+    }
+
+    fn limit_reached(&self) -> ClientError {
+        ClientError::LimitReached {
+            limit: self.text("limit"),
+            bound: self.text("bound"),
+            retry_after: self.retry_after,
+        }
+    }
+}
+
+fn by_reason(reason: ErrorReason, facts: &Facts, status: Status) -> Failure {
+    use Verdict::{NotDone, Unknown};
+    match reason {
+        ErrorReason::StoreUnavailable => {
+            let undone = facts
+                .metadata
+                .get("mayHaveHappened")
+                .is_some_and(|may| may == "false");
+            let verdict = if undone { NotDone } else { Unknown };
+            facts.away(Unavailable::Store, verdict, true, status)
+        }
+        ErrorReason::Draining => facts.away(Unavailable::Draining, NotDone, true, status),
+        ErrorReason::HistoryRegressed => {
+            facts.away(Unavailable::HistoryRegressed, Unknown, true, status)
+        }
+        ErrorReason::WrongCluster => facts.away(Unavailable::WrongCluster, Unknown, true, status),
+        ErrorReason::Superseded => facts.away(Unavailable::Superseded, Unknown, false, status),
+        ErrorReason::DeadlineExceeded => facts.away(Unavailable::NoAnswer, Unknown, true, status),
+        ErrorReason::Internal => facts.away(Unavailable::Internal, Unknown, true, status),
+        ErrorReason::EpochStale => match facts.text("storedEpoch").parse() {
+            Ok(stored) => facts.away(
+                Unavailable::Superseded,
+                Verdict::EpochStale { stored },
+                false,
+                status,
+            ),
+            Err(error) => Failure::unexpected(error),
+        },
+        _ => Failure::last(answer(reason, facts, status)),
+    }
+}
+
+/// The reasons after which the same call would be answered the same.
+fn answer(reason: ErrorReason, facts: &Facts, status: Status) -> ClientError {
+    match reason {
+        ErrorReason::InvalidField => ClientError::Invalid {
+            field: facts.text("field"),
+            bound: facts.text("bound"),
+            given: facts.text("given"),
+        },
+        ErrorReason::RequestMismatch => ClientError::Invalid {
+            field: facts.text("field"),
+            bound: "what the request id was first used with".into(),
+            given: facts.text("requestId"),
+        },
+        ErrorReason::LeaseHeld => match facts.resource() {
+            Ok(resource) => ClientError::Held {
+                resource,
+                token: facts.token("token"),
+                retry_after: facts.retry_after,
+            },
+            Err(failure) => failure.error,
+        },
+        ErrorReason::AlreadyHeld => ClientError::AlreadyHeld {
+            request_id: facts.text("requestId"),
+            token: facts.token("token"),
+        },
+        ErrorReason::WaitExpired => match facts.resource() {
+            Ok(resource) => ClientError::WaitExpired { resource },
+            Err(failure) => failure.error,
+        },
+        ErrorReason::RequestCancelled => ClientError::Cancelled,
+        ErrorReason::SessionEnded => ClientError::SessionLost {
+            reason: LostReason::Ended,
+        },
+        ErrorReason::StaleToken => ClientError::StaleToken {
+            presented: facts.token("token"),
+            current: facts.token("currentToken"),
+        },
+        ErrorReason::FenceAhead => ClientError::FenceAhead {
+            fence: facts.token("fence"),
+        },
+        ErrorReason::LimitReached => facts.limit_reached(),
+        ErrorReason::Unauthenticated | ErrorReason::PermissionDenied => ClientError::Denied {
+            source: status.into(),
+        },
+        ErrorReason::NotServed => ClientError::NotServed,
+        _ => ClientError::Unexpected {
+            source: status.into(),
+        },
+    }
+}
+
+/// A proxy's or the transport's own error, or a reason of a later version.
+fn by_code(facts: &Facts, status: Status) -> Failure {
+    match status.code() {
+        Code::Unavailable
+        | Code::Unknown
+        | Code::Cancelled
+        | Code::Aborted
+        | Code::DeadlineExceeded => {
+            facts.away(Unavailable::NoAnswer, Verdict::Unknown, true, status)
+        }
+        Code::Internal | Code::DataLoss => {
+            facts.away(Unavailable::Internal, Verdict::Unknown, true, status)
+        }
+        Code::Unauthenticated | Code::PermissionDenied => Failure::last(ClientError::Denied {
+            source: status.into(),
+        }),
+        Code::ResourceExhausted => Failure::last(facts.limit_reached()),
+        Code::Unimplemented => Failure::last(ClientError::NotServed),
+        Code::Ok
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::OutOfRange => Failure::unexpected(status),
+    }
+}

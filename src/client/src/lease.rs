@@ -1,0 +1,172 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade_token::{FencingToken, Grant, ResourceName};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{ClientError, LeaseError};
+use crate::info::{LeaseInfo, PreviousLease};
+use crate::release::{self, Hold, Release, Released};
+use crate::session::core::{Owner, lost_error};
+use crate::standing::{LostReason, SessionState};
+
+/// The right of a session to a resource, from its grant until it is released or its session ends.
+///
+/// What to do with it: show [`Lease::grant`] to the guard where the data is, seal, read, and only then
+/// write. The lease keeps most stale work from being tried; the guard refuses the rest. Dropped, it is
+/// released in the background.
+///
+/// ```no_run
+/// # async fn example(session: palisade_client::Session) -> Result<(), Box<dyn std::error::Error>> {
+/// let lease = session.try_acquire(&"orders".parse()?).await?;
+/// let lost = lease.lost();
+/// tokio::select! {
+///     () = lost.cancelled() => eprintln!("lost: stopped"),
+///     () = work(lease.grant()?) => {
+///         lease.release().await?;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// # async fn work(_grant: palisade_client::Grant) {}
+/// ```
+#[must_use = "a lease that is dropped is released"]
+pub struct Lease {
+    owner: Arc<Owner>,
+    info: LeaseInfo,
+    previous: Option<PreviousLease>,
+    lost: CancellationToken,
+    given_back: bool,
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("info", &self.info)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Lease {
+    pub(crate) fn granted(
+        owner: Arc<Owner>,
+        info: LeaseInfo,
+        previous: Option<PreviousLease>,
+    ) -> Self {
+        let lost = owner.core.ended.child_token();
+        Self {
+            owner,
+            info,
+            previous,
+            lost,
+            given_back: false,
+        }
+    }
+
+    /// What to show a guard, if the lease still holds by the clock at this moment (I8). Ask anew for each
+    /// piece of work; a grant kept in a variable does not know that it is over, though the guard does.
+    ///
+    /// # Errors
+    /// [`LeaseError::Expired`] past the local deadline, [`LeaseError::Lost`] if the session has ended
+    /// otherwise. Neither is ever followed by a grant again.
+    pub fn grant(&self) -> Result<Grant, LeaseError> {
+        match self.state() {
+            SessionState::Held | SessionState::Suspect => Ok(self.info.grant.clone()),
+            SessionState::Expired => Err(LeaseError::Expired),
+            SessionState::Lost(LostReason::Expired) => Err(LeaseError::Expired),
+            SessionState::Lost(reason) => Err(LeaseError::Lost(reason)),
+        }
+    }
+
+    /// The fencing token, also after the lease is lost: for logs, and for messages.
+    #[must_use]
+    pub fn token(&self) -> FencingToken {
+        self.info.grant.token
+    }
+
+    /// What is held.
+    #[must_use]
+    pub fn resource(&self) -> &ResourceName {
+        &self.info.grant.resource
+    }
+
+    /// What the coordinator told with the grant.
+    #[must_use]
+    pub fn info(&self) -> &LeaseInfo {
+        &self.info
+    }
+
+    /// How the lease before ended, as far as the coordinator knows. However it did: seal first.
+    #[must_use]
+    pub fn previous(&self) -> Option<&PreviousLease> {
+        self.previous.as_ref()
+    }
+
+    /// How the lease stands now, by the clock and not by a timer (I8).
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        self.owner.core.state()
+    }
+
+    /// How long it is to the local deadline; zero once the lease is lost.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        self.owner.core.time_left()
+    }
+
+    /// Fires once the lease is lost, or begins to be released: stop. A timer wakes it, up to a quarter of a
+    /// second late after a suspend; [`Lease::grant`] is never late.
+    #[must_use]
+    pub fn lost(&self) -> CancellationToken {
+        self.lost.clone()
+    }
+
+    /// Releases the lease, so that the next waiter gets it at once. The work must have stopped before: where
+    /// it has not, let the lease expire instead. Goes on in the background if the caller stops waiting.
+    ///
+    /// # Errors
+    /// [`ClientError::SessionLost`]: there is nothing left to release. [`ClientError::Unavailable`]: it is
+    /// tried further until the session ends. [`ClientError::Denied`].
+    pub async fn release(self) -> Result<Released, ClientError> {
+        self.release_because(None).await
+    }
+
+    /// Releases a lease whose token a guard refused as stale, and tells the fence that refused it, so that
+    /// the next token is above it.
+    ///
+    /// # Errors
+    /// As [`Lease::release`], and [`ClientError::FenceAhead`]: released, but an operator has to advance the
+    /// generation.
+    pub async fn release_refused_by(self, fence: FencingToken) -> Result<Released, ClientError> {
+        self.release_because(Some(fence)).await
+    }
+
+    async fn release_because(
+        mut self,
+        fence: Option<FencingToken>,
+    ) -> Result<Released, ClientError> {
+        let state = self.state();
+        if !state.is_held() {
+            return Err(lost_error(state));
+        }
+        let release = self.give_back().refused_by(fence);
+        release::and_wait(&self.owner, release).await
+    }
+
+    fn give_back(&mut self) -> Release {
+        self.given_back = true;
+        self.lost.cancel();
+        Release::new(self.resource().clone(), Hold::Token(self.token()))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.given_back && self.state().is_held() {
+            let release = self.give_back();
+            drop(release::in_background(&self.owner, release));
+        }
+    }
+}

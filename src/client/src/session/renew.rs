@@ -1,0 +1,90 @@
+//! The one task of a session: renews it, and notices its deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade_api::v1::{RenewSessionRequest, RenewSessionResponse};
+use tracing::{debug, warn};
+
+use super::core::Core;
+use crate::calls::Answer;
+use crate::error::ClientError;
+use crate::error::status::{Failure, Verdict};
+use crate::random;
+use crate::standing::LostReason;
+
+/// A renewal is due a third of the TTL after the last one was sent: two may fail before it is late.
+const RENEWALS_PER_TTL: u32 = 3;
+/// A renewal comes up to this much earlier, in thousandths of its interval, so that sessions spread.
+const INTERVAL_PERMILLE: u32 = 850;
+/// One try takes at most this share of the TTL, so that other endpoints are tried before the deadline.
+const TRIES_PER_TTL: u32 = 6;
+/// The pause between tries: this share of the TTL...
+const PAUSES_PER_TTL: u32 = 50;
+/// ...but no more than this, so that a coordinator that is back is found soon.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs until the session has ended.
+pub(super) async fn keep(core: Arc<Core>) {
+    tokio::select! {
+        biased;
+        () = core.watch_deadline() => {}
+        () = renew_for_ever(&core) => {}
+    }
+}
+
+async fn renew_for_ever(core: &Core) {
+    let clock = &core.shared.clock;
+    loop {
+        let interval = random::jittered(core.ttl / RENEWALS_PER_TTL, INTERVAL_PERMILLE);
+        let due = core.renewed_at().after(interval);
+        clock.sleep(clock.now().until(due)).await;
+        while !renew(core).await {
+            let pause = (core.ttl / PAUSES_PER_TTL).min(LONGEST_PAUSE);
+            clock.sleep(random::jittered(pause, 500)).await;
+        }
+    }
+}
+
+/// Renews once. Each try is a new renewal and no retry: it grants nothing, so a delayed copy of an earlier
+/// one does no harm, and a larger epoch would only disturb the session's other calls.
+async fn renew(core: &Core) -> bool {
+    match renew_once(core).await {
+        Ok(answer) => {
+            let left = Duration::from_millis(answer.body.ttl_left_ms).min(core.ttl);
+            core.renewed(answer.sent, left);
+            true
+        }
+        Err(Failure {
+            error: ClientError::SessionLost { .. },
+            ..
+        }) => {
+            core.lose(LostReason::Ended);
+            true
+        }
+        Err(failure) => {
+            match failure.verdict {
+                Verdict::EpochStale { stored } => {
+                    core.epochs.above(stored);
+                    return false;
+                }
+                Verdict::Final => warn!(error = %failure.error, "renewal refused"),
+                Verdict::NotDone | Verdict::Unknown => debug!(error = %failure.error, "no renewal"),
+            }
+            core.failing();
+            false
+        }
+    }
+}
+
+async fn renew_once(core: &Core) -> Result<Answer<RenewSessionResponse>, Failure> {
+    let limit = core.shared.call_timeout.min(core.ttl / TRIES_PER_TTL);
+    let message = RenewSessionRequest {
+        session: Some(core.credentials.at(core.epochs.current())),
+    };
+    core.shared
+        .try_once(limit, true, message, |mut stub, request| async move {
+            stub.renew_session(request).await
+        })
+        .await
+}
