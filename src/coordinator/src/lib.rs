@@ -4,11 +4,17 @@
 //! |---|---|
 //! | [`domain`] | who gets what, as pure code |
 //! | [`store`] | the seam to what remembers, and the three that do: etcd, a file, memory |
-//! | `service` | the gRPC face: parse, ask the store, answer |
+//! | [`service`] | the gRPC face: parse, ask the store, answer |
+//! | [`config`], [`serve`] | what it is told to do, and doing it |
 //! | [`clock`], [`entropy`], [`tasks`] | the injected world |
 
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod entropy;
+mod health;
+mod http;
+pub mod serve;
+pub mod service;
 pub mod store;
 pub mod tasks;

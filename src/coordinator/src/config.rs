@@ -1,0 +1,348 @@
+//! What a coordinator is told to do, as plain data with checked bounds. Components (clock, store, tasks)
+//! are made elsewhere.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// All settings of one coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where gRPC is served. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where health is served over HTTP. Port 0 takes a free one.
+    pub http: SocketAddr,
+    /// What keeps the state.
+    pub store: StoreChoice,
+    /// How much is served.
+    pub limits: Limits,
+    /// How long things take.
+    pub timeouts: Timeouts,
+}
+
+/// What keeps the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreChoice {
+    /// An etcd cluster, shared by any number of coordinators.
+    Etcd {
+        /// Its endpoints, such as `http://127.0.0.1:2379`. At least one.
+        endpoints: Vec<String>,
+        /// What all keys begin with.
+        prefix: String,
+    },
+    /// A file of this process's own.
+    Embedded {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Memory: gone with the process. For tests and demonstrations.
+    Memory,
+}
+
+/// How much one coordinator serves. Everything is bounded (I13).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The time to live given where none is asked for.
+    pub default_ttl: Duration,
+    /// The least time to live; the store may keep it higher. Shorter ones end by a slow renewal alone.
+    pub min_ttl: Duration,
+    /// The longest time to live: so long a dead holder keeps its resources.
+    pub max_ttl: Duration,
+    /// The longest wait of an acquire: so long a call without a client can stay unnoticed.
+    pub max_wait: Duration,
+    /// Requests that wait in calls of this coordinator; each is a stream and is looked up now and then.
+    pub max_waiters: usize,
+    /// Requests that may wait for one resource. Behind more than this nobody is served in good time.
+    pub max_waiters_per_resource: u64,
+    /// Calls at a time on one connection. A waiting acquire is a call, and a proxy in between puts the
+    /// clients of a whole machine on one connection, so it is not less than what may wait.
+    pub max_streams_per_connection: u32,
+    /// Connections at a time: each costs memory before it has said anything.
+    pub max_connections: usize,
+    /// The largest message taken, in bytes: metadata, names and ids fit several times over.
+    pub max_message_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            default_ttl: Duration::from_secs(15),
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_secs(5 * 60),
+            max_wait: Duration::from_secs(60 * 60),
+            max_waiters: 10_000,
+            max_waiters_per_resource: 2_000,
+            max_streams_per_connection: 10_000,
+            max_connections: 10_000,
+            max_message_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// How long a coordinator takes for things.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// How long a call may take that comes without a deadline; the wait of an acquire comes on top.
+    pub default_call: Duration,
+    /// The longest deadline that is honoured; the wait of an acquire comes on top.
+    pub max_call: Duration,
+    /// How long before the client's deadline the answer is sent, so that it arrives in time.
+    pub reply_margin: Duration,
+    /// How often all waiting requests are looked up, in case news of one was missed.
+    pub sweep: Duration,
+    /// How often the store is asked whether it can grant.
+    pub readiness_interval: Duration,
+    /// How long that answer may take.
+    pub readiness_limit: Duration,
+    /// How long a draining coordinator still takes connections, so that all who look at its health see it.
+    pub drain_notice: Duration,
+    /// How long a draining coordinator waits for calls to end, the notice included.
+    pub drain_limit: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            default_call: Duration::from_secs(10),
+            max_call: Duration::from_secs(60),
+            reply_margin: Duration::from_millis(100),
+            sweep: Duration::from_secs(2),
+            readiness_interval: Duration::from_secs(1),
+            readiness_limit: Duration::from_secs(2),
+            drain_notice: Duration::from_millis(500),
+            drain_limit: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A setting that cannot be used. Change it and start again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting} is {given}; it must be {bound}")]
+#[non_exhaustive]
+pub struct SettingsError {
+    /// The setting.
+    pub setting: &'static str,
+    /// What is allowed.
+    pub bound: String,
+    /// What was given.
+    pub given: String,
+}
+
+impl Settings {
+    /// Settings that serve on this machine only, on free ports, with the default bounds.
+    #[must_use]
+    pub fn local(store: StoreChoice) -> Self {
+        let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        Self {
+            listen: loopback,
+            http: loopback,
+            store,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+
+    /// Checks what can be checked without a store.
+    ///
+    /// # Errors
+    /// A [`SettingsError`] that names the first setting that cannot be used, and its bound.
+    ///
+    /// ```
+    /// use palisade_coordinator::config::{Settings, StoreChoice};
+    ///
+    /// let mut settings = Settings::local(StoreChoice::Memory);
+    /// assert!(settings.validate().is_ok());
+    /// settings.limits.max_waiters = 0;
+    /// assert_eq!(settings.validate().unwrap_err().setting, "limits.max_waiters");
+    /// ```
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        if self.listen == self.http && self.listen.port() != 0 {
+            return Err(SettingsError {
+                setting: "http",
+                bound: "another address than listen".to_owned(),
+                given: self.http.to_string(),
+            });
+        }
+        self.store.validate()?;
+        self.limits.validate()?;
+        self.timeouts.validate()
+    }
+}
+
+impl StoreChoice {
+    /// The longest prefix of etcd keys, in bytes: a key with a full name stays far below etcd's bounds.
+    pub const MAX_PREFIX_BYTES: usize = 256;
+
+    fn validate(&self) -> Result<(), SettingsError> {
+        let Self::Etcd { endpoints, prefix } = self else {
+            return Ok(());
+        };
+        let is_url = |text: &String| text.starts_with("http://") || text.starts_with("https://");
+        if endpoints.is_empty() || !endpoints.iter().all(is_url) {
+            return Err(SettingsError {
+                setting: "store.endpoints",
+                bound: "one or more URLs with http:// or https://".to_owned(),
+                // Not what was given: URLs carry passwords.
+                given: format!("{} endpoints", endpoints.len()),
+            });
+        }
+        if prefix.is_empty() || prefix.len() > Self::MAX_PREFIX_BYTES {
+            return Err(SettingsError {
+                setting: "store.prefix",
+                bound: format!("1 to {} bytes", Self::MAX_PREFIX_BYTES),
+                given: format!("{} bytes", prefix.len()),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Beyond this a time to live or a wait is a slip of units, and no store keeps it.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn between(
+    setting: &'static str,
+    given: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<(), SettingsError> {
+    if (least..=most).contains(&given) {
+        return Ok(());
+    }
+    Err(SettingsError {
+        setting,
+        bound: format!("{least:?} to {most:?}"),
+        given: format!("{given:?}"),
+    })
+}
+
+fn above_zero(setting: &'static str, is_zero: bool) -> Result<(), SettingsError> {
+    if !is_zero {
+        return Ok(());
+    }
+    Err(SettingsError {
+        setting,
+        bound: "above 0".to_owned(),
+        given: "0".to_owned(),
+    })
+}
+
+impl Limits {
+    fn validate(&self) -> Result<(), SettingsError> {
+        let second = Duration::from_secs(1);
+        between("limits.min_ttl", self.min_ttl, second, DAY)?;
+        between("limits.max_ttl", self.max_ttl, self.min_ttl, DAY)?;
+        between(
+            "limits.default_ttl",
+            self.default_ttl,
+            self.min_ttl,
+            self.max_ttl,
+        )?;
+        between("limits.max_wait", self.max_wait, Duration::ZERO, DAY)?;
+        above_zero("limits.max_waiters", self.max_waiters == 0)?;
+        above_zero(
+            "limits.max_waiters_per_resource",
+            self.max_waiters_per_resource == 0,
+        )?;
+        above_zero(
+            "limits.max_streams_per_connection",
+            self.max_streams_per_connection == 0,
+        )?;
+        above_zero("limits.max_connections", self.max_connections == 0)?;
+        // A request with full metadata and names must fit.
+        if self.max_message_bytes < 8 * 1024 {
+            return Err(SettingsError {
+                setting: "limits.max_message_bytes",
+                bound: "at least 8192".to_owned(),
+                given: self.max_message_bytes.to_string(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Timeouts {
+    fn validate(&self) -> Result<(), SettingsError> {
+        let millisecond = Duration::from_millis(1);
+        let hour = Duration::from_secs(60 * 60);
+        for (setting, given) in [
+            ("timeouts.max_call", self.max_call),
+            ("timeouts.sweep", self.sweep),
+            ("timeouts.readiness_interval", self.readiness_interval),
+            ("timeouts.readiness_limit", self.readiness_limit),
+            ("timeouts.drain_limit", self.drain_limit),
+        ] {
+            between(setting, given, millisecond, hour)?;
+        }
+        let (call, margin) = (self.default_call, self.reply_margin);
+        between("timeouts.default_call", call, millisecond, self.max_call)?;
+        between("timeouts.reply_margin", margin, Duration::ZERO, call)?;
+        between(
+            "timeouts.drain_notice",
+            self.drain_notice,
+            Duration::ZERO,
+            self.drain_limit,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Settings, StoreChoice};
+
+    #[test]
+    fn every_bound_is_named() {
+        type Spoil = fn(&mut Settings);
+        let rows: [(Spoil, &str); 9] = [
+            (|s| s.limits.min_ttl = Duration::ZERO, "limits.min_ttl"),
+            (
+                |s| s.limits.max_ttl = Duration::from_millis(1),
+                "limits.max_ttl",
+            ),
+            (
+                |s| s.limits.default_ttl = Duration::from_secs(301),
+                "limits.default_ttl",
+            ),
+            (|s| s.limits.max_wait = Duration::MAX, "limits.max_wait"),
+            (
+                |s| s.limits.max_message_bytes = 1,
+                "limits.max_message_bytes",
+            ),
+            (
+                |s| s.timeouts.default_call = Duration::from_secs(61),
+                "timeouts.default_call",
+            ),
+            (|s| s.timeouts.sweep = Duration::ZERO, "timeouts.sweep"),
+            (
+                |s| s.timeouts.drain_notice = Duration::from_secs(11),
+                "timeouts.drain_notice",
+            ),
+            (
+                |s| {
+                    s.store = StoreChoice::Etcd {
+                        endpoints: vec!["localhost".to_owned()],
+                        prefix: "palisade/".to_owned(),
+                    };
+                },
+                "store.endpoints",
+            ),
+        ];
+        for (spoil, setting) in rows {
+            let mut settings = Settings::local(StoreChoice::Memory);
+            assert_eq!(settings.validate(), Ok(()));
+            spoil(&mut settings);
+            assert_eq!(settings.validate().unwrap_err().setting, setting);
+        }
+    }
+
+    #[test]
+    fn one_address_does_not_serve_both() {
+        let mut settings = Settings::local(StoreChoice::Memory);
+        settings.listen.set_port(7070);
+        settings.http = settings.listen;
+        assert_eq!(settings.validate().unwrap_err().setting, "http");
+    }
+}

@@ -1,0 +1,351 @@
+//! Puts a coordinator together and runs it until it is told to stop.
+//!
+//! It stops in order: health says so, nothing new begins, those who wait are sent elsewhere, calls under way
+//! end, and at a bound of time it ends regardless. Nothing is revoked: what is held stays held.
+
+mod accept;
+mod store;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade_api::FILE_DESCRIPTOR_SET;
+use palisade_api::v1::admin_service_server::AdminServiceServer;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport;
+use tonic::transport::server::Router;
+use tonic_health::server::{HealthReporter, health_reporter};
+use tracing::{info, warn};
+
+use self::accept::Acceptor;
+use self::store::OpenStore;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Limits, Settings, SettingsError};
+use crate::entropy::SystemEntropy;
+use crate::health::{self, Health, LeaseServer};
+use crate::http;
+use crate::service::{Admin, Parts, Service};
+use crate::tasks::Tasks;
+
+pub use self::store::OpenStoreError;
+
+/// How often a quiet connection is asked whether its client is there: a waiting call of a machine that
+/// vanished ends that soon.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long it may take to answer.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest headers of a call, in bytes.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// How long tasks may take to stop, after everything that answers has ended.
+const TASKS_LIMIT: Duration = Duration::from_secs(1);
+
+/// Why a coordinator could not start, or ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A setting cannot be used: change it.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// Something else listens there: stop it, or choose another address.
+    #[error("{address} is in use by another process; choose another address for {setting}")]
+    AddressInUse {
+        /// The address.
+        address: SocketAddr,
+        /// The setting that has it.
+        setting: &'static str,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} ({setting})")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The setting that has it.
+        setting: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The store could not be opened.
+    #[error("the store cannot be opened")]
+    Store(#[from] OpenStoreError),
+    /// The reflection service could not be built: a fault of this build.
+    #[error("the interface's description cannot be read")]
+    Reflection(#[source] tonic_reflection::server::Error),
+    /// gRPC ended by itself.
+    #[error("gRPC ended before it was told to")]
+    Grpc(#[source] transport::Error),
+    /// HTTP ended by itself.
+    #[error("HTTP ended before it was told to")]
+    Http(#[source] io::Error),
+}
+
+/// Where a coordinator serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// Health over HTTP.
+    pub http: SocketAddr,
+}
+
+/// A coordinator whose addresses are taken and whose store is open.
+///
+/// ```
+/// use palisade_coordinator::config::{Settings, StoreChoice};
+/// use palisade_coordinator::serve::Server;
+/// use tokio_util::sync::CancellationToken;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), palisade_coordinator::serve::ServeError> {
+/// let server = Server::open(Settings::local(StoreChoice::Memory)).await?;
+/// assert_ne!(server.addresses().grpc.port(), 0);
+/// let shutdown = CancellationToken::new();
+/// shutdown.cancel();
+/// server.run(shutdown).await
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    settings: Settings,
+    listeners: Listeners,
+    parts: Parts,
+    store: OpenStore,
+}
+
+#[derive(Debug)]
+struct Listeners {
+    grpc: TcpListener,
+    http: TcpListener,
+    addresses: Addresses,
+}
+
+impl Listeners {
+    async fn bind(settings: &Settings) -> Result<Self, ServeError> {
+        let (grpc, grpc_address) = bind("listen", settings.listen).await?;
+        let (http, http_address) = bind("http", settings.http).await?;
+        Ok(Self {
+            grpc,
+            http,
+            addresses: Addresses {
+                grpc: grpc_address,
+                http: http_address,
+            },
+        })
+    }
+}
+
+async fn bind(
+    setting: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => ServeError::AddressInUse { address, setting },
+        _ => ServeError::Bind {
+            address,
+            setting,
+            source,
+        },
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+impl Server {
+    /// Takes the addresses and opens the store that the settings name, with this machine's clock. An etcd that
+    /// is away is no error here: the coordinator is not ready until it answers.
+    ///
+    /// # Errors
+    /// A [`ServeError`]: nothing is left behind.
+    pub async fn open(settings: Settings) -> Result<Self, ServeError> {
+        settings.validate()?;
+        let listeners = Listeners::bind(&settings).await?;
+        let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
+        let tasks = Tasks::default();
+        let store = OpenStore::open(&settings.store, &clock, &entropy, &tasks).await?;
+        let parts = Parts {
+            store: Arc::clone(&store.store),
+            clock,
+            entropy,
+            tasks,
+        };
+        Ok(Self {
+            settings,
+            listeners,
+            parts,
+            store,
+        })
+    }
+
+    /// Takes the addresses; everything else is given. The store that the settings name is not opened.
+    ///
+    /// # Errors
+    /// [`ServeError::Settings`], [`ServeError::AddressInUse`] or [`ServeError::Bind`].
+    pub async fn bind(settings: Settings, parts: Parts) -> Result<Self, ServeError> {
+        settings.validate()?;
+        let listeners = Listeners::bind(&settings).await?;
+        let store = OpenStore::given(Arc::clone(&parts.store));
+        Ok(Self {
+            settings,
+            listeners,
+            parts,
+            store,
+        })
+    }
+
+    /// Where it serves, with the real ports where port 0 was asked for.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.listeners.addresses
+    }
+
+    /// Serves until `shutdown` is cancelled; then drains and returns, within
+    /// [`Timeouts::drain_limit`](crate::config::Timeouts::drain_limit). No lease is revoked.
+    ///
+    /// # Errors
+    /// [`ServeError::Reflection`], [`ServeError::Grpc`] or [`ServeError::Http`] where it ends otherwise.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServeError> {
+        let Self {
+            settings,
+            listeners,
+            parts,
+            store,
+        } = self;
+        let Parts { clock, tasks, .. } = parts.clone();
+        let Addresses { grpc, http } = listeners.addresses;
+        info!(%grpc, %http, version = env!("CARGO_PKG_VERSION"), "serving");
+        let result = run(settings, listeners, parts, shutdown).await;
+        tasks.stop(&clock, TASKS_LIMIT).await;
+        store.close().await;
+        info!("stopped");
+        result
+    }
+}
+
+/// What is told when a coordinator drains.
+struct Drain {
+    clock: Arc<dyn Clock>,
+    health: Arc<watch::Sender<Health>>,
+    reporter: HealthReporter,
+    /// Nothing new begins, and those who wait go elsewhere.
+    draining: CancellationToken,
+    /// No connection is taken any more, and those there are end with their calls.
+    closing: CancellationToken,
+}
+
+impl Drain {
+    /// Ends when calls have had their time.
+    async fn run(self, shutdown: CancellationToken, notice: Duration, limit: Duration) {
+        shutdown.cancelled().await;
+        info!("draining");
+        self.health.send_replace(Health::Draining);
+        health::tell(&self.reporter, false).await;
+        self.draining.cancel();
+        self.clock.sleep(notice).await;
+        health::hang_up(self.reporter).await;
+        self.closing.cancel();
+        self.clock.sleep(limit.saturating_sub(notice)).await;
+    }
+}
+
+async fn run(
+    settings: Settings,
+    listeners: Listeners,
+    parts: Parts,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let Settings {
+        limits, timeouts, ..
+    } = settings;
+    let (clock, tasks) = (Arc::clone(&parts.clock), parts.tasks.clone());
+    let (health, known) = watch::channel(Health::Starting);
+    let health = Arc::new(health);
+    let (reporter, health_service) = health_reporter();
+    health::tell(&reporter, false).await;
+    let probe = health::probe(
+        Arc::clone(&parts.store),
+        Arc::clone(&clock),
+        timeouts.clone(),
+        Arc::clone(&health),
+    );
+    tasks.spawn("health: probe", probe);
+    tasks.spawn(
+        "health: report",
+        health::report(reporter.clone(), known.clone()),
+    );
+
+    let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
+    let service = Service::start(parts, limits.clone(), timeouts.clone(), draining.clone());
+    let drain = Drain {
+        clock: Arc::clone(&clock),
+        health,
+        reporter,
+        draining,
+        closing: closing.clone(),
+    };
+    let drained = drain.run(shutdown, timeouts.drain_notice, timeouts.drain_limit);
+
+    let accept = |listener| Acceptor::new(listener, limits.max_connections, &clock);
+    let router = router(service, &limits)?.add_service(health_service);
+    let grpc = router.serve_with_incoming_shutdown(
+        accept(listeners.grpc).connections(),
+        closing.cancelled_owned(),
+    );
+    // Whoever probes over HTTP is told "draining" until the last call has ended.
+    let ended = CancellationToken::new();
+    let http = axum::serve(accept(listeners.http), http::router(known))
+        .with_graceful_shutdown(ended.clone().cancelled_owned());
+    let served = serve_both(grpc, http.into_future(), ended);
+    tokio::select! {
+        biased;
+        result = served => result,
+        () = drained => {
+            warn!("some calls did not end in time");
+            Ok(())
+        }
+    }
+}
+
+async fn serve_both(
+    grpc: impl Future<Output = Result<(), transport::Error>>,
+    http: impl Future<Output = io::Result<()>>,
+    ended: CancellationToken,
+) -> Result<(), ServeError> {
+    let grpc = async {
+        let result = grpc.await.map_err(ServeError::Grpc);
+        ended.cancel();
+        result
+    };
+    let http = async { http.await.map_err(ServeError::Http) };
+    tokio::try_join!(grpc, http).map(|((), ())| ())
+}
+
+fn router(service: Service, limits: &Limits) -> Result<Router, ServeError> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let largest = limits.max_message_bytes;
+    let leases = LeaseServer::new(service).max_decoding_message_size(largest);
+    let admin = AdminServiceServer::new(Admin).max_decoding_message_size(largest);
+    Ok(transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .max_concurrent_streams(limits.max_streams_per_connection)
+        .add_service(leases)
+        .add_service(admin)
+        .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)
+        // Python's reflection client asks for this one.
+        .add_service(
+            reflection()
+                .build_v1alpha()
+                .map_err(ServeError::Reflection)?,
+        ))
+}

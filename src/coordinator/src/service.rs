@@ -1,0 +1,399 @@
+//! The gRPC face: parse, ask the store, answer.
+
+mod admin;
+mod backoff;
+mod deadline;
+mod lease;
+mod page;
+mod parse;
+mod reply;
+mod status;
+mod waiters;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use palisade_api::v1::acquire_request::Owner;
+use palisade_api::v1::lease_service_server::LeaseService;
+use palisade_api::v1::{
+    CheckTokenRequest, CheckTokenResponse, CloseSessionRequest, CloseSessionResponse,
+    GetLeaseRequest, GetLeaseResponse, ListLeasesRequest, ListLeasesResponse, OpenSessionRequest,
+    OpenSessionResponse, RenewSessionRequest, RenewSessionResponse, WatchLeasesRequest,
+    WatchLeasesResponse,
+};
+use palisade_api::{
+    AcquireRequest, AcquireResponse, AttachRequest, AttachResponse, ReleaseRequest, ReleaseResponse,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use self::deadline::Deadline;
+use self::lease::{Leases, Living};
+use self::parse::{Credentials, required};
+use self::status::{About, BadField, CallError};
+use self::waiters::Waiters;
+use crate::clock::Clock;
+use crate::config::{Limits, Timeouts};
+use crate::domain::{Acquire, Caller, Principal, Release};
+use crate::entropy::Entropy;
+use crate::store::Store;
+use crate::tasks::Tasks;
+
+pub use self::admin::Admin;
+
+/// `palisade.v1.LeaseService` on a store. A clone serves the same.
+#[derive(Debug, Clone)]
+pub struct Service {
+    leases: Arc<Leases>,
+}
+
+/// What a service is made of, besides its settings.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// What keeps the state.
+    pub store: Arc<dyn Store>,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where random numbers come from.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where tasks run.
+    pub tasks: Tasks,
+}
+
+impl Service {
+    /// Starts to serve. Once `draining` is cancelled, nothing new begins and nobody waits any longer; what
+    /// is held stays held.
+    #[must_use]
+    pub fn start(
+        parts: Parts,
+        limits: Limits,
+        timeouts: Timeouts,
+        draining: CancellationToken,
+    ) -> Self {
+        let bounds = (limits.max_waiters, timeouts.sweep);
+        let Parts {
+            store,
+            clock,
+            entropy,
+            tasks,
+        } = parts;
+        let waiters = Waiters::start(&store, &clock, &entropy, &tasks, bounds);
+        let process = entropy.nonce();
+        let leases = Leases {
+            store,
+            clock,
+            entropy,
+            process,
+            limits,
+            timeouts,
+            waiters,
+            draining,
+        };
+        Self {
+            leases: Arc::new(leases),
+        }
+    }
+
+    /// How many calls wait here for a resource.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.leases.waiters.count()
+    }
+
+    fn deadline(&self, headers: &MetadataMap, wait: Duration) -> Result<Deadline, BadField> {
+        let leases = &self.leases;
+        Deadline::of(headers, &leases.clock, &leases.timeouts, wait)
+    }
+
+    fn caller(&self, credentials: Credentials, principal: Principal, is_retry: bool) -> Caller {
+        Caller {
+            session: credentials.session,
+            principal,
+            secret: credentials.secret,
+            epoch: credentials.epoch,
+            is_retry,
+            process: self.leases.process,
+        }
+    }
+}
+
+/// Who calls. Nobody is asked for credentials yet; sessions are bound to whoever this says.
+fn principal(_headers: &MetadataMap) -> Principal {
+    Principal::anonymous()
+}
+
+fn answer<T>(result: Result<T, CallError>, about: &About) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(|error| {
+        status::log(&error, about);
+        status::status(&error, about)
+    })
+}
+
+fn not_served<T>(what: &'static str) -> Result<Response<T>, Status> {
+    answer(Err(CallError::NotServed(what)), &About::default())
+}
+
+impl Service {
+    async fn try_open(
+        &self,
+        request: Request<OpenSessionRequest>,
+        about: &mut About,
+    ) -> Result<OpenSessionResponse, CallError> {
+        let (headers, _, given) = request.into_parts();
+        let deadline = self.deadline(&headers, Duration::ZERO)?;
+        let opening = required("opening", given.opening)?;
+        let leases = &self.leases;
+        let opening = parse::opening(&opening, &leases.limits, leases.store.least_ttl())?;
+        let principal = principal(&headers);
+        let living = leases.open(&opening, &principal, &deadline).await?;
+        about.session = Some(living.session);
+        Ok(OpenSessionResponse {
+            session_id: living.session.to_string(),
+            ttl_ms: parse::millis(living.ttl),
+            ttl_left_ms: parse::millis(leases.left(living.until)),
+        })
+    }
+
+    async fn try_renew(
+        &self,
+        request: Request<RenewSessionRequest>,
+        about: &mut About,
+    ) -> Result<RenewSessionResponse, CallError> {
+        let (headers, _, given) = request.into_parts();
+        let deadline = self.deadline(&headers, Duration::ZERO)?;
+        let credentials = parse::session(&required("session", given.session)?)?;
+        about.session = Some(credentials.session);
+        let caller = self.caller(credentials, principal(&headers), false);
+        let living = self.leases.renew(&caller, &deadline).await?;
+        Ok(RenewSessionResponse {
+            ttl_ms: parse::millis(living.ttl),
+            ttl_left_ms: parse::millis(self.leases.left(living.until)),
+        })
+    }
+
+    async fn try_close(
+        &self,
+        request: Request<CloseSessionRequest>,
+        about: &mut About,
+    ) -> Result<CloseSessionResponse, CallError> {
+        let (headers, _, given) = request.into_parts();
+        let deadline = self.deadline(&headers, Duration::ZERO)?;
+        let credentials = parse::session(&required("session", given.session)?)?;
+        about.session = Some(credentials.session);
+        let caller = self.caller(credentials, principal(&headers), false);
+        self.leases.close(&caller, &deadline).await?;
+        Ok(CloseSessionResponse {})
+    }
+
+    async fn try_acquire(
+        &self,
+        request: Request<AcquireRequest>,
+        about: &mut About,
+    ) -> Result<AcquireResponse, CallError> {
+        let (headers, _, given) = request.into_parts();
+        let leases = &self.leases;
+        let wait = parse::wait("wait_ms", given.wait_ms, &leases.limits)?;
+        let deadline = self.deadline(&headers, wait)?;
+        let resource = parse::resource("resource", &given.resource)?;
+        about.resource = Some(resource.clone());
+        let request = parse::request_id("request_id", &given.request_id)?;
+        about.request = Some(request.clone());
+        let metadata = parse::metadata("metadata", given.metadata)?;
+        let lock_delay = parse::lock_delay("lock_delay_ms", given.lock_delay_ms)?;
+        let owner = required("owner", given.owner)?;
+        let (caller, opened) = self
+            .owner(owner, principal(&headers), given.attempt, &deadline, || {
+                if lock_delay.is_zero() {
+                    Ok(())
+                } else {
+                    Err(CallError::NotServed("lock_delay_ms above 0"))
+                }
+            })
+            .await?;
+        about.session = Some(caller.session);
+        let acquire = Acquire {
+            caller,
+            resource,
+            request,
+            metadata,
+            waits: !wait.is_zero(),
+            max_waiters: leases.limits.max_waiters_per_resource,
+        };
+        let hold = leases.acquire(&acquire, wait, &deadline).await?;
+        let session = acquire.caller.session;
+        // What was known before a wait may be over, while renewals went on.
+        let until = match opened {
+            Some(living) if !leases.left(living.until).is_zero() => Some(living.until),
+            Some(_) | None => leases.living_until(session, &deadline).await?,
+        };
+        let left = until.map_or(Duration::ZERO, |until| leases.left(until));
+        let ttl = opened.map(|living| living.ttl);
+        reply::acquired(&hold, ttl, left)
+    }
+
+    /// The session that acquires: one that is named, or one that is opened once nothing else is wrong.
+    async fn owner(
+        &self,
+        owner: Owner,
+        principal: Principal,
+        attempt: u32,
+        deadline: &Deadline,
+        checked: impl FnOnce() -> Result<(), CallError> + Send,
+    ) -> Result<(Caller, Option<Living>), CallError> {
+        let is_retry = attempt > 1;
+        match owner {
+            Owner::Session(session) => {
+                let credentials = parse::session(&session)?;
+                checked()?;
+                Ok((self.caller(credentials, principal, is_retry), None))
+            }
+            Owner::Opening(opening) => {
+                let leases = &self.leases;
+                let opening = parse::opening(&opening, &leases.limits, leases.store.least_ttl())?;
+                checked()?;
+                let living = leases.open(&opening, &principal, deadline).await?;
+                let credentials = Credentials {
+                    session: living.session,
+                    secret: opening.secret,
+                    epoch: opening.epoch,
+                };
+                Ok((self.caller(credentials, principal, is_retry), Some(living)))
+            }
+        }
+    }
+
+    async fn try_release(
+        &self,
+        request: Request<ReleaseRequest>,
+        about: &mut About,
+    ) -> Result<ReleaseResponse, CallError> {
+        let (headers, _, given) = request.into_parts();
+        let deadline = self.deadline(&headers, Duration::ZERO)?;
+        let credentials = parse::session(&required("session", given.session)?)?;
+        about.session = Some(credentials.session);
+        let resource = parse::resource("resource", &given.resource)?;
+        about.resource = Some(resource.clone());
+        let hold = parse::hold(given.hold)?;
+        let fence = parse::fence("refused_by_fence", given.refused_by_fence)?;
+        let release = Release {
+            caller: self.caller(credentials, principal(&headers), false),
+            resource,
+            hold,
+        };
+        let released = self.leases.release(&release, fence, &deadline).await?;
+        Ok(reply::released(&released))
+    }
+
+    async fn try_get(
+        &self,
+        request: Request<GetLeaseRequest>,
+        about: &mut About,
+    ) -> Result<GetLeaseResponse, CallError> {
+        let (headers, _, given) = request.into_parts();
+        let deadline = self.deadline(&headers, Duration::ZERO)?;
+        let resource = parse::resource("resource", &given.resource)?;
+        about.resource = Some(resource.clone());
+        if parse::queue_size("queue_size", given.queue_size)? > 0 {
+            return Err(CallError::NotServed("queue_size above 0"));
+        }
+        let standing = self.leases.lease(&resource, &deadline).await?;
+        reply::standing(&standing)
+    }
+
+    async fn try_list(
+        &self,
+        request: Request<ListLeasesRequest>,
+    ) -> Result<ListLeasesResponse, CallError> {
+        let (headers, _, given) = request.into_parts();
+        let deadline = self.deadline(&headers, Duration::ZERO)?;
+        let prefix = page::prefix("prefix", &given.prefix)?;
+        let size = page::size("page_size", given.page_size)?;
+        let after = page::after("page_token", prefix, &given.page_token)?;
+        let listed = self.leases.leases(prefix, after.as_ref(), size, &deadline);
+        Ok(reply::page(prefix, listed.await?))
+    }
+}
+
+#[tonic::async_trait]
+impl LeaseService for Service {
+    type AttachStream = BoxStream<'static, Result<AttachResponse, Status>>;
+    type WatchLeasesStream = BoxStream<'static, Result<WatchLeasesResponse, Status>>;
+
+    async fn attach(
+        &self,
+        _request: Request<Streaming<AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        not_served("Attach")
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<OpenSessionRequest>,
+    ) -> Result<Response<OpenSessionResponse>, Status> {
+        let mut about = About::default();
+        answer(self.try_open(request, &mut about).await, &about)
+    }
+
+    async fn renew_session(
+        &self,
+        request: Request<RenewSessionRequest>,
+    ) -> Result<Response<RenewSessionResponse>, Status> {
+        let mut about = About::default();
+        answer(self.try_renew(request, &mut about).await, &about)
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<CloseSessionRequest>,
+    ) -> Result<Response<CloseSessionResponse>, Status> {
+        let mut about = About::default();
+        answer(self.try_close(request, &mut about).await, &about)
+    }
+
+    async fn acquire(
+        &self,
+        request: Request<AcquireRequest>,
+    ) -> Result<Response<AcquireResponse>, Status> {
+        let mut about = About::default();
+        answer(self.try_acquire(request, &mut about).await, &about)
+    }
+
+    async fn release(
+        &self,
+        request: Request<ReleaseRequest>,
+    ) -> Result<Response<ReleaseResponse>, Status> {
+        let mut about = About::default();
+        answer(self.try_release(request, &mut about).await, &about)
+    }
+
+    async fn get_lease(
+        &self,
+        request: Request<GetLeaseRequest>,
+    ) -> Result<Response<GetLeaseResponse>, Status> {
+        let mut about = About::default();
+        answer(self.try_get(request, &mut about).await, &about)
+    }
+
+    async fn list_leases(
+        &self,
+        request: Request<ListLeasesRequest>,
+    ) -> Result<Response<ListLeasesResponse>, Status> {
+        answer(self.try_list(request).await, &About::default())
+    }
+
+    async fn watch_leases(
+        &self,
+        _request: Request<WatchLeasesRequest>,
+    ) -> Result<Response<Self::WatchLeasesStream>, Status> {
+        not_served("WatchLeases")
+    }
+
+    async fn check_token(
+        &self,
+        _request: Request<CheckTokenRequest>,
+    ) -> Result<Response<CheckTokenResponse>, Status> {
+        not_served("CheckToken")
+    }
+}

@@ -1,0 +1,282 @@
+//! Sessions and leases: what each call asks of the store, in domain terms.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade_token::{FencingToken, ResourceName};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info};
+
+use super::deadline::{Deadline, Kind};
+use super::parse::Opening;
+use super::status::CallError;
+use super::waiters::Waiters;
+use crate::clock::{Clock, Moment};
+use crate::config::{Limits, Timeouts};
+use crate::domain::{
+    Acquire, Acquired, AttachMark, Caller, GenerationError, Hold, HoldName, Nonce, Principal,
+    Refusal, Release, Released, Session, SessionId,
+};
+use crate::entropy::Entropy;
+use crate::store::{Failure, Page, Standing, Store, StoreError};
+
+/// What serves leases, beneath whatever protocol asks for them.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    /// Names this process in attach marks.
+    pub(super) process: Nonce,
+    pub(super) limits: Limits,
+    pub(super) timeouts: Timeouts,
+    pub(super) waiters: Waiters,
+    pub(super) draining: CancellationToken,
+}
+
+/// A session that lives, and until when at least.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Living {
+    pub(super) session: SessionId,
+    pub(super) ttl: Duration,
+    pub(super) until: Moment,
+}
+
+impl Leases {
+    /// Refuses what would begin something new while this coordinator drains.
+    pub(super) fn admit_new(&self) -> Result<(), CallError> {
+        if self.draining.is_cancelled() {
+            return Err(CallError::Draining);
+        }
+        Ok(())
+    }
+
+    /// What is left until a moment.
+    pub(super) fn left(&self, until: Moment) -> Duration {
+        self.clock.now().until(until)
+    }
+
+    /// Opens a session, or finds the one that this opening made (I4).
+    pub(super) async fn open(
+        &self,
+        opening: &Opening,
+        principal: &Principal,
+        deadline: &Deadline,
+    ) -> Result<Living, CallError> {
+        self.admit_new()?;
+        let id = SessionId::derive(principal, &opening.open_id);
+        let session = Session {
+            id,
+            principal: principal.clone(),
+            secret: opening.secret,
+            label: opening.label.clone(),
+            ttl_ms: opening.ttl_ms,
+            opening: self.entropy.nonce(),
+            mark: AttachMark {
+                epoch: opening.epoch,
+                sub: 0,
+                nonce: self.process,
+            },
+        };
+        let sent = self.clock.now();
+        let alive = deadline
+            .run(Kind::Write, self.store.open_session(session))
+            .await?;
+        // It may have been found, not made: then its time began earlier than this call.
+        let asked = self.clock.now();
+        let left = deadline
+            .run(Kind::Read, self.store.time_left(alive.session))
+            .await?;
+        Ok(Living {
+            session: alive.session,
+            ttl: alive.ttl,
+            until: sent.after(alive.ttl).min(asked.after(left)),
+        })
+    }
+
+    /// Renews a session. Its time is counted from before the store was asked.
+    pub(super) async fn renew(
+        &self,
+        caller: &Caller,
+        deadline: &Deadline,
+    ) -> Result<Living, CallError> {
+        let sent = self.clock.now();
+        let alive = deadline
+            .run(Kind::Write, self.store.renew_session(caller))
+            .await?;
+        Ok(Living {
+            session: alive.session,
+            ttl: alive.ttl,
+            until: sent.after(alive.ttl),
+        })
+    }
+
+    /// Ends a session.
+    pub(super) async fn close(
+        &self,
+        caller: &Caller,
+        deadline: &Deadline,
+    ) -> Result<(), CallError> {
+        deadline
+            .run(Kind::Write, self.store.close_session(caller))
+            .await
+    }
+
+    /// Grants a resource, or waits for it.
+    pub(super) async fn acquire(
+        &self,
+        acquire: &Acquire,
+        wait: Duration,
+        deadline: &Deadline,
+    ) -> Result<Hold, CallError> {
+        self.admit_new()?;
+        let hold = if acquire.waits {
+            self.acquire_waiting(acquire, wait, deadline).await?
+        } else {
+            let asked = deadline.run(Kind::Write, self.store.acquire(acquire));
+            match asked.await? {
+                Acquired::Held(hold) => hold,
+                Acquired::Queued(_) => return Err(CallError::Broken("a try was queued")),
+            }
+        };
+        if let Some(token) = hold.token() {
+            let (session, request) = (&hold.claim.session, &hold.claim.request);
+            info!(resource = %hold.claim.resource, %token, %session, %request, "granted");
+        }
+        Ok(hold)
+    }
+
+    async fn acquire_waiting(
+        &self,
+        acquire: &Acquire,
+        wait: Duration,
+        deadline: &Deadline,
+    ) -> Result<Hold, CallError> {
+        let seat = self.waiters.seat(acquire)?;
+        let until = self.clock.now().after(wait);
+        let asked = deadline.run(Kind::Write, self.store.acquire(acquire));
+        match asked.await? {
+            Acquired::Held(hold) => Ok(hold),
+            Acquired::Queued(_) => {
+                let times = (until, deadline);
+                self.waiters
+                    .wait(&seat, acquire, times, &self.draining)
+                    .await
+            }
+        }
+    }
+
+    /// Until when a session lives at least, as read from the store; `None` where it could not be read.
+    pub(super) async fn living_until(
+        &self,
+        session: SessionId,
+        deadline: &Deadline,
+    ) -> Result<Option<Moment>, CallError> {
+        let asked = self.clock.now();
+        let read = deadline.run(Kind::Read, self.store.time_left(session));
+        match read.await {
+            Ok(left) => Ok(Some(asked.after(left))),
+            Err(CallError::Store(StoreError::Refused(refusal))) => Err(refusal.into()),
+            Err(error) => {
+                debug!(?error, "could not read how long a session lives");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Releases a lease or gives a place back; then steps past a fence that refused the lease's token.
+    pub(super) async fn release(
+        &self,
+        release: &Release,
+        fence: Option<FencingToken>,
+        deadline: &Deadline,
+    ) -> Result<Released, CallError> {
+        let asked = deadline.run(Kind::Write, self.store.release(release));
+        let released = asked.await?;
+        if let Released::Lease(hold) = &released {
+            let (session, request) = (&hold.claim.session, &hold.claim.request);
+            info!(resource = %hold.claim.resource, token = ?hold.token(), %session, %request, "released");
+        }
+        if let HoldName::Request(request) = &release.hold {
+            let session = release.caller.session;
+            self.waiters.wake(session, &release.resource, request);
+        }
+        if let Some(fence) = fence {
+            self.step_past(fence, release, &released, deadline).await?;
+        }
+        Ok(released)
+    }
+
+    /// A guard refused the lease's token because its fence is ahead. If no lease since explains that, the
+    /// next token must be above it.
+    async fn step_past(
+        &self,
+        fence: FencingToken,
+        release: &Release,
+        released: &Released,
+        deadline: &Deadline,
+    ) -> Result<(), CallError> {
+        let token = match (released, &release.hold) {
+            (Released::Lease(hold), _) => hold.token(),
+            (_, HoldName::Token(token)) => Some(*token),
+            (_, HoldName::Request(_)) => None,
+        };
+        let Some(token) = token.filter(|token| *token < fence) else {
+            return Ok(());
+        };
+        // A later lease was sealed with that fence: the guard did what it is for.
+        let asked = deadline.run(Kind::Read, self.store.lease(&release.resource));
+        let current = asked.await?.hold.and_then(|hold| hold.token());
+        if current.is_some_and(|current| current >= fence) {
+            return Ok(());
+        }
+        let advanced = deadline.run(Kind::Write, self.store.advance(Some(fence)));
+        match advanced.await {
+            Ok(generation) => {
+                info!(resource = %release.resource, %token, %fence, base = generation.base,
+                    "stepped past a fence that was ahead");
+                Ok(())
+            }
+            Err(CallError::Store(error)) if is_far_ahead(&error) => {
+                error!(resource = %release.resource, %token, %fence,
+                    "a guard's fence is over a day ahead of the clock: every lease of this resource will \
+                     be refused there. If the clock is right and the guard's database is not from elsewhere, \
+                     run `palisade generation advance --force --past {fence}`");
+                Err(CallError::FenceAhead { token, fence })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The lease of a resource.
+    pub(super) async fn lease(
+        &self,
+        resource: &ResourceName,
+        deadline: &Deadline,
+    ) -> Result<Standing, CallError> {
+        deadline.run(Kind::Read, self.store.lease(resource)).await
+    }
+
+    /// A page of leases.
+    pub(super) async fn leases(
+        &self,
+        prefix: &str,
+        after: Option<&ResourceName>,
+        limit: usize,
+        deadline: &Deadline,
+    ) -> Result<Page, CallError> {
+        let asked = self.store.leases(prefix, after, limit);
+        deadline.run(Kind::Read, asked).await
+    }
+}
+
+fn is_far_ahead(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Refused(Refusal::FenceAhead(GenerationError::FarAhead { .. }))
+            | StoreError::Failed {
+                failure: Failure::Generation(GenerationError::FarAhead { .. }),
+                ..
+            }
+    )
+}

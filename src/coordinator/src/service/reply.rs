@@ -1,0 +1,130 @@
+//! From what the domain says to what is sent.
+
+use std::time::Duration;
+
+use palisade_api::v1::{GetLeaseResponse, Lease, ListLeasesResponse, PreviousEnd};
+use palisade_api::{AcquireResponse, Generation, LeaseEnd, ReleaseOutcome, ReleaseResponse};
+
+use super::page::{self, MAX_PAGE_BYTES};
+use super::parse::millis;
+use super::status::CallError;
+use crate::domain::{Generation as DomainGeneration, Hold, LeaseEnd as DomainEnd, Released};
+use crate::store::{Failure, Page, Standing, StoreError};
+
+/// A number that the store keeps below 2^63.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn generation(of: &DomainGeneration) -> Generation {
+    Generation {
+        nonce: of.nonce.as_bytes().to_vec(),
+        base: signed(of.base),
+        since_revision: signed(of.since_revision.0),
+    }
+}
+
+/// A lease with its token; `None` for one that cannot have been granted under its generation.
+fn lease(hold: &Hold) -> Option<Lease> {
+    let grant = hold.grant()?;
+    let claim = &hold.claim;
+    Some(Lease {
+        resource: grant.resource.to_string(),
+        token: grant.token.as_i64(),
+        holder: grant.holder.as_bytes().to_vec(),
+        session_id: claim.session.to_string(),
+        request_id: claim.request.to_string(),
+        label: claim.label.clone(),
+        metadata: claim.metadata.clone(),
+        granted_revision: signed(hold.granted.0),
+        generation: Some(generation(&hold.generation)),
+        ..Lease::default()
+    })
+}
+
+fn not_trusted() -> CallError {
+    StoreError::not_applied(Failure::HistoryRegressed).into()
+}
+
+/// How the lease before ended: the store does not tell yet, and unknown is what a client must then assume.
+fn previous() -> PreviousEnd {
+    PreviousEnd {
+        end: LeaseEnd::Unknown.into(),
+        ..PreviousEnd::default()
+    }
+}
+
+pub(super) fn acquired(
+    hold: &Hold,
+    ttl: Option<Duration>,
+    left: Duration,
+) -> Result<AcquireResponse, CallError> {
+    let mut lease = lease(hold).ok_or_else(not_trusted)?;
+    lease.ttl_ms = ttl.map_or(0, millis);
+    Ok(AcquireResponse {
+        lease: Some(lease),
+        session_id: hold.claim.session.to_string(),
+        ttl_left_ms: millis(left),
+        previous: Some(previous()),
+    })
+}
+
+pub(super) fn released(released: &Released) -> ReleaseResponse {
+    let end_of = |end: Option<DomainEnd>| match end {
+        Some(DomainEnd::Released) => LeaseEnd::Released,
+        Some(DomainEnd::Expired) => LeaseEnd::Expired,
+        Some(DomainEnd::Revoked) => LeaseEnd::Revoked,
+        None => LeaseEnd::Unknown,
+    };
+    let (outcome, end) = match released {
+        Released::Lease(_) => (ReleaseOutcome::Released, LeaseEnd::Released),
+        Released::Place => (ReleaseOutcome::NotHeld, LeaseEnd::Unknown),
+        Released::NotHeld(end) => (ReleaseOutcome::NotHeld, end_of(*end)),
+    };
+    ReleaseResponse {
+        outcome: outcome.into(),
+        end: end.into(),
+        queue_place_given_back: matches!(released, Released::Place),
+        revision: 0,
+    }
+}
+
+pub(super) fn standing(standing: &Standing) -> Result<GetLeaseResponse, CallError> {
+    let lease = match &standing.hold {
+        Some(hold) => Some(lease(hold).ok_or_else(not_trusted)?),
+        None => None,
+    };
+    Ok(GetLeaseResponse {
+        previous: lease.is_none().then(previous),
+        lease,
+        waiters: u32::try_from(standing.waiters).unwrap_or(u32::MAX),
+        ..GetLeaseResponse::default()
+    })
+}
+
+/// A page of leases, cut where it would be more than clients read.
+pub(super) fn page(prefix: &str, listed: Page) -> ListLeasesResponse {
+    let mut leases = Vec::with_capacity(listed.leases.len());
+    let mut bytes = 0;
+    let mut next = listed.next;
+    let mut last = None;
+    for Standing { hold, waiters } in listed.leases {
+        let Some(hold) = hold else { continue };
+        let Some(mut lease) = lease(&hold) else {
+            continue;
+        };
+        lease.waiters = Some(u32::try_from(waiters).unwrap_or(u32::MAX));
+        bytes += prost::Message::encoded_len(&lease);
+        if bytes > MAX_PAGE_BYTES {
+            next = last;
+            break;
+        }
+        leases.push(lease);
+        last = Some(hold.claim.resource);
+    }
+    ListLeasesResponse {
+        leases,
+        next_page_token: next.map_or_else(String::new, |after| page::token(prefix, &after)),
+        revision: 0,
+    }
+}

@@ -1,0 +1,311 @@
+//! Calls that wait here for a resource. News from the store only wakes them; what they are told is what the
+//! store then says of their request, so news that was missed or is late costs time and nothing else.
+
+mod registry;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use palisade_token::ResourceName;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use self::registry::{Key, Registry, Seat};
+use super::backoff::{backoff, spread};
+use super::deadline::{Deadline, Kind};
+use super::status::CallError;
+use crate::clock::{Clock, Moment, within};
+use crate::domain::{
+    Acquire, Acquired, Caller, Event, Hold, HoldName, Refusal, Release, RequestId, SessionId,
+};
+use crate::entropy::Entropy;
+use crate::store::{Outcome, Store, StoreError};
+use crate::tasks::Tasks;
+
+/// Looks and promotions under way at a time: enough to keep the store busy, not enough to drown it when
+/// everybody is woken at once.
+const CONCURRENT_LOOKS: usize = 32;
+/// How long one of them may take before it is tried again.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// A sweep wakes so many, then pauses: 500 a second beside all that is asked for.
+const SWEEP_BURST: usize = 50;
+const SWEEP_PAUSE: Duration = Duration::from_millis(100);
+
+/// The calls that wait at this coordinator.
+#[derive(Debug, Clone)]
+pub(crate) struct Waiters {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    tasks: Tasks,
+    registry: Registry,
+    looks: Semaphore,
+    promotions: Semaphore,
+}
+
+impl Waiters {
+    /// Starts to listen to the store's news.
+    pub(crate) fn start(
+        store: &Arc<dyn Store>,
+        clock: &Arc<dyn Clock>,
+        entropy: &Arc<dyn Entropy>,
+        tasks: &Tasks,
+        (bound, sweep): (usize, Duration),
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            store: Arc::clone(store),
+            clock: Arc::clone(clock),
+            entropy: Arc::clone(entropy),
+            tasks: tasks.clone(),
+            registry: Registry::new(bound),
+            looks: Semaphore::new(CONCURRENT_LOOKS),
+            promotions: Semaphore::new(CONCURRENT_LOOKS),
+        });
+        tasks.spawn("waiters: news", Shared::follow(Arc::clone(&shared)));
+        tasks.spawn("waiters: sweep", Shared::sweep(Arc::clone(&shared), sweep));
+        Self { shared }
+    }
+
+    /// Takes a seat for a request, before it is sent to the store, so that no news of it is missed.
+    pub(crate) fn seat(&self, acquire: &Acquire) -> Result<Seat, CallError> {
+        let key = Key {
+            session: acquire.caller.session,
+            request: acquire.request.clone(),
+        };
+        self.shared.registry.seat(&acquire.resource, key)
+    }
+
+    /// Wakes those who wait in calls for a request that was given back.
+    pub(crate) fn wake(&self, session: SessionId, resource: &ResourceName, request: &RequestId) {
+        let request = request.clone();
+        self.shared
+            .registry
+            .wake(resource, &Key { session, request });
+    }
+
+    /// How many calls wait.
+    pub(crate) fn count(&self) -> usize {
+        self.shared.registry.count()
+    }
+
+    /// Waits until a queued request is granted, the wait is over, the call's time is, or this coordinator
+    /// drains.
+    pub(crate) async fn wait(
+        &self,
+        seat: &Seat,
+        acquire: &Acquire,
+        (until, deadline): (Moment, &Deadline),
+        draining: &CancellationToken,
+    ) -> Result<Hold, CallError> {
+        let shared = &self.shared;
+        // It may have become vacant while nobody of this queue waited anywhere.
+        Shared::kick(shared, &acquire.resource);
+        let time = shared.clock.now().until(until.min(deadline.at()));
+        tokio::select! {
+            biased;
+            decided = shared.decided(seat, acquire) => return decided,
+            () = draining.cancelled() => return Err(CallError::DrainingPlaceStands),
+            () = shared.clock.sleep(time) => {}
+        }
+        if deadline.at() <= until {
+            return Err(CallError::WaitCutShort);
+        }
+        shared.leave(acquire, deadline).await
+    }
+}
+
+impl Shared {
+    /// Looks whenever woken, until the request is granted or its place has ended.
+    async fn decided(&self, seat: &Seat, acquire: &Acquire) -> Result<Hold, CallError> {
+        let mut failures = 0;
+        loop {
+            match failures {
+                0 => seat.woken().await,
+                _ => self.clock.sleep(backoff(&*self.entropy, failures)).await,
+            }
+            match self.look(acquire).await {
+                Ok(Some(Acquired::Held(hold))) => return Ok(hold),
+                Ok(Some(Acquired::Queued(_))) => failures = 0,
+                Ok(None) => return Err(self.why_gone(acquire.caller.session).await),
+                Err(StoreError::Refused(refusal)) => return Err(refusal.into()),
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    debug!(%error, failures, "could not look after a waiting request");
+                }
+            }
+        }
+    }
+
+    async fn look(&self, acquire: &Acquire) -> Result<Option<Acquired>, StoreError> {
+        let _permit = self.looks.acquire().await;
+        let session = acquire.caller.session;
+        let asked = self
+            .store
+            .standing(session, &acquire.resource, &acquire.request);
+        match within(&self.clock, LOOK_LIMIT, asked).await {
+            Ok(answer) => answer,
+            Err(elapsed) => Err(StoreError::unknown(
+                crate::store::Failure::Unavailable,
+                elapsed,
+            )),
+        }
+    }
+
+    /// A place ends with its session, or because the client gave it back: it is not asked for again here, as
+    /// that could grant what the client was told is given back (I4).
+    async fn why_gone(&self, session: SessionId) -> CallError {
+        match within(&self.clock, LOOK_LIMIT, self.store.time_left(session)).await {
+            Ok(Ok(_)) => CallError::Cancelled,
+            Ok(Err(error)) => may_stand(error.into()),
+            Err(_) => CallError::StoreSlow(Outcome::Unknown),
+        }
+    }
+
+    /// Gives the place back when the wait is over, or finds that it was granted just before.
+    async fn leave(&self, acquire: &Acquire, deadline: &Deadline) -> Result<Hold, CallError> {
+        let session = acquire.caller.session;
+        let standing = self
+            .store
+            .standing(session, &acquire.resource, &acquire.request);
+        match deadline.run(Kind::Read, standing).await {
+            Ok(Some(Acquired::Held(hold))) => return Ok(hold),
+            Ok(Some(Acquired::Queued(_))) => {}
+            Ok(None) => return Err(self.why_gone(session).await),
+            Err(error) => return Err(may_stand(error)),
+        }
+        let release = Release {
+            caller: Caller {
+                is_retry: false,
+                ..acquire.caller.clone()
+            },
+            resource: acquire.resource.clone(),
+            hold: HoldName::Request(acquire.request.clone()),
+        };
+        match deadline
+            .run(Kind::Write, self.store.release(&release))
+            .await
+        {
+            // Also if it was granted in between: that lease has ended again.
+            Ok(_) => Err(Refusal::WaitExpired.into()),
+            Err(CallError::Store(StoreError::Refused(Refusal::EpochStale { .. }))) => {
+                Err(CallError::Superseded)
+            }
+            Err(error) => Err(may_stand(error)),
+        }
+    }
+
+    async fn follow(shared: Arc<Self>) {
+        let mut failures = 0;
+        loop {
+            if let Err(error) = shared.follow_once(&mut failures).await {
+                let cause: &dyn Error = &error;
+                warn!(error = cause, "news from the store broke off");
+            }
+            failures = failures.saturating_add(1);
+            shared
+                .clock
+                .sleep(backoff(&*shared.entropy, failures))
+                .await;
+        }
+    }
+
+    async fn follow_once(self: &Arc<Self>, failures: &mut u32) -> Result<(), StoreError> {
+        let mut events = self.store.watch().await?;
+        while let Some(event) = events.next().await {
+            match event? {
+                Event::Granted(hold) => {
+                    let session = hold.claim.session;
+                    let request = hold.claim.request;
+                    self.registry
+                        .wake(&hold.claim.resource, &Key { session, request });
+                }
+                Event::Vacant { resource, .. } => Self::kick(self, &resource),
+                Event::Resync => self.registry.hosted().into_iter().for_each(|hosted| {
+                    Self::kick(self, &hosted.resource);
+                    hosted.wakes.iter().for_each(|wake| wake.notify_one());
+                }),
+            }
+            *failures = 0;
+        }
+        Ok(())
+    }
+
+    /// Wakes everybody now and then, at a bounded pace: for news that was missed, sessions that ended
+    /// and resources that nobody promoted.
+    async fn sweep(shared: Arc<Self>, every: Duration) {
+        loop {
+            shared.clock.sleep(spread(&*shared.entropy, every)).await;
+            let mut burst = 0;
+            for hosted in shared.registry.hosted() {
+                Self::kick(&shared, &hosted.resource);
+                for wake in &hosted.wakes {
+                    wake.notify_one();
+                    burst += 1;
+                    if burst == SWEEP_BURST {
+                        burst = 0;
+                        shared.clock.sleep(SWEEP_PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sees to it that a vacant resource is granted to whoever waits first, if somebody waits here.
+    fn kick(shared: &Arc<Self>, resource: &ResourceName) {
+        if shared.registry.begin_promotion(resource) {
+            let work = Self::promote(Arc::clone(shared), resource.clone());
+            shared.tasks.spawn("waiters: promote", work);
+        }
+    }
+
+    async fn promote(shared: Arc<Self>, resource: ResourceName) {
+        let mut failures = 0;
+        loop {
+            let permit = shared.promotions.acquire().await;
+            let asked = shared.store.promote(&resource);
+            let done = within(&shared.clock, LOOK_LIMIT, asked).await;
+            drop(permit);
+            match done {
+                Ok(Ok(())) => failures = 0,
+                Ok(Err(error)) => {
+                    failures += 1;
+                    debug!(%error, %resource, failures, "could not promote");
+                }
+                Err(_) => failures += 1,
+            }
+            if !shared.registry.promotes_again(&resource, failures > 0) {
+                return;
+            }
+            if failures > 0 {
+                shared
+                    .clock
+                    .sleep(backoff(&*shared.entropy, failures))
+                    .await;
+            }
+        }
+    }
+}
+
+/// A failure that leaves a place standing is never told as if nothing could come of the request.
+fn may_stand(error: CallError) -> CallError {
+    match error {
+        CallError::TooLate => CallError::WaitCutShort,
+        CallError::StoreSlow(_) => CallError::StoreSlow(Outcome::Unknown),
+        CallError::Store(StoreError::Failed {
+            failure, source, ..
+        }) => CallError::Store(StoreError::Failed {
+            failure,
+            outcome: Outcome::Unknown,
+            source,
+        }),
+        other => other,
+    }
+}

@@ -1,0 +1,263 @@
+//! Who waits for what at this coordinator.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use palisade_token::ResourceName;
+use tokio::sync::Notify;
+
+use crate::domain::{RequestId, SessionId};
+use crate::service::status::CallError;
+
+/// A request of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) session: SessionId,
+    pub(super) request: RequestId,
+}
+
+/// All waiting calls, by resource and request, so that news of one grant costs the same however many wait.
+#[derive(Debug, Clone)]
+pub(super) struct Registry {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    bound: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    count: usize,
+    next: u64,
+    resources: HashMap<ResourceName, Hosted>,
+}
+
+#[derive(Debug, Default)]
+struct Hosted {
+    /// Several calls may wait for one request: a client's second try, while the first is still here.
+    seats: HashMap<Key, Vec<(u64, Arc<Notify>)>>,
+    promotion: Promotion,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Promotion {
+    #[default]
+    Idle,
+    Running,
+    /// Running, and to be run once more: what it saw may be old.
+    Again,
+}
+
+/// What wakes those who wait for one resource.
+#[derive(Debug)]
+pub(super) struct Wakes {
+    pub(super) resource: ResourceName,
+    pub(super) wakes: Vec<Arc<Notify>>,
+}
+
+/// The place of one call in the registry; dropping it takes it out. The place in the queue is another
+/// thing: it is in the store, and stays.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    shared: Arc<Shared>,
+    resource: ResourceName,
+    key: Key,
+    id: u64,
+    wake: Arc<Notify>,
+}
+
+impl Seat {
+    /// Waits for news since the last time.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let Some(hosted) = state.resources.get_mut(&self.resource) else {
+            return;
+        };
+        if let Some(seats) = hosted.seats.get_mut(&self.key) {
+            seats.retain(|(id, _)| *id != self.id);
+            if seats.is_empty() {
+                hosted.seats.remove(&self.key);
+            }
+        }
+        // A running promotion takes the entry out when it ends.
+        if hosted.seats.is_empty() && hosted.promotion == Promotion::Idle {
+            state.resources.remove(&self.resource);
+        }
+        state.count = state.count.saturating_sub(1);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    pub(super) fn new(bound: usize) -> Self {
+        let shared = Shared {
+            bound,
+            state: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    pub(super) fn seat(&self, resource: &ResourceName, key: Key) -> Result<Seat, CallError> {
+        let mut state = self.shared.lock();
+        if state.count >= self.shared.bound {
+            return Err(CallError::Limit {
+                limit: "waiters",
+                bound: u64::try_from(self.shared.bound).unwrap_or(u64::MAX),
+            });
+        }
+        state.count += 1;
+        state.next += 1;
+        let id = state.next;
+        let wake = Arc::new(Notify::new());
+        let hosted = state.resources.entry(resource.clone()).or_default();
+        let seats = hosted.seats.entry(key.clone()).or_default();
+        seats.push((id, Arc::clone(&wake)));
+        drop(state);
+        Ok(Seat {
+            shared: Arc::clone(&self.shared),
+            resource: resource.clone(),
+            key,
+            id,
+            wake,
+        })
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.shared.lock().count
+    }
+
+    /// Wakes the calls that wait for one request.
+    pub(super) fn wake(&self, resource: &ResourceName, key: &Key) {
+        let state = self.shared.lock();
+        let seats = state
+            .resources
+            .get(resource)
+            .and_then(|hosted| hosted.seats.get(key));
+        for (_, wake) in seats.into_iter().flatten() {
+            wake.notify_one();
+        }
+    }
+
+    /// All that wait, by resource.
+    pub(super) fn hosted(&self) -> Vec<Wakes> {
+        let state = self.shared.lock();
+        let wakes = |hosted: &Hosted| {
+            let seats = hosted.seats.values().flatten();
+            seats.map(|(_, wake)| Arc::clone(wake)).collect()
+        };
+        let resources = state.resources.iter();
+        resources
+            .map(|(resource, hosted)| Wakes {
+                resource: resource.clone(),
+                wakes: wakes(hosted),
+            })
+            .collect()
+    }
+
+    /// Whether a promotion of a resource is to be started now: somebody waits for it here, and none runs.
+    /// One that runs will run once more.
+    pub(super) fn begin_promotion(&self, resource: &ResourceName) -> bool {
+        let mut state = self.shared.lock();
+        let Some(hosted) = state.resources.get_mut(resource) else {
+            return false;
+        };
+        let begins = hosted.promotion == Promotion::Idle;
+        hosted.promotion = match hosted.promotion {
+            Promotion::Idle => Promotion::Running,
+            Promotion::Running | Promotion::Again => Promotion::Again,
+        };
+        begins
+    }
+
+    /// Whether a promotion that ran is to run once more: while somebody waits here, and it failed or
+    /// something happened meanwhile.
+    pub(super) fn promotes_again(&self, resource: &ResourceName, failed: bool) -> bool {
+        let mut state = self.shared.lock();
+        let Some(hosted) = state.resources.get_mut(resource) else {
+            return false;
+        };
+        if hosted.seats.is_empty() {
+            state.resources.remove(resource);
+            return false;
+        }
+        let again = failed || hosted.promotion == Promotion::Again;
+        hosted.promotion = if again {
+            Promotion::Running
+        } else {
+            Promotion::Idle
+        };
+        again
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use palisade_token::ResourceName;
+
+    use super::{Key, Registry};
+    use crate::domain::{OpenId, Principal, RequestId, SessionId};
+
+    fn key(request: &str) -> Key {
+        let open_id = OpenId::new("open").unwrap();
+        Key {
+            session: SessionId::derive(&Principal::anonymous(), &open_id),
+            request: RequestId::new(request).unwrap(),
+        }
+    }
+
+    #[test]
+    fn only_the_request_in_the_news_is_woken_and_nothing_stays_behind() {
+        let registry = Registry::new(3);
+        let resource = ResourceName::new("a").unwrap();
+        let first = registry.seat(&resource, key("1")).unwrap();
+        let again = registry.seat(&resource, key("1")).unwrap();
+        let other = registry.seat(&resource, key("2")).unwrap();
+        assert!(registry.seat(&resource, key("3")).is_err(), "bounded");
+
+        registry.wake(&resource, &key("1"));
+        assert!(first.woken().now_or_never().is_some());
+        assert!(again.woken().now_or_never().is_some());
+        assert!(other.woken().now_or_never().is_none());
+
+        drop((first, other));
+        registry.wake(&resource, &key("1"));
+        assert!(again.woken().now_or_never().is_some());
+        drop(again);
+        assert_eq!(registry.count(), 0);
+        assert!(registry.hosted().is_empty());
+    }
+
+    #[test]
+    fn one_promotion_runs_at_a_time_and_once_more_if_something_happened() {
+        let registry = Registry::new(1);
+        let resource = ResourceName::new("a").unwrap();
+        assert!(!registry.begin_promotion(&resource), "nobody waits");
+        let seat = registry.seat(&resource, key("1")).unwrap();
+        assert!(registry.begin_promotion(&resource));
+        assert!(!registry.begin_promotion(&resource));
+        assert!(registry.promotes_again(&resource, false));
+        assert!(!registry.promotes_again(&resource, false));
+        assert!(registry.begin_promotion(&resource));
+        assert!(registry.promotes_again(&resource, true));
+        drop(seat);
+        assert!(!registry.promotes_again(&resource, true), "nobody waits");
+        assert!(registry.hosted().is_empty());
+    }
+}
