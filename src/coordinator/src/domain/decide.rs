@@ -27,6 +27,18 @@ pub struct Caller {
     pub process: Nonce,
 }
 
+impl Caller {
+    /// The same caller once the mark is raised to its epoch: a delayed copy of its first try is refused
+    /// from there on, so that it need not be taken for a retry any more.
+    #[must_use]
+    pub fn having_raised(&self) -> Self {
+        Self {
+            is_retry: false,
+            ..self.clone()
+        }
+    }
+}
+
 /// An acquire of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acquire {
@@ -91,7 +103,7 @@ pub enum Acquired {
 /// What a store shall do next for an acquire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AcquireStep {
-    /// Raise the session's mark, then look again.
+    /// Raise the session's mark; once that is done, look again [as one who did](Caller::having_raised).
     Raise(AttachMark),
     /// Grant, and take the request's own place out of the queue.
     Grant {
@@ -122,7 +134,7 @@ pub enum Released {
 /// What a store shall do next for a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReleaseStep {
-    /// Raise the session's mark, then look again.
+    /// Raise the session's mark; once that is done, look again [as one who did](Caller::having_raised).
     Raise(AttachMark),
     /// End the lease; hand the resource over to the place, if there is one.
     End {

@@ -219,12 +219,16 @@ impl Ledger {
     pub fn plan_acquire(&self, acquire: &Acquire) -> Plan<Result<Acquired, Refusal>> {
         let session = acquire.caller.session;
         let mut view = self.view(session, &acquire.resource, Some(&acquire.request));
+        let mut acquire = acquire.clone();
         let mut changes = Vec::new();
         loop {
-            match decide_acquire(&view, acquire) {
+            match decide_acquire(&view, &acquire) {
                 Err(refusal) => return self.planned(changes, Err(refusal)),
                 Ok(AcquireStep::Answer(answer)) => return self.planned(changes, Ok(answer)),
-                Ok(AcquireStep::Raise(mark)) => raise(&mut view, mark, &mut changes),
+                Ok(AcquireStep::Raise(mark)) => {
+                    acquire.caller = acquire.caller.having_raised();
+                    raise(&mut view, mark, &mut changes);
+                }
                 Ok(AcquireStep::Leave(place)) => {
                     view.own_place = None;
                     changes.push(Change::DropPlace(place));
@@ -272,12 +276,16 @@ impl Ledger {
             HoldName::Token(_) => None,
         };
         let mut view = self.view(session, &release.resource, request);
+        let mut release = release.clone();
         let mut changes = Vec::new();
         loop {
-            match decide_release(&view, release) {
+            match decide_release(&view, &release) {
                 Err(refusal) => return self.planned(changes, Err(refusal)),
                 Ok(ReleaseStep::Answer(answer)) => return self.planned(changes, Ok(answer)),
-                Ok(ReleaseStep::Raise(mark)) => raise(&mut view, mark, &mut changes),
+                Ok(ReleaseStep::Raise(mark)) => {
+                    release.caller = release.caller.having_raised();
+                    raise(&mut view, mark, &mut changes);
+                }
                 Ok(ReleaseStep::Leave(place)) => {
                     changes.push(Change::DropPlace(place));
                     return self.planned(changes, Ok(Released::Place));
