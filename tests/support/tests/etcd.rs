@@ -126,3 +126,24 @@ async fn one_member_goes_on_alone_when_forced() {
     );
     etcd.etcdctl(&["put", "key", "third"]).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_full_database_refuses_writes_and_still_starts() {
+    let mut etcd = Etcd::builder().quota_bytes(1 << 20).start().await.unwrap();
+    let value = "v".repeat(100_000);
+    let mut written = 0;
+    while etcd
+        .etcdctl(&["put", &format!("key{written}"), &value])
+        .await
+        .is_ok()
+    {
+        written += 1;
+        assert!(written < 100, "10 MB fit into a quota of 1 MiB");
+    }
+    etcd.start_again().await.unwrap();
+    assert!(
+        etcd.etcdctl(&["put", "key", &value]).await.is_err(),
+        "the alarm is gone"
+    );
+    etcd.etcdctl(&["get", "key0"]).await.unwrap();
+}
