@@ -76,6 +76,17 @@ pub struct Release {
     pub hold: HoldName,
 }
 
+impl Release {
+    /// The request whose place in the queue it may mean.
+    #[must_use]
+    pub fn request(&self) -> Option<&RequestId> {
+        match &self.hold {
+            HoldName::Request(request) => Some(request),
+            HoldName::Token(_) => None,
+        }
+    }
+}
+
 /// What a store shows of one resource and one session, at one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {

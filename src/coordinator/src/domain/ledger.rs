@@ -9,9 +9,9 @@ use std::ops::Bound;
 use palisade_token::ResourceName;
 
 use super::{
-    Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Event, Generation, Hold, HoldName,
-    Place, Refusal, Release, ReleaseStep, Released, RequestId, Revision, Session, SessionId, View,
-    admit, decide_acquire, decide_promotion, decide_release,
+    Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Event, Generation, Hold, Place,
+    Refusal, Release, ReleaseStep, Released, RequestId, Revision, Session, SessionId, View, admit,
+    decide_acquire, decide_promotion, decide_release,
 };
 
 /// One change of the state.
@@ -271,11 +271,7 @@ impl Ledger {
     /// Plans a release, with the hand-over to whoever waits.
     pub fn plan_release(&self, release: &Release) -> Plan<Result<Released, Refusal>> {
         let session = release.caller.session;
-        let request = match &release.hold {
-            HoldName::Request(request) => Some(request),
-            HoldName::Token(_) => None,
-        };
-        let mut view = self.view(session, &release.resource, request);
+        let mut view = self.view(session, &release.resource, release.request());
         let mut release = release.clone();
         let mut changes = Vec::new();
         loop {

@@ -11,9 +11,9 @@ use super::codec::{self, Stored, lease_id};
 use super::link::{Committed, Link};
 use super::view::{self, Sight, Subject};
 use crate::domain::{
-    Acquire, AcquireStep, Acquired, AttachMark, Claim, Generation, Hold, HoldName, Place, Refusal,
-    Release, ReleaseStep, Released, RequestId, Session, SessionId, decide_acquire,
-    decide_promotion, decide_release,
+    Acquire, AcquireStep, Acquired, AttachMark, Claim, Generation, Hold, Place, Refusal, Release,
+    ReleaseStep, Released, RequestId, Session, SessionId, decide_acquire, decide_promotion,
+    decide_release,
 };
 use crate::store::{Failure, StoreError};
 
@@ -31,6 +31,7 @@ fn on_lease(session: SessionId) -> PutOptions {
 
 impl EtcdStore {
     pub(super) async fn do_acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {
+        let mut acquire = acquire.clone();
         for _ in 0..ROUNDS {
             let link = self.links.get().await?;
             let generation = link.generation().await?;
@@ -53,10 +54,12 @@ impl EtcdStore {
                 .generation
                 .as_ref()
                 .is_some_and(|now| now.raw == generation.raw);
-            let done = match decide_acquire(&sight.view, acquire)? {
+            let done = match decide_acquire(&sight.view, &acquire)? {
                 AcquireStep::Answer(answer) => Some(answer),
                 AcquireStep::Raise(mark) => {
-                    raise(&link, session, mark).await?;
+                    if raise(&link, session, mark).await? {
+                        acquire.caller = acquire.caller.having_raised();
+                    }
                     None
                 }
                 AcquireStep::Leave(place) => {
@@ -152,26 +155,25 @@ impl EtcdStore {
     }
 
     pub(super) async fn do_release(&self, release: &Release) -> Result<Released, StoreError> {
-        let request = match &release.hold {
-            HoldName::Request(request) => Some(request),
-            HoldName::Token(_) => None,
-        };
+        let mut release = release.clone();
         for _ in 0..ROUNDS {
             let link = self.links.get().await?;
             let session = release.caller.session;
             let subject = Subject {
                 resource: &release.resource,
                 session: Some(session),
-                request,
+                request: release.request(),
             };
             let sight = Sight::of(&link, subject).await?;
             let Some(session) = &sight.session else {
                 return Err(Refusal::SessionEnded { session }.into());
             };
-            let done = match decide_release(&sight.view, release)? {
+            let done = match decide_release(&sight.view, &release)? {
                 ReleaseStep::Answer(answer) => Some(answer),
                 ReleaseStep::Raise(mark) => {
-                    raise(&link, session, mark).await?;
+                    if raise(&link, session, mark).await? {
+                        release.caller = release.caller.having_raised();
+                    }
                     None
                 }
                 ReleaseStep::Leave(place) => leave(&link, &place).await?.map(|_| Released::Place),
@@ -230,8 +232,12 @@ impl EtcdStore {
     }
 }
 
-/// Raises the mark, if it is still as it was seen. Whether it was or not, the caller looks again.
-async fn raise(link: &Link, session: &Stored<Session>, mark: AttachMark) -> Result<(), StoreError> {
+/// Raises the mark; false where it is not as it was seen any more.
+async fn raise(
+    link: &Link,
+    session: &Stored<Session>,
+    mark: AttachMark,
+) -> Result<bool, StoreError> {
     let keys = &link.context().keys;
     let raised = Session {
         mark,
@@ -243,9 +249,10 @@ async fn raise(link: &Link, session: &Stored<Session>, mark: AttachMark) -> Resu
         codec::session_value(&raised),
         Some(on_lease(raised.id)),
     );
-    link.write(vec![view::is_marked_as(keys, session)], vec![put])
+    let committed = link
+        .write(vec![view::is_marked_as(keys, session)], vec![put])
         .await?;
-    Ok(())
+    Ok(committed.is_some())
 }
 
 async fn leave(link: &Link, place: &Place) -> Result<Option<Committed>, StoreError> {
