@@ -154,6 +154,19 @@ impl EtcdStore {
         }
     }
 
+    /// A promotion whose reply shows that history went backwards is given back, like a grant.
+    async fn check_promoted(&self, place: &Place, generation: Generation, committed: Committed) {
+        if committed.is_regress {
+            let (claim, granted) = (place.claim.clone(), committed.reached.revision);
+            self.give_back(&Hold {
+                claim,
+                generation,
+                granted,
+            })
+            .await;
+        }
+    }
+
     pub(super) async fn do_release(&self, release: &Release) -> Result<Released, StoreError> {
         let mut release = release.clone();
         for _ in 0..ROUNDS {
@@ -178,7 +191,12 @@ impl EtcdStore {
                 }
                 ReleaseStep::Leave(place) => leave(&link, &place).await?.map(|_| Released::Place),
                 ReleaseStep::End { hold, successor } => {
-                    let ended = end(&link, &sight, successor).await?;
+                    let ended = end(&link, &sight, successor.as_ref()).await?;
+                    let promoted = successor.zip(sight.generation).zip(ended);
+                    if let Some(((place, generation), committed)) = promoted {
+                        self.check_promoted(&place, generation.record, committed)
+                            .await;
+                    }
                     ended.map(|_| Released::Lease(hold))
                 }
             };
@@ -205,7 +223,9 @@ impl EtcdStore {
             let keys = &link.context().keys;
             let mut compares = vec![view::is_vacant(keys, resource)];
             let writes = hand_over(&link, &mut compares, &generation, place);
-            if link.write(compares, writes).await?.is_some() {
+            if let Some(committed) = link.write(compares, writes).await? {
+                self.check_promoted(place, generation.record, committed)
+                    .await;
                 return Ok(());
             }
         }
@@ -294,7 +314,7 @@ async fn enqueue(
 async fn end(
     link: &Link,
     sight: &Sight,
-    successor: Option<Place>,
+    successor: Option<&Place>,
 ) -> Result<Option<Committed>, StoreError> {
     let Some(hold) = &sight.hold else {
         return Ok(None);
@@ -302,7 +322,7 @@ async fn end(
     let keys = &link.context().keys;
     let resource = &hold.record.claim.resource;
     let mut compares = Vec::from(view::is_held_as(keys, hold));
-    let writes = match (&successor, &sight.generation) {
+    let writes = match (successor, &sight.generation) {
         (Some(place), Some(generation)) => hand_over(link, &mut compares, generation, place),
         (Some(_), None) => vec![TxnOp::delete(keys.lease(resource), None)],
         (None, _) => {

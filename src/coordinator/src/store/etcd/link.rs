@@ -22,7 +22,7 @@ use super::codec::{self, Stored, revision};
 use super::fault::{Fault, Kind};
 use super::keys::Keys;
 use super::trust::{Reached, Trust, Verdict};
-use crate::clock::{Clock, within};
+use crate::clock::{Clock, Moment, within};
 use crate::domain::{Generation, Span};
 use crate::entropy::Entropy;
 use crate::store::{Failure, Outcome, StoreError};
@@ -33,6 +33,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long an answer to a ping may take before the connection is given up.
 const PING_LIMIT: Duration = Duration::from_secs(5);
+/// A caller that gives up after this long without an answer takes the connection with it: it may be half
+/// open, and a caller with a shorter limit than a call's would never find out.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often the making of a generation is tried anew when another coordinator was faster.
 const GENERATION_ROUNDS: usize = 16;
 
@@ -133,7 +136,13 @@ impl Link {
         &self,
         work: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Fault> {
+        let mut waiting = Waiting {
+            link: self,
+            since: self.context.clock.now(),
+            is_over: false,
+        };
         let done = within(&self.context.clock, self.context.call_limit, work).await;
+        waiting.is_over = true;
         let fault = match done {
             Ok(Ok(reply)) => return Ok(reply),
             Ok(Err(error)) => Fault::of(error),
@@ -305,6 +314,22 @@ impl Link {
             }
         }
         Err(StoreError::not_applied(Failure::HistoryRegressed))
+    }
+}
+
+/// A call under way, which its caller may drop.
+struct Waiting<'a> {
+    link: &'a Link,
+    since: Moment,
+    is_over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.is_over && self.since.until(self.link.context.clock.now()) >= PATIENCE {
+            warn!("etcd connection given up: no answer while a caller waited");
+            self.link.give_up();
+        }
     }
 }
 
