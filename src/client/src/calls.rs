@@ -116,7 +116,9 @@ impl<'a> Tries<'a> {
                 self.next.attempt = self.next.attempt.saturating_add(1);
                 self.next.epoch = self.epochs.above(self.next.epoch);
             }
-            Verdict::EpochStale { stored } => self.next.epoch = self.epochs.above(stored),
+            Verdict::EpochStale { stored } => {
+                self.next.epoch = self.epochs.after_stale(self.next.epoch, stored)
+            }
         }
         debug!(verdict = ?failure.verdict, next = ?self.next, "trying again");
         let doubled = FIRST_PAUSE * (1 << self.failures.min(10));

@@ -23,6 +23,17 @@ impl Epochs {
         let least = used.saturating_add(1);
         self.0.fetch_max(least, Ordering::SeqCst).max(least)
     }
+
+    /// The epoch after a call that carried `used` was refused because `stored` is above it. Where this
+    /// client itself has gone that far meanwhile, its present epoch will do.
+    pub(crate) fn after_stale(&self, used: u64, stored: u64) -> u64 {
+        let current = self.current();
+        if current > used && current >= stored {
+            current
+        } else {
+            self.above(used.max(stored))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -42,5 +53,21 @@ mod tests {
         assert_eq!(epochs.above(2), 3);
         assert_eq!(epochs.above(40), 41);
         assert_eq!(epochs.current(), 41);
+    }
+
+    #[test]
+    fn a_stale_epoch_is_raised_unless_this_client_raised_it_itself() {
+        let epochs = Epochs::starting_at(5);
+        assert_eq!(
+            epochs.after_stale(3, 5),
+            5,
+            "overtaken by this client's own retry"
+        );
+        assert_eq!(epochs.after_stale(5, 9), 10, "overtaken by somebody else");
+        assert_eq!(
+            epochs.after_stale(10, 10),
+            11,
+            "the stored epoch was not enough"
+        );
     }
 }

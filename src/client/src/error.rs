@@ -116,8 +116,9 @@ pub enum ClientError {
     /// This coordinator's version does not serve the call. Use a newer coordinator.
     #[error("the coordinator does not serve this call; use a newer one")]
     NotServed,
-    /// The client was made outside a Tokio runtime, where it cannot renew. Make it inside one.
-    #[error("no Tokio runtime here; make the client inside one")]
+    /// There is no Tokio runtime here, or the one that the client was made on has ended: nothing is renewed
+    /// there. Make the client on a runtime that lives as long as it.
+    #[error("no Tokio runtime; make the client on one that lives as long as it")]
     NoRuntime,
     /// An answer that this version does not understand. It may have happened. Use a newer client.
     #[error("the coordinator's answer is not understood; it may have happened; use a newer client")]

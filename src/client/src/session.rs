@@ -180,7 +180,8 @@ impl Session {
         self.owner.core.state.subscribe()
     }
 
-    /// Fires once the session has ended, for whatever reason: stop. Never before work could go on.
+    /// Fires once the session has ended, for whatever reason: stop. A timer wakes it, up to a quarter of a
+    /// second late after a suspend; [`Session::state`] is never late.
     #[must_use]
     pub fn lost(&self) -> CancellationToken {
         self.owner.core.ended.child_token()

@@ -49,7 +49,8 @@ async fn renew_for_ever(core: &Core) {
 /// Renews once. Each try is a new renewal and no retry: it grants nothing, so a delayed copy of an earlier
 /// one does no harm, and a larger epoch would only disturb the session's other calls.
 async fn renew(core: &Core) -> bool {
-    match renew_once(core).await {
+    let epoch = core.epochs.current();
+    match renew_once(core, epoch).await {
         Ok(answer) => {
             let left = Duration::from_millis(answer.body.ttl_left_ms).min(core.ttl);
             core.renewed(answer.sent, left);
@@ -65,7 +66,7 @@ async fn renew(core: &Core) -> bool {
         Err(failure) => {
             match failure.verdict {
                 Verdict::EpochStale { stored } => {
-                    core.epochs.above(stored);
+                    core.epochs.after_stale(epoch, stored);
                     return false;
                 }
                 Verdict::Final => warn!(error = %failure.error, "renewal refused"),
@@ -77,10 +78,10 @@ async fn renew(core: &Core) -> bool {
     }
 }
 
-async fn renew_once(core: &Core) -> Result<Answer<RenewSessionResponse>, Failure> {
+async fn renew_once(core: &Core, epoch: u64) -> Result<Answer<RenewSessionResponse>, Failure> {
     let limit = core.shared.call_timeout.min(core.ttl / TRIES_PER_TTL);
     let message = RenewSessionRequest {
-        session: Some(core.credentials.at(core.epochs.current())),
+        session: Some(core.credentials.at(epoch)),
     };
     core.shared
         .try_once(limit, true, message, |mut stub, request| async move {

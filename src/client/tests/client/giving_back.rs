@@ -1,0 +1,207 @@
+//! What nobody waits for any more is given back (I5).
+
+use std::time::Duration;
+
+use palisade_client::{AcquireOptions, ClientError, Hold, LeaseEnd, LostReason, SessionState};
+use palisade_test_support::eventually;
+use tonic::Code;
+
+use crate::fake::{
+    Fake, Method, PATIENCE, Step, client_of, in_time, lost_reply, orders, refusal, session_of,
+};
+
+#[tokio::test]
+async fn an_abandoned_acquire_is_given_back_by_its_request_above_its_epoch() {
+    let fake = Fake::start().await;
+    let session = session_of(&[&fake]).await;
+    fake.next(Method::Acquire, lost_reply());
+    fake.next(Method::Acquire, Step::Hang);
+    let resource = orders();
+    let options = AcquireOptions::default().wait(Duration::from_secs(60));
+    tokio::select! {
+        lease = session.acquire(&resource, options) => panic!("{lease:?}"),
+        _calls = fake.saw(Method::Acquire, 2) => {}
+    }
+    let releases = fake.saw(Method::Release, 1).await;
+    let acquires = fake.calls(Method::Acquire);
+    assert_eq!(releases[0].request_id, acquires[0].request_id);
+    assert_eq!(releases[0].resource, "orders");
+    assert!(
+        releases[0].epoch > acquires[1].epoch,
+        "{releases:?} {acquires:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_acquire_whose_outcome_stays_unknown_is_given_back() {
+    let fake = Fake::start().await;
+    let client = palisade_client::Client::builder()
+        .endpoint(&fake.address)
+        .call_timeout(Duration::from_millis(100))
+        .operation_timeout(Duration::from_millis(300))
+        .connect()
+        .unwrap();
+    let session = in_time(client.open_session(Default::default()))
+        .await
+        .unwrap();
+    fake.always(Method::Acquire, Some(Step::Hang));
+    let error = in_time(session.try_acquire(&orders())).await.unwrap_err();
+    assert!(error.may_have_happened(), "{error:?}");
+    let releases = fake.saw(Method::Release, 1).await;
+    let acquires = fake.calls(Method::Acquire);
+    assert_eq!(releases[0].request_id, acquires[0].request_id);
+    assert!(
+        acquires
+            .iter()
+            .all(|acquire| acquire.epoch < releases[0].epoch)
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_after_an_unknown_outcome_does_not_end_the_request() {
+    let fake = Fake::start().await;
+    let session = session_of(&[&fake]).await;
+    fake.next(Method::Acquire, lost_reply());
+    fake.next(
+        Method::Acquire,
+        refusal(Code::PermissionDenied, "PERMISSION_DENIED", &[]),
+    );
+    let error = in_time(session.try_acquire(&orders())).await.unwrap_err();
+    assert!(matches!(error, ClientError::Denied { .. }), "{error:?}");
+    let releases = fake.saw(Method::Release, 1).await;
+    assert_eq!(
+        releases[0].request_id,
+        fake.calls(Method::Acquire)[0].request_id
+    );
+}
+
+#[tokio::test]
+async fn a_lease_that_is_dropped_is_released_and_then_its_session_closed() {
+    let fake = Fake::start().await;
+    let client = client_of(&[&fake]);
+    let session = in_time(client.open_session(Default::default()))
+        .await
+        .unwrap();
+    let lease = in_time(session.try_acquire(&orders())).await.unwrap();
+    let lost = lease.lost();
+    drop(session);
+    assert!(lease.grant().is_ok(), "a lease keeps its session");
+    fake.next(Method::Release, lost_reply());
+    drop(lease);
+    assert!(lost.is_cancelled(), "its work was told before");
+    assert!(client.settled(PATIENCE).await);
+    let releases = fake.calls(Method::Release);
+    assert_eq!(releases.len(), 2, "tried until it is answered");
+    assert_eq!(releases[0].token, 42);
+    assert!(releases[0].epoch < releases[1].epoch);
+    assert_eq!(fake.order().last(), Some(&Method::Close));
+    assert_eq!(fake.calls(Method::Close).len(), 1);
+}
+
+#[tokio::test]
+async fn a_lease_dropped_outside_the_runtime_is_released() {
+    let fake = Fake::start().await;
+    let session = session_of(&[&fake]).await;
+    let lease = in_time(session.try_acquire(&orders())).await.unwrap();
+    std::thread::spawn(move || drop(lease)).join().unwrap();
+    assert_eq!(fake.saw(Method::Release, 1).await[0].token, 42);
+}
+
+#[tokio::test]
+async fn a_release_tells_what_it_did() {
+    let fake = Fake::start().await;
+    let session = session_of(&[&fake]).await;
+    let lease = in_time(session.try_acquire(&orders())).await.unwrap();
+    let released = in_time(lease.release()).await.unwrap();
+    assert_eq!((released.ended_before, released.revision), (None, 77));
+
+    fake.holds_nothing();
+    let lease = in_time(session.try_acquire(&orders())).await.unwrap();
+    let released = in_time(lease.release()).await.unwrap();
+    assert_eq!(released.ended_before, Some(LeaseEnd::Revoked));
+    assert_eq!(
+        fake.calls(Method::Release).len(),
+        2,
+        "once each, also when they are dropped"
+    );
+}
+
+#[tokio::test]
+async fn a_fence_that_refused_the_token_travels_with_the_release() {
+    let fake = Fake::start().await;
+    let session = session_of(&[&fake]).await;
+    let lease = in_time(session.try_acquire(&orders())).await.unwrap();
+    let ahead = [("resource", "orders"), ("token", "42"), ("fence", "99")];
+    fake.next(
+        Method::Release,
+        refusal(Code::FailedPrecondition, "FENCE_AHEAD", &ahead),
+    );
+    let error = in_time(lease.release_refused_by("99".parse().unwrap()))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ClientError::FenceAhead { fence: Some(fence) } if fence.get() == 99));
+    assert_eq!(fake.calls(Method::Release)[0].fence, 99);
+}
+
+#[tokio::test]
+async fn a_release_nobody_waits_for_goes_on() {
+    let fake = Fake::start().await;
+    let session = session_of(&[&fake]).await;
+    let lease = in_time(session.try_acquire(&orders())).await.unwrap();
+    fake.next(Method::Release, Step::Hang);
+    tokio::select! {
+        released = lease.release() => panic!("{released:?}"),
+        _calls = fake.saw(Method::Release, 1) => {}
+    }
+    let calls = fake.saw(Method::Release, 2).await;
+    assert!(calls[0].epoch < calls[1].epoch, "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_detached_session_is_left_alone_and_released_with_its_credentials() {
+    let fake = Fake::start().await;
+    let client = client_of(&[&fake]);
+    let session = in_time(client.open_session(Default::default()))
+        .await
+        .unwrap();
+    let lease = in_time(session.try_acquire(&orders())).await.unwrap();
+    let token = lease.token();
+    let states = session.watch();
+    let credentials = session.detach().unwrap();
+    assert!(
+        lease.grant().is_err(),
+        "this process holds nothing any more"
+    );
+    assert_eq!(*states.borrow(), SessionState::Lost(LostReason::Detached));
+    drop(lease);
+    assert!(client.settled(PATIENCE).await);
+    assert_eq!(fake.calls(Method::Release), []);
+    assert_eq!(fake.calls(Method::Close), []);
+
+    let used = credentials.epoch;
+    let other = client_of(&[&fake]).detached(credentials);
+    in_time(other.release(&orders(), Hold::Token(token), None))
+        .await
+        .unwrap();
+    let released = fake.calls(Method::Release);
+    assert_eq!(released[0].secret, fake.calls(Method::Open)[0].secret);
+    assert!(released[0].epoch > used);
+    in_time(other.renew()).await.unwrap();
+    in_time(other.close()).await.unwrap();
+    assert_eq!(fake.calls(Method::Close).len(), 1);
+}
+
+#[tokio::test]
+async fn closing_an_ended_session_is_no_error_and_a_clone_closes_once() {
+    let fake = Fake::start().await;
+    let session = session_of(&[&fake]).await;
+    let clone = session.clone();
+    fake.next(Method::Close, refusal(Code::NotFound, "SESSION_ENDED", &[]));
+    in_time(session.close()).await.unwrap();
+    in_time(clone.close()).await.unwrap();
+    eventually("closed once", PATIENCE, async || {
+        fake.calls(Method::Close).len() == 1
+    })
+    .await
+    .unwrap();
+}
