@@ -1,1 +1,90 @@
-fn main() {}
+//! The `palisade` binary: parses, calls, prints.
+
+mod acquire;
+mod args;
+mod clock;
+mod demo;
+mod failure;
+mod guard;
+mod leases;
+mod log;
+mod output;
+mod release;
+mod serve;
+mod signals;
+mod table;
+mod units;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::runtime::Builder;
+
+use crate::args::{Cli, ClientArgs, Command, LogFormat};
+use crate::failure::Failure;
+
+/// How long what still runs in threads may go on after the end: a read of stdin would forever.
+const LINGER: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::note(format_args!("palisade: {failure}"));
+            ExitCode::from(failure.kind.code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let (format, default) = match &cli.command {
+        Command::Serve(args) => (args.log.log_format, "info"),
+        Command::Dev(args) => (args.log.log_format, "info"),
+        Command::Demo(_) | Command::DemoWorker => (LogFormat::Text, "off"),
+        _ => (LogFormat::Text, "error"),
+    };
+    log::start(format, default)?;
+    // Two crates could otherwise each bring one, and TLS would not know which to take.
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        return Err(Failure::other(
+            "TLS was set up twice: a fault of this build",
+        ));
+    }
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::io("start the runtime"))?;
+    let result = runtime.block_on(Box::pin(dispatch(cli.command)));
+    runtime.shutdown_timeout(LINGER);
+    result
+}
+
+async fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(args) => serve::serve(args).await,
+        Command::Dev(args) => serve::dev(args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Acquire(args) => acquire::run(args).await,
+        Command::Release(args) => release::run(args).await,
+        Command::Get(args) => leases::get(args).await,
+        Command::List(args) => leases::list(args).await,
+        Command::Guard(args) => guard::run(args.command).await,
+        Command::DemoWorker => demo::worker().await,
+    }
+}
+
+fn connect(args: &ClientArgs) -> Result<palisade_client::Client, Failure> {
+    let client = palisade_client::Client::builder()
+        .endpoints(args.addr.iter().map(String::as_str))
+        .call_timeout(args.timeout.min(CALL_TIMEOUT))
+        .operation_timeout(args.timeout);
+    Ok(client.connect()?)
+}
+
+/// After this another coordinator is tried, where there is one.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);

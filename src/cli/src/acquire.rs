@@ -1,0 +1,157 @@
+use palisade_client::{AcquireOptions, Client, ClientError, Lease, Session, SessionOptions};
+use palisade_token::{FencingToken, HolderId, ResourceName};
+use serde::Serialize;
+
+use crate::args::{AcquireArgs, AcquireOutput};
+use crate::failure::{Failure, Kind};
+use crate::output;
+use crate::signals::Stop;
+use crate::units::show_duration;
+
+/// What is printed with `-o json`.
+#[derive(Debug, Serialize)]
+struct Acquired<'a> {
+    resource: &'a ResourceName,
+    token: FencingToken,
+    holder: HolderId,
+    /// `resource#token#holder`, as a guard's text form has it.
+    grant: String,
+    session: &'a str,
+    request: &'a str,
+    ttl_ms: u128,
+    /// With `--detach` only: without it the secret stays in this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credentials: Option<Detached>,
+}
+
+#[derive(Debug, Serialize)]
+struct Detached {
+    secret: String,
+    epoch: u64,
+}
+
+/// `palisade acquire`.
+pub(crate) async fn run(args: AcquireArgs) -> Result<(), Failure> {
+    let client = crate::connect(&args.client)?;
+    let mut stop = Stop::listen()?;
+    let outcome = tokio::select! {
+        outcome = hold(&args, &client) => outcome,
+        signal = stop.asked() => Err(signal.failure("ended before the resource was granted")),
+    };
+    let result = match outcome {
+        Ok(None) => Ok(()),
+        Ok(Some((session, lease))) => keep(session, lease, &mut stop).await,
+        Err(failure) => Err(failure),
+    };
+    // A place in the queue, or a grant on its way, is being given back.
+    if !client.settled(args.client.timeout).await {
+        tracing::warn!("not everything was given back; it ends with the session's TTL");
+    }
+    result
+}
+
+/// Acquires and prints. What is left is to be kept, unless it was detached.
+async fn hold(args: &AcquireArgs, client: &Client) -> Result<Option<(Session, Lease)>, Failure> {
+    let label = args.label.clone().unwrap_or_else(default_label);
+    let options = SessionOptions::default().ttl(args.ttl).label(label);
+    let session = client.open_session(options).await?;
+    let wanted = AcquireOptions::default()
+        .wait(args.wait)
+        .metadata(args.metadata.as_bytes());
+    let acquired = session.acquire(&args.resource, wanted).await;
+    let lease = match acquired {
+        Ok(lease) => lease,
+        Err(error) => {
+            // Else the session would stand until its TTL is over. It holds nothing: no harm if this fails.
+            if let Err(error) = session.close().await {
+                tracing::debug!(%error, "the session was not closed");
+            }
+            return Err(refused(error, args));
+        }
+    };
+    let grant = lease.grant()?;
+    let info = lease.info().clone();
+    let session_id = session.id().to_owned();
+    let mut acquired = Acquired {
+        resource: &grant.resource,
+        token: grant.token,
+        holder: grant.holder,
+        grant: grant.to_string(),
+        session: &session_id,
+        request: &info.request_id,
+        ttl_ms: session.ttl().as_millis(),
+        credentials: None,
+    };
+    if !args.detach {
+        print(&acquired, args.output)?;
+        return Ok(Some((session, lease)));
+    }
+    let credentials = session.detach()?;
+    drop(lease);
+    acquired.credentials = Some(Detached {
+        secret: credentials.secret.expose_hex(),
+        epoch: credentials.epoch,
+    });
+    print(&acquired, args.output)?;
+    Ok(None)
+}
+
+fn default_label() -> String {
+    format!("palisade acquire, pid {}", std::process::id())
+}
+
+fn refused(error: ClientError, args: &AcquireArgs) -> Failure {
+    let resource = &args.resource;
+    match error {
+        ClientError::Held { .. } => Failure::new(
+            Kind::Busy,
+            format!(
+                "{resource} is held; see `palisade get {resource}`, or wait for it with --wait 30s"
+            ),
+        ),
+        ClientError::WaitExpired { .. } => Failure::new(
+            Kind::Busy,
+            format!(
+                "{resource} was not granted within {}",
+                show_duration(args.wait)
+            ),
+        ),
+        other => other.into(),
+    }
+}
+
+fn print(acquired: &Acquired<'_>, format: AcquireOutput) -> Result<(), Failure> {
+    match (format, &acquired.credentials) {
+        (AcquireOutput::Json, _) => output::json(acquired),
+        (AcquireOutput::Grant, _) => output::data(&acquired.grant),
+        (AcquireOutput::Text, None) => output::data(acquired.token),
+        // Nothing in it needs more quotes: names, numbers and hexadecimal digits, and `#` in the grant.
+        (AcquireOutput::Text, Some(Detached { secret, epoch })) => output::data(format_args!(
+            "token={}\ngrant='{}'\nsession={}\nsecret={secret}\nepoch={epoch}",
+            acquired.token, acquired.grant, acquired.session
+        )),
+    }
+}
+
+/// Holds until a signal, then releases; fails if the lease is lost before.
+async fn keep(session: Session, lease: Lease, stop: &mut Stop) -> Result<(), Failure> {
+    let lost = lease.lost();
+    let (resource, token) = (lease.resource().clone(), lease.token());
+    let gone = || {
+        let message =
+            format!("the lease of {resource} with token {token} is lost: stop what relies on it");
+        Failure::new(Kind::Lost, message)
+    };
+    tokio::select! {
+        biased;
+        () = lost.cancelled() => return Err(gone()),
+        _ = stop.asked() => {}
+    }
+    match lease.release().await {
+        Ok(released) if released.ended_before.is_none() => {}
+        Ok(_) | Err(ClientError::SessionLost { .. }) => return Err(gone()),
+        Err(error) => return Err(error.into()),
+    }
+    output::note(format_args!("palisade: released {resource}"));
+    Ok(session.close().await?)
+}

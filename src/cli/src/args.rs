@@ -1,0 +1,345 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use palisade_coordinator::store::etcd::EtcdOptions;
+use palisade_token::{FencingToken, ResourceName};
+
+use crate::units::{parse_address, parse_duration};
+
+#[cfg(test)]
+mod tests;
+
+/// Where clients look for a coordinator unless told otherwise.
+pub(crate) const DEFAULT_ADDR: &str = "http://127.0.0.1:7650";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  done
+   1  anything without a code of its own
+   2  the command line, or a value in it, cannot be used
+  69  no coordinator, or none with its store, can be reached
+  70  the lease was lost
+  75  another session holds the resource, and the wait was over
+ 130, 143  ended by SIGINT or SIGTERM before it was done
+
+Data goes to stdout, everything else to stderr. PALISADE_LOG or RUST_LOG filter the log.";
+
+/// Leases with fencing tokens, and the guard that makes them count.
+#[derive(Debug, Parser)]
+#[command(name = "palisade", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(propagate_version = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Serve(ServeArgs),
+    Dev(DevArgs),
+    Demo(DemoArgs),
+    Acquire(AcquireArgs),
+    Release(ReleaseArgs),
+    Get(GetArgs),
+    List(ListArgs),
+    Guard(GuardArgs),
+    /// A worker of `palisade demo`: reads what to do from stdin.
+    #[command(hide = true)]
+    DemoWorker,
+}
+
+/// Run a coordinator.
+///
+/// With --etcd its state is in etcd, and any number of coordinators may run side by side. Without, it is
+/// in a file that one coordinator alone uses: palisade.db in $STATE_DIRECTORY if a service manager sets
+/// that, else in the current directory.
+///
+/// SIGTERM and SIGINT let calls end before it does; a second one ends it at once. Once it listens, it
+/// prints where: PALISADE_ADDR=... and PALISADE_HTTP_ADDR=...
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade serve --etcd http://10.0.0.1:2379,http://10.0.0.2:2379,http://10.0.0.3:2379
+  palisade serve --embedded /var/lib/palisade/palisade.db --log-format json")]
+pub(crate) struct ServeArgs {
+    /// Keep the state in this etcd cluster
+    #[arg(long, value_name = "URL[,URL...]", value_delimiter = ',')]
+    pub(crate) etcd: Vec<String>,
+    /// What the coordinator's keys in etcd begin with
+    #[arg(long, value_name = "TEXT", default_value = EtcdOptions::PREFIX)]
+    pub(crate) etcd_prefix: String,
+    /// Keep the state in this file; it is made if it is not there
+    #[arg(long, value_name = "FILE", conflicts_with = "etcd")]
+    pub(crate) embedded: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) faces: Faces,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    /// End when stdin is closed: for a parent that must not leave this process behind
+    #[arg(long, hide = true)]
+    pub(crate) end_with_stdin: bool,
+}
+
+/// Run a coordinator to try things out; its state is thrown away at the end.
+///
+/// Takes free ports with --listen 127.0.0.1:0 --http 127.0.0.1:0, and prints where it listens.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade dev
+  palisade dev --listen 127.0.0.1:0 --http 127.0.0.1:0")]
+pub(crate) struct DevArgs {
+    #[command(flatten)]
+    pub(crate) faces: Faces,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// Where a coordinator is met.
+#[derive(Debug, Args)]
+pub(crate) struct Faces {
+    /// Serve gRPC here; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7650")]
+    pub(crate) listen: SocketAddr,
+    /// Serve health (/livez, /readyz) over HTTP here; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7651")]
+    pub(crate) http: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// How log lines on stderr look
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Watch a paused leader be refused, and lose data where nothing refuses it.
+///
+/// Starts a coordinator, two workers and a database, all thrown away at the end. The first worker becomes
+/// leader and is frozen between its read and its write for longer than its lease; the second takes over
+/// and writes; then the first wakes and writes, too. Told twice: with the guard, and without.
+///
+/// Exits 0 only if everything happened as told.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade demo
+  palisade demo --etcd http://127.0.0.1:2379 --postgres postgres://postgres@127.0.0.1:5432/postgres
+
+With --etcd the coordinator uses keys below a prefix of its own, and deletes them at the end. With
+--postgres it makes a database of its own beside the named one, and drops it at the end: the role
+needs CREATEDB.")]
+pub(crate) struct DemoArgs {
+    /// Keep the leases in this etcd instead of a file
+    #[arg(long, value_name = "URL[,URL...]", value_delimiter = ',')]
+    pub(crate) etcd: Vec<String>,
+    /// Guard a table on this PostgreSQL server instead of an SQLite file
+    #[arg(long, value_name = "URL")]
+    pub(crate) postgres: Option<String>,
+    /// How long a leader may be silent before another may follow: 5s to 60s
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_demo_ttl)]
+    pub(crate) ttl: Duration,
+}
+
+fn parse_demo_ttl(text: &str) -> Result<Duration, String> {
+    let (least, most) = (Duration::from_secs(5), Duration::from_secs(60));
+    match parse_duration(text)? {
+        ttl if (least..=most).contains(&ttl) => Ok(ttl),
+        _ => Err("it must be 5s to 60s".to_owned()),
+    }
+}
+
+/// How coordinators are reached.
+#[derive(Debug, Args)]
+pub(crate) struct ClientArgs {
+    /// The coordinators
+    #[arg(long, value_name = "URL[,URL...]", env = "PALISADE_ADDR", default_value = DEFAULT_ADDR)]
+    #[arg(value_delimiter = ',', value_parser = parse_address)]
+    pub(crate) addr: Vec<String>,
+    /// How long a call is tried; a --wait comes on top
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// Acquire a resource and hold it until SIGINT or SIGTERM, then release it.
+///
+/// Prints the fencing token, or with `-o grant` the grant (resource#token#holder) that a guard takes, and
+/// renews the lease in the foreground. The exit code is 70 if it is lost, and 75 if it is not granted.
+///
+/// With --detach it prints token, grant, session, secret and epoch, and ends; the lease stands until it is
+/// released or its TTL is over. The secret lets whoever has it release the lease.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade acquire orders/eu-1
+  palisade acquire orders/eu-1 --ttl 10s --wait 30s --label nightly-import -o json
+  eval \"$(palisade acquire orders/eu-1 --ttl 60s --detach)\" && echo \"$grant\"")]
+pub(crate) struct AcquireArgs {
+    /// What to acquire
+    #[arg(value_name = "RESOURCE")]
+    pub(crate) resource: ResourceName,
+    /// How long the lease stands without a renewal
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_duration)]
+    pub(crate) ttl: Duration,
+    /// How long to wait while others hold it; without it the answer comes at once
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
+    pub(crate) wait: Duration,
+    /// A name for people who look at the lease
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) label: Option<String>,
+    /// Anything, up to 4 KiB; shown to those who may read the lease
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) metadata: String,
+    /// Print what is needed to release it, and end without releasing it
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// What is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: AcquireOutput,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum AcquireOutput {
+    /// The token; with --detach, NAME=VALUE lines for a shell
+    #[default]
+    Text,
+    /// resource#token#holder
+    Grant,
+    /// One line of JSON
+    Json,
+}
+
+/// Release a lease of another process, by its session's secret.
+///
+/// Named by its token, or by the request that asked for it, which also gives up that request's place in
+/// the queue. To release what has ended already is no error.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("hold").required(true).args(["token", "request"]))]
+#[command(after_help = "\
+Examples:
+  eval \"$(palisade acquire orders/eu-1 --detach)\"
+  PALISADE_SECRET=\"$secret\" palisade release orders/eu-1 --token \"$token\" --session \"$session\"")]
+pub(crate) struct ReleaseArgs {
+    /// What to release
+    #[arg(value_name = "RESOURCE")]
+    pub(crate) resource: ResourceName,
+    /// The lease with this token
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<FencingToken>,
+    /// The lease or the place in the queue of this request
+    #[arg(long, value_name = "ID")]
+    pub(crate) request: Option<String>,
+    /// The session that holds it
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: String,
+    /// That session's secret, in hexadecimal; better given in the environment, where `ps` does not show it
+    #[arg(
+        long,
+        value_name = "HEX",
+        env = "PALISADE_SECRET",
+        hide_env_values = true
+    )]
+    pub(crate) secret: String,
+    /// The largest epoch that the session has used; 0 if it is not known
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) epoch: u64,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Show who holds a resource.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade get orders/eu-1
+  palisade get orders/eu-1 -o json")]
+pub(crate) struct GetArgs {
+    /// What to look at
+    #[arg(value_name = "RESOURCE")]
+    pub(crate) resource: ResourceName,
+    /// How it is shown
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// List the resources that are held.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade list
+  palisade list orders/ -o jsonl")]
+pub(crate) struct ListArgs {
+    /// What their names begin with; end it with / to stay within a segment
+    #[arg(value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+    /// How they are shown
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    #[default]
+    Table,
+    /// One JSON document
+    Json,
+    /// One line of JSON for each
+    Jsonl,
+}
+
+/// Put the guard into a database.
+#[derive(Debug, Args)]
+pub(crate) struct GuardArgs {
+    #[command(subcommand)]
+    pub(crate) command: GuardCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GuardCommand {
+    Install(GuardInstallArgs),
+}
+
+/// Install the guard in a database, or bring it up to date.
+///
+/// PostgreSQL gets the schema `palisade`; from psql then: SELECT palisade.protect('orders', 'orders'), and
+/// palisade.seal, palisade.enter and palisade.check with a grant's three parts. SQLite gets tables whose
+/// names begin with palisade_. What is installed already is no error.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("store").required(true).args(["postgres", "sqlite"]))]
+#[command(after_help = "\
+Examples:
+  palisade guard install --postgres postgres://owner@127.0.0.1:5432/orders
+  palisade guard install --sqlite orders.db")]
+pub(crate) struct GuardInstallArgs {
+    /// The PostgreSQL database
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PALISADE_POSTGRES",
+        hide_env_values = true
+    )]
+    pub(crate) postgres: Option<String>,
+    /// The SQLite file; it must be there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sqlite: Option<PathBuf>,
+}

@@ -1,0 +1,246 @@
+//! What the demo needs: a coordinator, a database, and room for workers. All of it goes away again.
+
+use std::env;
+use std::fs::{self, File, OpenOptions};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use palisade_client::Client;
+use palisade_token::ResourceName;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use super::actor::Actor;
+use super::bank;
+use super::scratch;
+use super::script::{Books, Part};
+use crate::args::DemoArgs;
+use crate::clock;
+use crate::failure::Failure;
+
+/// A coordinator that has its store is there at once; on a busy machine, later.
+const OPENING_LIMIT: Duration = Duration::from_secs(30);
+/// So that databases of demos side by side, or of one that was killed, do not meet.
+const MARK_BYTES: usize = 6;
+/// Lines of the processes' logs that are shown when the demo fails.
+const LOG_LINES: usize = 15;
+
+/// Dropped, it kills its processes and deletes its files; [`Stage::strike`] also clears databases.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    home: TempDir,
+    etcd: Vec<String>,
+    mark: String,
+    ttl: Duration,
+    books: Books,
+    log: File,
+    coordinator: Option<(Child, String)>,
+}
+
+impl Stage {
+    /// Makes the directory; nothing runs yet.
+    pub(crate) fn build(args: &DemoArgs) -> Result<Self, Failure> {
+        let home = tempfile::Builder::new()
+            .prefix("palisade-demo-")
+            .tempdir()
+            .map_err(Failure::io("make a directory for the demo"))?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log_file(&home))
+            .map_err(Failure::io("make the demo's log"))?;
+        let mut mark = [0; MARK_BYTES];
+        getrandom::fill(&mut mark)
+            .map_err(|error| Failure::other(format!("no random numbers: {error}")))?;
+        let mark = hex::encode(mark);
+        let books = match &args.postgres {
+            None => Books::Sqlite {
+                file: home.path().join("bank.db"),
+            },
+            Some(server) => Books::Postgres {
+                server: server.clone(),
+                database: format!("palisade_demo_{mark}"),
+            },
+        };
+        Ok(Self {
+            home,
+            etcd: args.etcd.clone(),
+            mark,
+            ttl: args.ttl,
+            books,
+            log,
+            coordinator: None,
+        })
+    }
+
+    /// Starts the coordinator, and opens the bank.
+    pub(crate) async fn open(&mut self, guarded: &ResourceName) -> Result<(), Failure> {
+        if let Books::Postgres { server, database } = &self.books {
+            scratch::create_database(server, database).await?;
+        }
+        let founded = bank::found(&self.books, guarded).await;
+        founded.map_err(|error| Failure::other(format!("cannot make the accounts: {error}")))?;
+        let addr = self.start_coordinator().await?;
+        let client = Client::builder()
+            .endpoint(addr)
+            .operation_timeout(OPENING_LIMIT)
+            .connect()?;
+        // Answered from the store, so that both are there before the first worker asks.
+        client.get_lease(guarded, 0).await?;
+        Ok(())
+    }
+
+    async fn start_coordinator(&mut self) -> Result<String, Failure> {
+        let failed = || Failure::io("start the coordinator");
+        let mut command = this_program()?;
+        command.args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        command.arg("--end-with-stdin");
+        if self.etcd.is_empty() {
+            command
+                .arg("--embedded")
+                .arg(self.home.path().join("palisade.db"));
+        } else {
+            command.args([
+                "--etcd",
+                &self.etcd.join(","),
+                "--etcd-prefix",
+                &self.prefix(),
+            ]);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(self.log.try_clone().map_err(failed())?);
+        let mut process = command.spawn().map_err(failed())?;
+        let stdout = process.stdout.take();
+        let (process, addr) = self.coordinator.insert((process, String::new()));
+        let mut lines = BufReader::new(stdout.ok_or_else(cannot_start)?).lines();
+        let first = clock::within(OPENING_LIMIT, lines.next_line()).await;
+        let first = first.ok_or_else(cannot_start)?.map_err(failed())?;
+        let told = first
+            .as_deref()
+            .and_then(|line| line.strip_prefix("PALISADE_ADDR="));
+        match told {
+            Some(told) if process.id().is_some() => told.clone_into(addr),
+            _ => return Err(cannot_start()),
+        }
+        Ok(addr.clone())
+    }
+
+    /// A worker enters.
+    pub(crate) async fn actor(
+        &self,
+        name: &str,
+        resource: &ResourceName,
+        deposit: i64,
+        guarded: bool,
+    ) -> Result<Actor, Failure> {
+        let part = Part {
+            addr: self.addr().to_owned(),
+            name: name.to_owned(),
+            resource: resource.clone(),
+            ttl: self.ttl,
+            deposit,
+            books: self.books.clone(),
+            guarded,
+        };
+        Actor::enter(&part, &self.log).await
+    }
+
+    /// What an account holds, as anybody may read it.
+    pub(crate) async fn balance(&self, guarded: bool) -> Result<i64, Failure> {
+        let read = async { bank::open(&self.books, guarded).await?.balance().await };
+        read.await
+            .map_err(|error| Failure::other(format!("cannot read the account: {error}")))
+    }
+
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    pub(crate) fn addr(&self) -> &str {
+        self.coordinator.as_ref().map_or("", |(_, addr)| addr)
+    }
+
+    /// Where the coordinator keeps its state, for people.
+    pub(crate) fn store(&self) -> &'static str {
+        if self.etcd.is_empty() {
+            "a file of its own"
+        } else {
+            "etcd"
+        }
+    }
+
+    /// Which database the account is in, for people.
+    pub(crate) fn database(&self) -> String {
+        match &self.books {
+            Books::Sqlite { .. } => "an SQLite file".to_owned(),
+            Books::Postgres { database, .. } => format!("PostgreSQL, in the database {database}"),
+        }
+    }
+
+    /// The last lines that its processes have logged.
+    pub(crate) fn log_lines(&self) -> Vec<String> {
+        let log = fs::read(log_file(&self.home)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = text.lines().collect();
+        let from = lines.len().saturating_sub(LOG_LINES);
+        lines.into_iter().skip(from).map(str::to_owned).collect()
+    }
+
+    fn prefix(&self) -> String {
+        format!("palisade-demo-{}/", self.mark)
+    }
+
+    /// Ends everything and clears away what the demo has put into databases: all that can be, and then
+    /// says what could not.
+    pub(crate) async fn strike(mut self) -> Result<(), Failure> {
+        let ended = match self.coordinator.take() {
+            // Its state is thrown away: there is nothing that it would have to end in order.
+            Some((mut process, _)) => process
+                .kill()
+                .await
+                .map_err(Failure::io("end the coordinator")),
+            None => Ok(()),
+        };
+        let cleared = if self.etcd.is_empty() {
+            Ok(())
+        } else {
+            scratch::delete_prefix(&self.etcd, &self.prefix()).await
+        };
+        let dropped = match &self.books {
+            Books::Sqlite { .. } => Ok(()),
+            Books::Postgres { server, database } => scratch::drop_database(server, database).await,
+        };
+        let deleted = self
+            .home
+            .close()
+            .map_err(Failure::io("delete the demo's directory"));
+        ended.and(cleared).and(dropped).and(deleted)
+    }
+}
+
+fn log_file(home: &TempDir) -> PathBuf {
+    home.path().join("log")
+}
+
+fn cannot_start() -> Failure {
+    Failure::other("the coordinator did not start")
+}
+
+/// This very program as a child: in a process group of its own, so that Ctrl-C reaches the parent alone
+/// and, should the parent be killed, the kernel wakes and ends a child that is frozen.
+pub(crate) fn this_program() -> Result<Command, Failure> {
+    let program = env::current_exe().map_err(Failure::io("find this program"))?;
+    let mut command = Command::new(program);
+    command.process_group(0).kill_on_drop(true);
+    for name in [
+        "PALISADE_ADDR",
+        "PALISADE_SECRET",
+        "PALISADE_POSTGRES",
+        "STATE_DIRECTORY",
+    ] {
+        command.env_remove(name);
+    }
+    Ok(command)
+}

@@ -1,0 +1,146 @@
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// `palisade` with these arguments, in an environment without any settings.
+pub(crate) fn palisade(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
+    command.args(arguments).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        let bytes = name.as_encoded_bytes();
+        if bytes.starts_with(b"PALISADE_") || bytes == b"RUST_LOG" || bytes == b"STATE_DIRECTORY" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// How a command ended, and what it said.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// Runs it to its end.
+pub(crate) fn run(arguments: &[&str]) -> Ended {
+    palisade(arguments).output().unwrap().into()
+}
+
+/// A command that goes on. Told to end by SIGTERM when dropped, and waited for.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    stderr: ChildStderr,
+}
+
+impl Running {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = child.stderr.take().unwrap();
+        Self {
+            child,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Its next line on stdout; empty if there is none any more.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ends(mut self) -> Ended {
+        let code = self.child.wait().unwrap().code();
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        self.stdout.read_to_string(&mut stdout).unwrap();
+        self.stderr.read_to_string(&mut stderr).unwrap();
+        Ended {
+            code,
+            stdout,
+            stderr,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(Signal::TERM);
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+/// `palisade dev` on free ports, its files in a directory of the test's.
+#[derive(Debug)]
+pub(crate) struct Dev {
+    pub(crate) running: Running,
+    pub(crate) addr: String,
+    pub(crate) home: TempDir,
+}
+
+impl Dev {
+    pub(crate) fn start() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let mut command = palisade(&["dev", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        command.env("TMPDIR", home.path());
+        let mut running = Running::start(command);
+        let addr = address(&mut running);
+        Self {
+            running,
+            addr,
+            home,
+        }
+    }
+
+    /// Runs a client command against it.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        self.command(arguments).output().unwrap().into()
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = palisade(arguments);
+        command.env("PALISADE_ADDR", &self.addr);
+        command
+    }
+}
+
+/// Where a coordinator that was just started says that it listens.
+pub(crate) fn address(running: &mut Running) -> String {
+    let line = running.line();
+    line.strip_prefix("PALISADE_ADDR=").expect(&line).to_owned()
+}
+
+pub(crate) fn entries(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
