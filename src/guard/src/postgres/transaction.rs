@@ -127,10 +127,8 @@ impl GuardedTx {
             }
             error => Err(GuardError::CommitUnknown {
                 transaction: self.transaction,
-                source: error.map_or_else(
-                    || Box::from("the server's answer ended early"),
-                    Box::from,
-                ),
+                source: error
+                    .map_or_else(|| Box::from("the server's answer ended early"), Box::from),
             }),
         }
     }

@@ -1,0 +1,236 @@
+use std::time::Duration;
+
+use palisade_guard::postgres::SealPolicy;
+use palisade_guard::{Blocker, Class, GuardError};
+use palisade_token::{Grant, HolderId};
+
+use crate::db::{Db, assert_stale, grant, name, run, sql};
+
+const SHORT: Duration = Duration::from_millis(200);
+
+#[tokio::test]
+async fn a_seal_is_raised_repeated_and_never_lowered() {
+    let db = Db::new().await;
+    assert_eq!(
+        db.guard.fence(&db.pool, &name("orders")).await.unwrap(),
+        None
+    );
+    let sealed = db.seal(&grant("orders", 10)).await;
+    assert_eq!(sealed.grant(), &grant("orders", 10));
+    db.seal(&grant("orders", 10)).await;
+    db.seal(&grant("orders", 12)).await;
+    let error = db
+        .guard
+        .seal(&db.pool, &grant("orders", 11))
+        .await
+        .unwrap_err();
+    assert_stale(&error, 11, 12);
+    let other = Grant {
+        holder: HolderId::from_bytes([99; 16]),
+        ..grant("orders", 12)
+    };
+    let error = db.guard.seal(&db.pool, &other).await.unwrap_err();
+    assert!(matches!(error, GuardError::Collision { .. }), "{error:?}");
+    let fence = db
+        .guard
+        .fence(&db.pool, &name("orders"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (fence.token.get(), fence.holder),
+        (12, grant("orders", 12).holder)
+    );
+    let age =
+        "SELECT extract(epoch FROM clock_timestamp() - sealed_at)::bigint FROM palisade.fence";
+    assert!((0..60).contains(&db.number(age).await));
+}
+
+#[tokio::test]
+async fn two_seals_of_one_token_have_one_winner() {
+    let db = Db::new().await;
+    for token in 1..20 {
+        let one = grant("orders", token);
+        let two = Grant {
+            holder: HolderId::from_bytes([99; 16]),
+            ..one.clone()
+        };
+        let (first, second) =
+            tokio::join!(db.guard.seal(&db.pool, &one), db.guard.seal(&db.pool, &two));
+        let errors: Vec<_> = [first, second]
+            .into_iter()
+            .filter_map(Result::err)
+            .collect();
+        assert!(
+            matches!(errors.as_slice(), [GuardError::Collision { .. }]),
+            "{errors:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_seal_needs_read_committed_and_keeps_what_it_acknowledges() {
+    let db = Db::new().await;
+    let mut connection = db.connect().await;
+    let seal = format!("SELECT palisade.seal({})", sql(&grant("orders", 1)));
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        let refused = run(
+            &mut connection,
+            &format!("BEGIN ISOLATION LEVEL {level}; {seal}"),
+        )
+        .await;
+        assert_eq!(refused, Err("0A000".to_owned()));
+        run(&mut connection, "ROLLBACK").await.unwrap();
+    }
+    for (given, kept) in [
+        ("off", "on"),
+        ("local", "on"),
+        ("on", "on"),
+        ("remote_apply", "remote_apply"),
+    ] {
+        let expect = format!(
+            "SET synchronous_commit = {given}; BEGIN; {seal}; DO $$ BEGIN \
+             ASSERT current_setting('synchronous_commit') = '{kept}'; END $$; ROLLBACK"
+        );
+        assert_eq!(run(&mut connection, &expect).await, Ok(()), "{given}");
+    }
+    // Whatever a session's defaults are, the library's seal is a transaction of its own that may write.
+    let setting = format!(
+        "ALTER DATABASE \"{}\" SET default_transaction_isolation = 'serializable'; \
+         ALTER DATABASE \"{0}\" SET default_transaction_read_only = on",
+        db.name
+    );
+    db.run(&setting).await;
+    let pool = sqlx::PgPool::connect(&db.url).await.unwrap();
+    let sealed = db.guard.seal(&pool, &grant("orders", 2)).await.unwrap();
+    db.guard
+        .begin(&pool, &sealed)
+        .await
+        .unwrap()
+        .commit()
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_seal_that_waits_too_long_names_the_blockers() {
+    let db = Db::with_orders().await;
+    let sealed = db.seal(&grant("orders", 10)).await;
+    let held = sql(&grant("orders", 10));
+    let mut prepared = db.connect().await;
+    let gid = format!("it's {}", db.name);
+    let text = format!(
+        "BEGIN; SELECT palisade.enter({held}); PREPARE TRANSACTION '{}'",
+        gid.replace('\'', "''")
+    );
+    run(&mut prepared, &text).await.unwrap();
+    let mut writer = db.guard.begin(&db.pool, &sealed).await.unwrap();
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
+        .fetch_one(&mut *writer)
+        .await
+        .unwrap();
+    run(&mut writer, "SET LOCAL application_name = 'sleeper'")
+        .await
+        .unwrap();
+
+    let guard = db.guard.with_seal_policy(SealPolicy::Timeout(SHORT));
+    let error = guard
+        .seal(&db.pool, &grant("orders", 11))
+        .await
+        .unwrap_err();
+    let GuardError::SealTimeout {
+        blockers, waited, ..
+    } = &error
+    else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*waited, SHORT);
+    assert_eq!(
+        blockers.as_slice(),
+        [
+            Blocker::Session {
+                pid,
+                application: Some("sleeper".to_owned()),
+                state: Some("idle in transaction".to_owned()),
+            },
+            Blocker::Prepared { gid: gid.clone() },
+        ]
+    );
+    assert_eq!(error.class(), Class::Retry);
+    let text = error.to_string();
+    assert!(
+        text.contains(&pid.to_string()) && text.contains(&gid),
+        "{text}"
+    );
+    // Nothing was sealed, and the writer is as good as before.
+    run(&mut writer, "INSERT INTO orders VALUES (1)")
+        .await
+        .unwrap();
+    writer.commit().await.unwrap();
+
+    // The prepared one outlives a crash of the server's sessions; only the policy ends it.
+    let guard = db
+        .guard
+        .with_seal_policy(SealPolicy::Terminate { after: SHORT });
+    let victim = db.guard.begin(&db.pool, &sealed).await.unwrap();
+    guard.seal(&db.pool, &grant("orders", 11)).await.unwrap();
+    assert_eq!(
+        db.number("SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()")
+            .await,
+        0
+    );
+    let error = victim.commit().await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            GuardError::RolledBack(_) | GuardError::CommitUnknown { .. }
+        ),
+        "{error:?}"
+    );
+    assert_eq!(db.number("SELECT count(*) FROM orders").await, 1);
+}
+
+#[tokio::test]
+async fn a_store_that_went_backwards_is_told_from_a_stale_grant() {
+    let db = Db::with_orders().await;
+    let sealed = db.seal(&grant("orders", 10)).await;
+    let clone = sealed.clone();
+    // As a restore would: the fence of before.
+    db.run(
+        "BEGIN; ALTER TABLE palisade.fence DISABLE TRIGGER USER; UPDATE palisade.fence SET token = 7; \
+         ALTER TABLE palisade.fence ENABLE ALWAYS TRIGGER keep_rows, ENABLE ALWAYS TRIGGER keep_all; COMMIT",
+    )
+    .await;
+    let tx = db.guard.begin(&db.pool, &sealed).await.unwrap();
+    let error = tx.commit().await.unwrap_err();
+    assert!(
+        matches!(&error, GuardError::StoreWentBackwards { sealed, fence: Some(fence), .. }
+            if sealed.get() == 10 && fence.get() == 7),
+        "{error:?}"
+    );
+    assert_eq!(error.class(), Class::Fatal);
+    // Dead in every clone, and not sealed again on the quiet.
+    let error = db.guard.begin(&db.pool, &clone).await.unwrap_err();
+    assert!(
+        matches!(error, GuardError::StoreWentBackwards { .. }),
+        "{error:?}"
+    );
+    assert_eq!(db.number("SELECT token FROM palisade.fence").await, 7);
+    // Sealing again is the caller's decision.
+    let again = db.seal(&grant("orders", 10)).await;
+    db.guard
+        .begin(&db.pool, &again)
+        .await
+        .unwrap()
+        .commit()
+        .await
+        .unwrap();
+    db.run("DROP SCHEMA palisade CASCADE").await;
+    db.guard.install(&db.pool).await.unwrap();
+    let tx = db.guard.begin(&db.pool, &again).await.unwrap();
+    let error = tx.commit().await.unwrap_err();
+    assert!(
+        matches!(error, GuardError::StoreWentBackwards { fence: None, .. }),
+        "{error:?}"
+    );
+}
