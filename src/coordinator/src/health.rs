@@ -59,30 +59,30 @@ pub(crate) async fn probe(
     told: Arc<watch::Sender<Health>>,
 ) {
     loop {
-        let health = ask(&store, &clock, timeouts.readiness_limit).await;
-        told.send_if_modified(|known| {
+        let answer = ask(&*store, &clock, timeouts.readiness_limit).await;
+        let health = match &answer {
+            Ok(()) => Health::Ready,
+            Err(error) => Health::NotReady(reason(error)),
+        };
+        let changed = told.send_if_modified(|known| {
             let changed = *known != health && *known != Health::Draining;
             if changed {
                 *known = health;
             }
             changed
         });
+        if let (true, Err(error)) = (changed, &answer) {
+            let cause: &dyn Error = error;
+            warn!(error = cause, "the store cannot grant");
+        }
         clock.sleep(timeouts.readiness_interval).await;
     }
 }
 
-async fn ask(store: &Arc<dyn Store>, clock: &Arc<dyn Clock>, limit: Duration) -> Health {
+async fn ask(store: &dyn Store, clock: &Arc<dyn Clock>, limit: Duration) -> Result<(), StoreError> {
     match within(clock, limit, store.ready()).await {
-        Ok(Ok(())) => Health::Ready,
-        Ok(Err(error)) => {
-            let cause: &dyn Error = &error;
-            warn!(error = cause, "the store cannot grant");
-            Health::NotReady(reason(&error))
-        }
-        Err(elapsed) => {
-            warn!(%elapsed, "the store does not answer");
-            Health::NotReady(ErrorReason::StoreUnavailable)
-        }
+        Ok(answer) => answer,
+        Err(elapsed) => Err(StoreError::unknown(Failure::Unavailable, elapsed)),
     }
 }
 

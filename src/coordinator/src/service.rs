@@ -251,13 +251,20 @@ impl Service {
             }
             Owner::Opening(opening) => {
                 let leases = &self.leases;
-                let opening = parse::opening(&opening, &leases.limits, leases.store.least_ttl())?;
+                let mut opening =
+                    parse::opening(&opening, &leases.limits, leases.store.least_ttl())?;
                 checked()?;
+                let epoch = opening.epoch;
+                if is_retry {
+                    // Opened below its epoch, so that the acquire raises it like that of any retry,
+                    // whether its first try had opened the session or not.
+                    opening.epoch = epoch.saturating_sub(1).max(1);
+                }
                 let living = leases.open(&opening, &principal, deadline).await?;
                 let credentials = Credentials {
                     session: living.session,
                     secret: opening.secret,
-                    epoch: opening.epoch,
+                    epoch,
                 };
                 Ok((self.caller(credentials, principal, is_retry), Some(living)))
             }

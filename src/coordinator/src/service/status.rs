@@ -281,6 +281,7 @@ fn refused(refusal: &Refusal, about: &About) -> Telling {
         Refusal::LeaseHeld { token } => {
             let told = say(Code::FailedPrecondition, Reason::LeaseHeld)
                 .resource(about)
+                .session(about)
                 .retry(RETRY_HELD);
             match token {
                 Some(token) => told.with("token", token),
@@ -295,6 +296,7 @@ fn refused(refusal: &Refusal, about: &About) -> Telling {
         }
         Refusal::WaitExpired => say(Code::Aborted, Reason::WaitExpired)
             .resource(about)
+            .session(about)
             .request(about),
         Refusal::SessionEnded { session } => {
             say(Code::NotFound, Reason::SessionEnded).with("sessionId", session)

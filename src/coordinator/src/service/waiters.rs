@@ -19,7 +19,7 @@ use super::deadline::{Deadline, Kind};
 use super::status::CallError;
 use crate::clock::{Clock, Moment, within};
 use crate::domain::{
-    Acquire, Acquired, Caller, Event, Hold, HoldName, Refusal, Release, RequestId, SessionId,
+    Acquire, Acquired, Event, Hold, HoldName, Refusal, Release, RequestId, SessionId,
 };
 use crate::entropy::Entropy;
 use crate::store::{Outcome, Store, StoreError};
@@ -182,10 +182,7 @@ impl Shared {
             Err(error) => return Err(may_stand(error)),
         }
         let release = Release {
-            caller: Caller {
-                is_retry: false,
-                ..acquire.caller.clone()
-            },
+            caller: acquire.caller.having_raised(),
             resource: acquire.resource.clone(),
             hold: HoldName::Request(acquire.request.clone()),
         };

@@ -1,0 +1,24 @@
+//! The gRPC service over a loopback port, on a store in memory that tests can take away.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests run clients beside the coordinator and wait for conditions in real time"
+)]
+
+#[path = "service/away.rs"]
+mod away;
+#[path = "service/bad_input.rs"]
+mod bad_input;
+#[path = "service/crowd.rs"]
+mod crowd;
+#[path = "service/drain.rs"]
+mod drain;
+#[path = "service/leases.rs"]
+mod leases;
+#[path = "service/store.rs"]
+mod store;
+#[path = "service/support.rs"]
+mod support;
+#[path = "service/surface.rs"]
+mod surface;
+#[path = "service/waiting.rs"]
+mod waiting;

@@ -1,0 +1,163 @@
+//! A store that tests can take away, hang, and keep the news of.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use palisade_coordinator::domain::{
+    Acquire, Acquired, Caller, Event, Generation, Release, Released, RequestId, Session, SessionId,
+};
+use palisade_coordinator::store::memory::MemoryStore;
+use palisade_coordinator::store::{Alive, Failure, Page, Standing, Store, StoreError};
+use palisade_token::{FencingToken, ResourceName};
+use tokio::sync::watch;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As the store in memory.
+    Up,
+    /// Fails at once; nothing happens.
+    Away,
+    /// Does not answer until the mode changes.
+    Hangs,
+    /// Releases happen, and are reported as failed.
+    LosesReleases,
+}
+
+#[derive(Debug)]
+pub(crate) struct Switch {
+    pub(crate) memory: Arc<MemoryStore>,
+    pub(crate) mode: watch::Sender<Mode>,
+    /// Watches that fail before the first one that works.
+    pub(crate) broken_watches: AtomicUsize,
+    /// Whether events are kept from watchers.
+    pub(crate) is_silent: bool,
+    /// Acquires that came in.
+    pub(crate) acquires: AtomicUsize,
+    /// How often somebody asked how a request stands.
+    pub(crate) looks: AtomicUsize,
+}
+
+impl Switch {
+    pub(crate) fn new(memory: Arc<MemoryStore>) -> Self {
+        Self {
+            memory,
+            mode: watch::Sender::new(Mode::Up),
+            broken_watches: AtomicUsize::new(0),
+            is_silent: false,
+            acquires: AtomicUsize::new(0),
+            looks: AtomicUsize::new(0),
+        }
+    }
+
+    async fn pass(&self) -> Result<(), StoreError> {
+        let mut mode = self.mode.subscribe();
+        let mode = *mode.wait_for(|mode| *mode != Mode::Hangs).await.unwrap();
+        match mode {
+            Mode::Away => Err(StoreError::not_applied(Failure::Unavailable)),
+            Mode::Up | Mode::Hangs | Mode::LosesReleases => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Switch {
+    async fn open_session(&self, session: Session) -> Result<Alive, StoreError> {
+        self.pass().await?;
+        self.memory.open_session(session).await
+    }
+
+    async fn renew_session(&self, caller: &Caller) -> Result<Alive, StoreError> {
+        self.pass().await?;
+        self.memory.renew_session(caller).await
+    }
+
+    async fn close_session(&self, caller: &Caller) -> Result<(), StoreError> {
+        self.pass().await?;
+        self.memory.close_session(caller).await
+    }
+
+    async fn time_left(&self, session: SessionId) -> Result<Duration, StoreError> {
+        self.pass().await?;
+        self.memory.time_left(session).await
+    }
+
+    async fn acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {
+        self.acquires.fetch_add(1, Ordering::Relaxed);
+        self.pass().await?;
+        self.memory.acquire(acquire).await
+    }
+
+    async fn standing(
+        &self,
+        session: SessionId,
+        resource: &ResourceName,
+        request: &RequestId,
+    ) -> Result<Option<Acquired>, StoreError> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.pass().await?;
+        self.memory.standing(session, resource, request).await
+    }
+
+    async fn release(&self, release: &Release) -> Result<Released, StoreError> {
+        self.pass().await?;
+        let released = self.memory.release(release).await;
+        if *self.mode.borrow() == Mode::LosesReleases {
+            return Err(StoreError::unknown(Failure::Unavailable, "secret words"));
+        }
+        released
+    }
+
+    async fn promote(&self, resource: &ResourceName) -> Result<(), StoreError> {
+        self.pass().await?;
+        self.memory.promote(resource).await
+    }
+
+    async fn lease(&self, resource: &ResourceName) -> Result<Standing, StoreError> {
+        self.pass().await?;
+        self.memory.lease(resource).await
+    }
+
+    async fn leases(
+        &self,
+        prefix: &str,
+        after: Option<&ResourceName>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.pass().await?;
+        self.memory.leases(prefix, after, limit).await
+    }
+
+    async fn advance(&self, past: Option<FencingToken>) -> Result<Generation, StoreError> {
+        self.pass().await?;
+        self.memory.advance(past).await
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, Result<Event, StoreError>>, StoreError> {
+        if self.is_silent {
+            let first = stream::iter([Ok(Event::Resync)]);
+            return Ok(first.chain(stream::pending()).boxed());
+        }
+        let broken =
+            self.broken_watches
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                    left.checked_sub(1)
+                });
+        if broken.is_ok() {
+            return Err(StoreError::not_applied(Failure::Unavailable));
+        }
+        self.memory.watch().await
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.pass().await?;
+        self.memory.ready().await
+    }
+
+    fn least_ttl(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+}
