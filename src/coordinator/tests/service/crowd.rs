@@ -27,12 +27,12 @@ async fn a_thousand_are_served_in_the_order_in_which_they_came() {
     let (served, mut order) = mpsc::unbounded_channel();
     for number in 0..CROWD {
         let session = open(client, &format!("s{number}")).await;
-        let (client, served) = (client.clone(), served.clone());
+        let (own, served) = (client.clone(), served.clone());
         tokio::spawn(async move {
-            let granted = acquire(&client, asking(&session, "r", "x", HOUR)).await;
+            let granted = acquire(&own, asking(&session, "r", "x", HOUR)).await;
             let token = token(&granted.unwrap());
             served.send((number, token)).unwrap();
-            release(&client, &session, "x", token).await;
+            release(&own, &session, "x", token).await;
         });
         // Asked without pause: a thousand pauses would be most of this test.
         let queued = async { while get(client, "x").await.waiters != number + 1 {} };
