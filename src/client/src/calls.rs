@@ -160,7 +160,8 @@ impl Shared {
         let mut request = Request::new(message);
         request.set_timeout(limit.saturating_add(TIMEOUT_SLACK));
         let sent = self.clock.now();
-        let answering = send(used.stub.clone(), request);
+        // Boxed: a call's future has kilobytes, and users hold many of them.
+        let answering = Box::pin(send(used.stub.clone(), request));
         let failure = match within(&self.clock, limit, answering).await {
             Some(Ok(response)) => {
                 self.endpoints.succeeded(&used);

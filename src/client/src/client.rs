@@ -66,7 +66,7 @@ impl Client {
     /// [`ClientError::Denied`], [`ClientError::Unavailable`]. A session that a failed opening may have left
     /// behind ends by its TTL.
     pub async fn open_session(&self, options: SessionOptions) -> Result<Session, ClientError> {
-        Session::open(Arc::clone(&self.shared), options).await
+        Box::pin(Session::open(Arc::clone(&self.shared), options)).await
     }
 
     /// A session of another process, by the credentials that it gave away: to renew it by hand, to release

@@ -138,7 +138,7 @@ impl Endpoints {
         if endpoint.health(|health| health.failures) > failures {
             return Err(Failure::unreachable("no connection"));
         }
-        match endpoint.address.connect().await {
+        match Box::pin(endpoint.address.connect()).await {
             Ok(channel) => {
                 let connection = endpoint.health(|health| {
                     health.connections += 1;

@@ -202,7 +202,7 @@ impl Session {
         resource: &ResourceName,
         options: AcquireOptions,
     ) -> Result<Lease, ClientError> {
-        acquire::acquire(&self.owner, resource, options).await
+        Box::pin(acquire::acquire(&self.owner, resource, options)).await
     }
 
     /// Asks for a resource without waiting.

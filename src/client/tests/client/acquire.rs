@@ -81,7 +81,7 @@ async fn a_long_wait_is_many_calls_and_one_request() {
     let clock = ManualClock::shared();
     let client = Client::builder()
         .endpoint(&fake.address)
-        .clock(Arc::clone(&clock) as _);
+        .clock(Arc::<ManualClock>::clone(&clock));
     let client = client.connect().unwrap();
     let session = in_time(client.open_session(SessionOptions::default()))
         .await

@@ -22,7 +22,7 @@ const TICK: Duration = Duration::from_nanos(1);
 async fn open(fake: &Fake, clock: &Arc<ManualClock>) -> (Session, Moment) {
     let client = Client::builder()
         .endpoint(&fake.address)
-        .clock(Arc::clone(clock) as _);
+        .clock(Arc::<ManualClock>::clone(clock));
     let client = client.connect().unwrap();
     let sent = clock.now();
     let opening = client.open_session(SessionOptions::default());

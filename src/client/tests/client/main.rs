@@ -1,4 +1,8 @@
 //! The client against a coordinator that follows a script, over real connections.
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests, of which clippy knows only the functions"
+)]
 
 mod acquire;
 mod clock;

@@ -55,11 +55,22 @@ fn what_others_hold_is_told_with_token_and_when_to_try_again() {
     assert_eq!(retry_after, Some(Duration::from_secs(3)));
 }
 
+type Expected = fn(&ClientError) -> bool;
+
+fn are_final<const N: usize>(cases: [(Failure, Expected); N]) {
+    for (failure, expected) in cases {
+        assert_eq!(failure.verdict, Verdict::Final, "{failure:?}");
+        assert!(!failure.endpoint_at_fault, "{failure:?}");
+        assert!(!failure.error.may_have_happened(), "{failure:?}");
+        assert!(expected(&failure.error), "{failure:?}");
+    }
+}
+
 #[test]
-fn final_answers_are_final_and_typed() {
+fn answers_about_holds_are_final_and_typed() {
     use ErrorReason as R;
     let held = [("requestId", "r1"), ("token", "7")];
-    let cases: [(Failure, fn(&ClientError) -> bool); 12] = [
+    are_final([
         (
             refused(Code::FailedPrecondition, R::AlreadyHeld, &held),
             |error| {
@@ -102,6 +113,13 @@ fn final_answers_are_final_and_typed() {
             refused(Code::FailedPrecondition, R::FenceAhead, &[("fence", "9")]),
             |error| matches!(error, ClientError::FenceAhead { fence: Some(_) }),
         ),
+    ]);
+}
+
+#[test]
+fn answers_about_calls_are_final_and_typed() {
+    use ErrorReason as R;
+    are_final([
         (
             refused(
                 Code::InvalidArgument,
@@ -144,13 +162,7 @@ fn final_answers_are_final_and_typed() {
         (refused(Code::Unimplemented, R::NotServed, &[]), |error| {
             matches!(error, ClientError::NotServed)
         }),
-    ];
-    for (failure, expected) in cases {
-        assert_eq!(failure.verdict, Verdict::Final, "{failure:?}");
-        assert!(!failure.endpoint_at_fault, "{failure:?}");
-        assert!(!failure.error.may_have_happened(), "{failure:?}");
-        assert!(expected(&failure.error), "{failure:?}");
-    }
+    ]);
 }
 
 #[test]
