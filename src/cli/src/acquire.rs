@@ -34,24 +34,26 @@ struct Detached {
 pub(crate) async fn run(args: AcquireArgs) -> Result<(), Failure> {
     let client = crate::connect(&args.client)?;
     let mut stop = Stop::listen()?;
-    let outcome = tokio::select! {
-        outcome = hold(&args, &client) => outcome,
+    let acquired = tokio::select! {
+        acquired = acquire(&args, &client) => acquired,
         signal = stop.asked() => Err(signal.failure("ended before the resource was granted")),
     };
-    let result = match outcome {
-        Ok(None) => Ok(()),
-        Ok(Some((session, lease))) => keep(session, lease, &mut stop).await,
-        Err(failure) => Err(failure),
+    let ending = match acquired {
+        Ok(Some((session, lease))) => hold(&lease, &mut stop)
+            .await
+            .map(|()| Some((session, lease))),
+        other => other,
     };
-    // A place in the queue, or a grant on its way, is being given back.
-    if !client.settled(args.client.timeout).await {
-        tracing::warn!("not everything was given back; it ends with the session's TTL");
+    tokio::select! {
+        result = end(ending, &client, &args) => result,
+        signal = stop.asked() => Err(signal.failure(
+            "ended at once; what was not given back yet ends with the session's TTL",
+        )),
     }
-    result
 }
 
-/// Acquires and prints. What is left is to be kept, unless it was detached.
-async fn hold(args: &AcquireArgs, client: &Client) -> Result<Option<(Session, Lease)>, Failure> {
+/// Acquires and prints. What is left is to be held, unless it was detached.
+async fn acquire(args: &AcquireArgs, client: &Client) -> Result<Option<(Session, Lease)>, Failure> {
     let label = args.label.clone().unwrap_or_else(default_label);
     let options = SessionOptions::default().ttl(args.ttl).label(label);
     let session = client.open_session(options).await?;
@@ -127,29 +129,50 @@ fn print(acquired: &Acquired<'_>, format: AcquireOutput) -> Result<(), Failure> 
         (AcquireOutput::Text, None) => output::data(acquired.token),
         // Nothing in it needs more quotes: names, numbers and hexadecimal digits, and `#` in the grant.
         (AcquireOutput::Text, Some(Detached { secret, epoch })) => output::data(format_args!(
-            "token={}\ngrant='{}'\nsession={}\nsecret={secret}\nepoch={epoch}",
-            acquired.token, acquired.grant, acquired.session
+            "token={}\nholder={}\ngrant='{}'\nsession={}\nsecret={secret}\nepoch={epoch}",
+            acquired.token, acquired.holder, acquired.grant, acquired.session
         )),
     }
 }
 
-/// Holds until a signal, then releases; fails if the lease is lost before.
-async fn keep(session: Session, lease: Lease, stop: &mut Stop) -> Result<(), Failure> {
+/// Holds until a signal; fails if the lease is lost before.
+async fn hold(lease: &Lease, stop: &mut Stop) -> Result<(), Failure> {
     let lost = lease.lost();
-    let (resource, token) = (lease.resource().clone(), lease.token());
-    let gone = || {
-        let message =
-            format!("the lease of {resource} with token {token} is lost: stop what relies on it");
-        Failure::new(Kind::Lost, message)
-    };
     tokio::select! {
         biased;
-        () = lost.cancelled() => return Err(gone()),
-        _ = stop.asked() => {}
+        () = lost.cancelled() => Err(gone(lease.resource(), lease.token())),
+        _ = stop.asked() => Ok(()),
     }
+}
+
+fn gone(resource: &ResourceName, token: FencingToken) -> Failure {
+    let message =
+        format!("the lease of {resource} with token {token} is lost: stop what relies on it");
+    Failure::new(Kind::Lost, message)
+}
+
+/// Releases what is held, and waits until what was given back on the way has arrived.
+async fn end(
+    held: Result<Option<(Session, Lease)>, Failure>,
+    client: &Client,
+    args: &AcquireArgs,
+) -> Result<(), Failure> {
+    let result = match held {
+        Ok(None) => Ok(()),
+        Ok(Some((session, lease))) => release(session, lease).await,
+        Err(failure) => Err(failure),
+    };
+    if !client.settled(args.client.timeout).await {
+        tracing::warn!("not everything was given back; it ends with the session's TTL");
+    }
+    result
+}
+
+async fn release(session: Session, lease: Lease) -> Result<(), Failure> {
+    let (resource, token) = (lease.resource().clone(), lease.token());
     match lease.release().await {
         Ok(released) if released.ended_before.is_none() => {}
-        Ok(_) | Err(ClientError::SessionLost { .. }) => return Err(gone()),
+        Ok(_) | Err(ClientError::SessionLost { .. }) => return Err(gone(&resource, token)),
         Err(error) => return Err(error.into()),
     }
     output::note(format_args!("palisade: released {resource}"));

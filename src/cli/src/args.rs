@@ -53,11 +53,11 @@ pub(crate) enum Command {
 /// Run a coordinator.
 ///
 /// With --etcd its state is in etcd, and any number of coordinators may run side by side. Without, it is
-/// in a file that one coordinator alone uses: palisade.db in $STATE_DIRECTORY if a service manager sets
+/// in a file that one coordinator alone uses: `palisade.db` in `$STATE_DIRECTORY` if a service manager sets
 /// that, else in the current directory.
 ///
 /// SIGTERM and SIGINT let calls end before it does; a second one ends it at once. Once it listens, it
-/// prints where: PALISADE_ADDR=... and PALISADE_HTTP_ADDR=...
+/// prints where: `PALISADE_ADDR=...` and `PALISADE_HTTP_ADDR=...`
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -158,6 +158,13 @@ fn parse_demo_ttl(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("it must be above 0".to_owned()),
+        timeout => Ok(timeout),
+    }
+}
+
 /// How coordinators are reached.
 #[derive(Debug, Args)]
 pub(crate) struct ClientArgs {
@@ -166,7 +173,7 @@ pub(crate) struct ClientArgs {
     #[arg(value_delimiter = ',', value_parser = parse_address)]
     pub(crate) addr: Vec<String>,
     /// How long a call is tried; a --wait comes on top
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_timeout)]
     pub(crate) timeout: Duration,
 }
 
@@ -175,7 +182,7 @@ pub(crate) struct ClientArgs {
 /// Prints the fencing token, or with `-o grant` the grant (resource#token#holder) that a guard takes, and
 /// renews the lease in the foreground. The exit code is 70 if it is lost, and 75 if it is not granted.
 ///
-/// With --detach it prints token, grant, session, secret and epoch, and ends; the lease stands until it is
+/// With --detach it prints token, holder, grant, session, secret and epoch, and ends; the lease stands until it is
 /// released or its TTL is over. The secret lets whoever has it release the lease.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -10,8 +10,6 @@ use crate::output;
 use crate::table::{Table, plain};
 use crate::units::{show_duration, show_unix_ms};
 
-/// How many waiters `get` shows: the rest are counted.
-const QUEUE_SHOWN: u16 = 10;
 /// As many as a coordinator gives at once.
 const PAGE_SIZE: u16 = 1_000;
 
@@ -65,35 +63,18 @@ struct OccupancyJson<'a> {
     held: bool,
     lease: Option<LeaseJson<'a>>,
     waiters: u32,
-    queue: Vec<WaiterJson<'a>>,
     revision: i64,
-}
-
-#[derive(Debug, Serialize)]
-struct WaiterJson<'a> {
-    session: &'a str,
-    request: &'a str,
-    label: &'a str,
 }
 
 /// `palisade get`.
 pub(crate) async fn get(args: GetArgs) -> Result<(), Failure> {
     let client = crate::connect(&args.client)?;
-    let found = client.get_lease(&args.resource, QUEUE_SHOWN).await?;
+    let found = client.get_lease(&args.resource, 0).await?;
     let told = OccupancyJson {
         resource: &args.resource,
         held: found.lease.is_some(),
         lease: found.lease.as_ref().map(LeaseJson::from),
         waiters: found.waiters,
-        queue: found
-            .queue
-            .iter()
-            .map(|waiter| WaiterJson {
-                session: &waiter.session_id,
-                request: &waiter.request_id,
-                label: &waiter.label,
-            })
-            .collect(),
         revision: found.revision,
     };
     match args.output {
@@ -127,13 +108,6 @@ fn describe(resource: &ResourceName, found: &Occupancy) -> String {
         }
     }
     row("waiters", found.waiters.to_string());
-    for (place, waiter) in found.queue.iter().enumerate() {
-        let name = format!("  {}.", place + 1);
-        row(
-            &name,
-            plain(&format!("{} (session {})", waiter.label, waiter.session_id)),
-        );
-    }
     table.to_string()
 }
 

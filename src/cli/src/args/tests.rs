@@ -72,6 +72,7 @@ fn what_cannot_be_used_is_refused_with_code_2() {
         "palisade acquire a//b",
         "palisade acquire a --ttl 5",
         "palisade acquire a --addr localhost",
+        "palisade acquire a --timeout 0s",
         "palisade serve --etcd http://a:1 --embedded b",
         "palisade serve --listen nowhere",
         "palisade release a --session b --secret c",

@@ -74,12 +74,9 @@ pub(crate) enum Line {
     Refused {
         presented: FencingToken,
         fence: FencingToken,
-        message: String,
     },
     /// What its own client says of its lease, asked after the write.
     Lease { held: bool },
-    /// It has nothing more to do.
-    Left,
     /// It cannot go on.
     Broken { message: String },
 }

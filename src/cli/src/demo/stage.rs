@@ -30,13 +30,13 @@ const LOG_LINES: usize = 15;
 /// Dropped, it kills its processes and deletes its files; [`Stage::strike`] also clears databases.
 #[derive(Debug)]
 pub(crate) struct Stage {
+    coordinator: Option<(Child, String)>,
     home: TempDir,
     etcd: Vec<String>,
     mark: String,
     ttl: Duration,
     books: Books,
     log: File,
-    coordinator: Option<(Child, String)>,
 }
 
 impl Stage {
@@ -65,13 +65,13 @@ impl Stage {
             },
         };
         Ok(Self {
+            coordinator: None,
             home,
             etcd: args.etcd.clone(),
             mark,
             ttl: args.ttl,
             books,
             log,
-            coordinator: None,
         })
     }
 

@@ -59,9 +59,7 @@ async fn with_guard(
     let mut scene = takeover(stage, timeline, resource, true).await?;
     let (first, second) = (scene.first, scene.second);
     let refused = match scene.ann.says(STEP).await? {
-        Line::Refused {
-            presented, fence, ..
-        } => {
+        Line::Refused { presented, fence } => {
             timeline.event(
                 Who::Account,
                 &format!("REFUSES ann's write: token {presented} is stale, the account is sealed with {fence}"),

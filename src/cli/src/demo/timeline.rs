@@ -97,13 +97,19 @@ impl Timeline {
         )))
     }
 
-    /// The last line, once all is cleared away.
+    /// The last words, once all is cleared away.
     pub(crate) fn end(&self) -> Result<(), Failure> {
         let all = self.held;
         let seconds = self.since.elapsed().as_secs();
-        let line =
-            format!("All {all} expectations held. Done in {seconds} s; nothing is left behind.");
-        output::data(format_args!("\n{}", self.painted(&line, GREEN)))
+        let line = format!("All {all} expectations held, in {seconds} s. Nothing is left behind.");
+        output::data(format_args!(
+            "
+No check that ann makes can help: she can be paused right after it. What stopped her was the
+database, which had seen a greater token. The lease saves work; the guard keeps the data.
+
+{}",
+            self.painted(&line, GREEN)
+        ))
     }
 
     /// Shows what the processes logged, when the story could not be told to its end.

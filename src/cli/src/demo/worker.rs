@@ -60,7 +60,7 @@ async fn play(part: Part, cues: &mut Lines<BufReader<Stdin>>) -> Result<(), Fail
         }
         session.close().await?;
     }
-    say(&Line::Left)
+    Ok(())
 }
 
 async fn lead(part: &Part, client: &Client, bank: &mut dyn Bank) -> Result<Leadership, Failure> {
@@ -95,11 +95,7 @@ async fn lead(part: &Part, client: &Client, bank: &mut dyn Bank) -> Result<Leade
 async fn write(leading: &Leadership, bank: &mut dyn Bank) -> Result<(), Failure> {
     match bank.write(leading.next).await {
         Ok(()) => say(&Line::Wrote)?,
-        Err(error @ BankError::Stale { presented, fence }) => say(&Line::Refused {
-            presented,
-            fence,
-            message: error.to_string(),
-        })?,
+        Err(BankError::Stale { presented, fence }) => say(&Line::Refused { presented, fence })?,
         Err(error) => return Err(broken(error)),
     }
     say(&Line::Lease {
