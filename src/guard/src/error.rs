@@ -49,6 +49,8 @@ pub enum GuardError {
     Unguarded {
         /// The resource whose entry is missing, as the store names it.
         resource: String,
+        /// The table that was to be written, where the store says so.
+        table: Option<String>,
     },
     /// The token was sealed by another hold: a coordinator has given one number twice. Stop, and
     /// acquire again for a greater one.

@@ -29,7 +29,7 @@ COMMENT ON FUNCTION palisade.stripe(text) IS
     'The advisory lock of a resource is (1346456649, stripe): shared for writers, exclusive for a seal.';
 
 CREATE FUNCTION palisade.refuse(
-    outcome text, resource text, presented bigint, fence bigint, place text
+    outcome text, resource text, presented bigint, fence bigint, act text, "table" text
 ) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     facts text := json_build_object('resource', resource, 'presented', presented, 'fence', fence);
@@ -49,8 +49,8 @@ BEGIN
             USING ERRCODE = 'ZF004', DETAIL = facts,
             HINT = 'Two holds were given one token. Stop; acquire again to get a greater one.';
     ELSE
-        RAISE EXCEPTION 'unguarded: % without an entry for %', place, resource
-            USING ERRCODE = 'ZF003', DETAIL = facts,
+        RAISE EXCEPTION 'unguarded: % without an entry for %', act, resource
+            USING ERRCODE = 'ZF003', DETAIL = facts, TABLE = COALESCE("table", ''),
             HINT = 'Call palisade.enter with a sealed token first, in the same transaction.';
     END CASE;
 END $$;
@@ -70,9 +70,9 @@ BEGIN
             RAISE EXCEPTION 'a fence is never renamed: its resource would be left without one'
                 USING ERRCODE = 'object_not_in_prerequisite_state';
         ELSIF NEW.token < OLD.token THEN
-            PERFORM palisade.refuse('stale', OLD.resource, NEW.token, OLD.token, NULL);
+            PERFORM palisade.refuse('stale', OLD.resource, NEW.token, OLD.token, NULL, NULL);
         ELSIF NEW.token = OLD.token AND NEW.holder <> OLD.holder THEN
-            PERFORM palisade.refuse('collision', OLD.resource, NEW.token, OLD.token, NULL);
+            PERFORM palisade.refuse('collision', OLD.resource, NEW.token, OLD.token, NULL, NULL);
         END IF;
     END IF;
     RETURN NEW;
@@ -102,9 +102,9 @@ BEGIN
     PERFORM pg_advisory_xact_lock(1346456649, palisade.stripe(seal.resource));
     SELECT * INTO fence FROM palisade.fence AS f WHERE f.resource = seal.resource;
     IF seal.token < fence.token THEN
-        PERFORM palisade.refuse('stale', seal.resource, seal.token, fence.token, NULL);
+        PERFORM palisade.refuse('stale', seal.resource, seal.token, fence.token, NULL, NULL);
     ELSIF seal.token = fence.token AND seal.holder <> fence.holder THEN
-        PERFORM palisade.refuse('collision', seal.resource, seal.token, fence.token, NULL);
+        PERFORM palisade.refuse('collision', seal.resource, seal.token, fence.token, NULL, NULL);
     ELSIF fence.resource IS NULL THEN
         INSERT INTO palisade.fence (resource, token, holder)
             VALUES (seal.resource, seal.token, seal.holder);
@@ -208,13 +208,13 @@ BEGIN
         pg_catalog.concat(E'\n', xact, ' ', resource, ' ')
     ) OPERATOR(pg_catalog.=) 0 THEN
         -- The caller has entered at BEGIN: its transaction was ended by hand, or its settings were reset.
-        PERFORM palisade.refuse('unguarded', resource, token, NULL, 'commit');
+        PERFORM palisade.refuse('unguarded', resource, token, NULL, 'commit', NULL);
     END IF;
     outcome := palisade.enter(resource, token, holder);
     IF outcome OPERATOR(pg_catalog.<>) 'ok' THEN
         SELECT f.token INTO fence FROM palisade.fence AS f
             WHERE f.resource OPERATOR(pg_catalog.=) "check".resource;
-        PERFORM palisade.refuse(outcome, resource, token, fence, 'check');
+        PERFORM palisade.refuse(outcome, resource, token, fence, NULL, NULL);
     END IF;
     RETURN xact::pg_catalog.int8;
 END $$;
@@ -236,10 +236,10 @@ BEGIN
         entry := pg_catalog.string_to_array(pg_catalog.split_part(
             pg_catalog.substr(entries, pg_catalog.strpos(entries, stamp)), E'\n', 2), ' ', '-');
         PERFORM palisade.refuse(entry[3], TG_ARGV[0], entry[4]::pg_catalog.int8,
-            entry[6]::pg_catalog.int8, NULL);
+            entry[6]::pg_catalog.int8, NULL, NULL);
     END IF;
     PERFORM palisade.refuse('unguarded', TG_ARGV[0], NULL, NULL,
-        pg_catalog.concat(TG_OP, ' on ', TG_TABLE_SCHEMA, '.', TG_TABLE_NAME));
+        pg_catalog.concat(TG_OP, ' on ', TG_TABLE_SCHEMA, '.', TG_TABLE_NAME), TG_TABLE_NAME);
     RETURN NULL;
 END $$;
 
@@ -355,4 +355,4 @@ COMMENT ON FUNCTION palisade.grant_owner(regrole) IS
 -- Everybody may be told why a write is refused; what a writer needs is granted by grant_writer.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA palisade FROM PUBLIC;
 GRANT USAGE ON SCHEMA palisade TO PUBLIC;
-GRANT EXECUTE ON FUNCTION palisade.refuse(text, text, bigint, bigint, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION palisade.refuse(text, text, bigint, bigint, text, text) TO PUBLIC;

@@ -6,17 +6,6 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::GuardError;
 
-/// Whether the server has answered, or the session is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// It refused the statement; the session lives.
-    Refused,
-    /// It ended the session (FATAL) after all statements that it had answered before.
-    Ended,
-    /// Nothing is known of what it did.
-    Lost,
-}
-
 /// The detail of ZF001 to ZF004.
 #[derive(Deserialize)]
 struct Facts {
@@ -29,12 +18,11 @@ fn database(error: &sqlx::Error) -> Option<&PgDatabaseError> {
     error.as_database_error()?.try_downcast_ref()
 }
 
-pub(super) fn answer(error: &sqlx::Error) -> Answer {
-    match database(error).map(PgDatabaseError::severity) {
-        Some(PgSeverity::Fatal | PgSeverity::Panic) => Answer::Ended,
-        Some(_) => Answer::Refused,
-        None => Answer::Lost,
-    }
+/// Whether the server has refused the statement in a session that lives on. Whatever ends the session says
+/// nothing about the statement: a pooler, for one, sends FATAL for a server that it has lost.
+pub(super) fn is_refused(error: &sqlx::Error) -> bool {
+    database(error)
+        .is_some_and(|error| !matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 
 pub(super) fn code(error: &sqlx::Error) -> Option<&str> {
@@ -69,6 +57,10 @@ fn from_facts(error: &PgDatabaseError) -> Option<GuardError> {
     if code == "ZF003" {
         return Some(GuardError::Unguarded {
             resource: facts.resource,
+            table: error
+                .table()
+                .filter(|table| !table.is_empty())
+                .map(ToOwned::to_owned),
         });
     }
     let resource = ResourceName::new(&facts.resource).ok()?;

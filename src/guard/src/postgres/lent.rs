@@ -1,8 +1,7 @@
 use sqlx::pool::PoolConnection;
 use sqlx::{PgPool, Postgres};
 
-use super::errors::{self, Answer};
-use super::sql;
+use super::{errors, sql};
 use crate::GuardError;
 
 /// A connection from the pool that is closed when dropped, unless it was given back clean: whatever is
@@ -45,7 +44,7 @@ impl Lent {
 
     /// Gives the connection back after an error: rolled back if the server still listens, else closed.
     pub(super) async fn recover(mut self, error: &sqlx::Error) {
-        if errors::answer(error) == Answer::Refused
+        if errors::is_refused(error)
             && sqlx::raw_sql(sql::message("ROLLBACK".to_owned()))
                 .execute(&mut **self.connection())
                 .await

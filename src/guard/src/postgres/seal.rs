@@ -27,19 +27,20 @@ impl Guard {
                 return Err(errors::plain(error));
             }
             let blockers = blockers(pool, &grant.resource).await?;
-            let gave_up = match self.seal_policy {
-                SealPolicy::Timeout(_) => true,
-                SealPolicy::Terminate { .. } => attempt == SealPolicy::ATTEMPTS,
+            let again = match self.seal_policy {
+                SealPolicy::Timeout(_) => false,
+                SealPolicy::Terminate { .. } => {
+                    attempt < SealPolicy::ATTEMPTS && end(pool, &grant.resource, &blockers).await
+                }
             };
-            if gave_up {
+            attempt += 1;
+            if !again {
                 return Err(GuardError::SealTimeout {
                     resource: grant.resource.clone(),
                     waited: wait,
                     blockers,
                 });
             }
-            end(pool, &grant.resource, &blockers).await?;
-            attempt += 1;
         }
     }
 }
@@ -71,33 +72,29 @@ async fn blockers(pool: &PgPool, resource: &ResourceName) -> Result<Vec<Blocker>
         .map_err(errors::plain)
 }
 
-/// Ends the sessions that hold the lock now, and the prepared transactions that were seen to.
-async fn end(
-    pool: &PgPool,
-    resource: &ResourceName,
-    blockers: &[Blocker],
-) -> Result<(), GuardError> {
+/// Ends the sessions that hold the lock now, and the prepared transactions that were seen to. Says
+/// whether it had the rights to.
+async fn end(pool: &PgPool, resource: &ResourceName, blockers: &[Blocker]) -> bool {
     tracing::warn!(%resource, ?blockers, "ending what keeps the seal waiting");
     // In the statement that finds them: a pid seen earlier may belong to somebody else by now.
-    let text = format!(
+    let sessions = format!(
         "SELECT pg_terminate_backend(pid) FROM palisade.blockers({}) WHERE pid IS NOT NULL",
         sql::literal(resource.as_str())
     );
-    sqlx::raw_sql(sql::message(text))
-        .execute(pool)
-        .await
-        .map_err(errors::plain)?;
-    for blocker in blockers {
-        let Blocker::Prepared { gid } = blocker else {
-            continue;
-        };
-        let text = format!("ROLLBACK PREPARED {}", sql::literal(gid));
+    let prepared = blockers.iter().filter_map(|blocker| match blocker {
+        Blocker::Prepared { gid } => Some(format!("ROLLBACK PREPARED {}", sql::literal(gid))),
+        Blocker::Session { .. } => None,
+    });
+    for text in std::iter::once(sessions).chain(prepared) {
         match sqlx::raw_sql(sql::message(text)).execute(pool).await {
             Ok(_) => {}
             // undefined_object: it ended meanwhile.
             Err(error) if errors::code(&error) == Some("42704") => {}
-            Err(error) => return Err(errors::plain(error)),
+            Err(error) => {
+                tracing::warn!(%resource, %error, "could not end what keeps the seal waiting");
+                return false;
+            }
         }
     }
-    Ok(())
+    true
 }

@@ -8,8 +8,7 @@ use sqlx::{Either, PgConnection, Postgres, Row};
 use sqlx_core::transaction::TransactionManager as _;
 
 use super::begin::Manager;
-use super::errors::{self, Answer};
-use super::{Sealed, sql};
+use super::{Sealed, errors, sql};
 use crate::GuardError;
 
 /// A transaction whose writes carry a sealed grant, from [`Guard::begin`](super::Guard::begin).
@@ -110,7 +109,6 @@ impl GuardedTx {
         let text = sql::commit(&grants);
         self.committing = true;
         let Progress { completed, error } = self.send_commit(text).await;
-        let answer = error.as_ref().map_or(Answer::Lost, errors::answer);
         match error {
             None if completed >= 2 => Ok(self.committed()),
             // The error is of what came after COMMIT, as a cancel that came too late.
@@ -121,10 +119,7 @@ impl GuardedTx {
                 self.end().await;
                 Ok(committed)
             }
-            Some(error) if answer == Answer::Refused => Err(self.refused(error).await),
-            Some(error) if answer == Answer::Ended && completed == 0 => {
-                Err(GuardError::RolledBack(Some(Box::new(error))))
-            }
+            Some(error) if errors::is_refused(&error) => Err(self.refused(error).await),
             error => Err(GuardError::CommitUnknown {
                 transaction: self.transaction,
                 source: error

@@ -46,6 +46,7 @@ fn unguarded(error: &sqlx::Error) -> Option<GuardError> {
         .strip_prefix(UNGUARDED)?;
     Some(GuardError::Unguarded {
         resource: resource.to_owned(),
+        table: None,
     })
 }
 

@@ -35,7 +35,7 @@ impl Immediate {
         let connection = self.0.as_mut().expect("taken by value only");
         if Manager::get_transaction_depth(connection) != 1 {
             // sqlx would release the savepoint and call that a commit.
-            self.rollback().await;
+            drop(self.rollback().await);
             return Err(GuardError::Misuse("a savepoint was left open at commit"));
         }
         let Err(error) = Manager::commit(connection).await else {
@@ -52,20 +52,20 @@ impl Immediate {
                 source: Box::new(error),
             },
         };
-        self.rollback().await;
+        drop(self.rollback().await);
         Err(error)
     }
 
     /// Leaves the transaction, also one that SQLite has rolled back by itself.
-    pub(super) async fn rollback(mut self) {
-        if let Some(mut connection) = self.0.take() {
-            while Manager::get_transaction_depth(&connection) > 0 {
-                if Manager::rollback(&mut connection).await.is_err() {
-                    repair(&mut connection).await;
-                    return;
-                }
+    pub(super) async fn rollback(mut self) -> PoolConnection<Sqlite> {
+        let mut connection = self.0.take().expect("taken by value only");
+        while Manager::get_transaction_depth(&connection) > 0 {
+            if Manager::rollback(&mut connection).await.is_err() {
+                repair(&mut connection).await;
+                break;
             }
         }
+        connection
     }
 }
 

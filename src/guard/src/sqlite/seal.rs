@@ -31,13 +31,14 @@ impl Guard {
                 .await
                 .map_err(errors::plain)?;
         }
-        let mut connection = raise(connection, grant).await?;
-        if synchronous < FULL {
+        let (connection, raised) = raise(connection, grant).await?;
+        if let (Some(mut connection), true) = (connection, synchronous < FULL) {
             let back = sqlx::AssertSqlSafe(format!("PRAGMA synchronous = {synchronous}"));
             if let Err(error) = sqlx::raw_sql(back).execute(&mut *connection).await {
                 tracing::debug!(%error, "the connection stays at synchronous = FULL");
             }
         }
+        raised?;
         Ok(Sealed::new(grant.clone()))
     }
 
@@ -55,43 +56,52 @@ impl Guard {
     }
 }
 
+/// The connection, if it is known to be in no transaction, and whether the fence was raised.
 async fn raise(
     connection: PoolConnection<Sqlite>,
     grant: &Grant,
-) -> Result<PoolConnection<Sqlite>, GuardError> {
+) -> Result<(Option<PoolConnection<Sqlite>>, Result<(), GuardError>), GuardError> {
     let mut tx = Immediate::begin_on(connection).await?;
     let fence = read(&mut tx, &grant.resource).await?.map(mark);
-    match decide::seal(grant.into(), fence) {
+    let refusal = match decide::seal(grant.into(), fence) {
+        Sealing::Already => None,
         Sealing::Raise => {
-            sqlx::query(
-                "INSERT INTO palisade_fence (resource, token, holder, sealed_at) \
-                 VALUES (?, ?, ?, CAST(strftime('%s', 'now') AS INTEGER) * 1000000) \
-                 ON CONFLICT (resource) DO UPDATE SET \
-                 token = excluded.token, holder = excluded.holder, sealed_at = excluded.sealed_at",
-            )
-            .bind(grant.resource.as_str())
-            .bind(grant.token.as_i64())
-            .bind(grant.holder.to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(errors::plain)?;
+            write(&mut tx, grant).await?;
+            None
         }
-        Sealing::Already => {}
-        Sealing::Stale { fence } => {
-            return Err(GuardError::Stale {
-                resource: grant.resource.clone(),
-                presented: grant.token,
-                fence,
-            });
-        }
-        Sealing::Collision => {
-            return Err(GuardError::Collision {
-                resource: grant.resource.clone(),
-                token: grant.token,
-            });
-        }
+        Sealing::Stale { fence } => Some(GuardError::Stale {
+            resource: grant.resource.clone(),
+            presented: grant.token,
+            fence,
+        }),
+        Sealing::Collision => Some(GuardError::Collision {
+            resource: grant.resource.clone(),
+            token: grant.token,
+        }),
+    };
+    if let Some(refusal) = refusal {
+        return Ok((Some(tx.rollback().await), Err(refusal)));
     }
-    tx.commit().await
+    Ok(match tx.commit().await {
+        Ok(connection) => (Some(connection), Ok(())),
+        Err(error) => (None, Err(error)),
+    })
+}
+
+async fn write(connection: &mut SqliteConnection, grant: &Grant) -> Result<(), GuardError> {
+    sqlx::query(
+        "INSERT INTO palisade_fence (resource, token, holder, sealed_at) \
+         VALUES (?, ?, ?, CAST(strftime('%s', 'now') AS INTEGER) * 1000000) \
+         ON CONFLICT (resource) DO UPDATE SET \
+         token = excluded.token, holder = excluded.holder, sealed_at = excluded.sealed_at",
+    )
+    .bind(grant.resource.as_str())
+    .bind(grant.token.as_i64())
+    .bind(grant.holder.to_string())
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(errors::plain)
 }
 
 pub(super) fn mark(fence: Fence) -> Mark {

@@ -59,7 +59,7 @@ impl Guard {
             let fence = seal::read(&mut tx, &grant.resource).await?.map(seal::mark);
             let admission = decide::admit(grant.into(), fence);
             if let Some(refusal) = refusal(grant, admission) {
-                tx.rollback().await;
+                drop(tx.rollback().await);
                 return Err(entry.learn(refusal));
             }
             sqlx::query("INSERT INTO palisade_entry (resource, token, holder) VALUES (?, ?, ?)")
@@ -116,7 +116,7 @@ impl GuardedTx {
     /// after an earlier error; [`GuardError::Unguarded`] when it was ended by hand before.
     pub async fn commit(mut self) -> Result<Committed, GuardError> {
         if let Some(refused) = self.sealed.iter().find_map(|sealed| sealed.alive().err()) {
-            self.tx.rollback().await;
+            drop(self.tx.rollback().await);
             return Err(refused);
         }
         let deleted = sqlx::query("DELETE FROM palisade_entry")
@@ -124,11 +124,11 @@ impl GuardedTx {
             .await;
         match deleted {
             Err(error) => {
-                self.tx.rollback().await;
+                drop(self.tx.rollback().await);
                 Err(GuardError::RolledBack(Some(Box::new(error))))
             }
             Ok(deleted) if usize::try_from(deleted.rows_affected()) != Ok(self.sealed.len()) => {
-                self.tx.rollback().await;
+                drop(self.tx.rollback().await);
                 Err(GuardError::RolledBack(None))
             }
             Ok(_) => {
@@ -140,7 +140,7 @@ impl GuardedTx {
 
     /// Rolls back. Not needed before a drop, but it says when it is done.
     pub async fn rollback(self) {
-        self.tx.rollback().await;
+        drop(self.tx.rollback().await);
     }
 }
 

@@ -94,7 +94,7 @@ async fn a_writer_has_no_right_on_the_fence() {
         "ALTER TABLE palisade.fence DISABLE TRIGGER ALL",
         "CREATE TABLE palisade.mine (id int)",
         "SELECT palisade.unprotect('orders')",
-        "SELECT palisade.grant_writer('public')",
+        "SELECT palisade.grant_writer('postgres')",
         "ALTER TABLE orders DISABLE TRIGGER ALL",
         "DROP TRIGGER zz_palisade_guard ON orders",
     ] {

@@ -1,4 +1,9 @@
 //! The PostgreSQL guard on a real server: one server for this binary, one database for each test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a helper of a test fails like the test; a table of cases is read as one"
+)]
 
 mod commit;
 mod db;

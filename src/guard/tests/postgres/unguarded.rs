@@ -75,7 +75,8 @@ async fn every_kind_of_statement_needs_an_entry() {
     assert_eq!(code(&error), ZF003);
     let error = GuardError::from(error);
     assert!(
-        matches!(&error, GuardError::Unguarded { resource } if resource == "orders"),
+        matches!(&error, GuardError::Unguarded { resource, table: Some(table) }
+            if resource == "orders" && table == "orders"),
         "{error:?}"
     );
     assert_eq!(db.number("SELECT count(*) FROM orders").await, 0);

@@ -3,9 +3,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use palisade_guard::postgres::{Isolation, Sealed};
 use palisade_guard::{Class, GuardError};
+use palisade_test_support::eventually;
 use tokio::task::JoinSet;
 
-use crate::db::{Db, grant};
+use crate::db::{Db, PATIENCE, grant};
 
 /// I2 from outside: many writers of many tokens at every isolation level, seals among them. What is
 /// committed under a seal when it returns is all that there will ever be.
@@ -30,9 +31,11 @@ async fn nothing_below_a_seal_commits_after_it_returned() {
         }
         // Give the new writers work, and the old ones their end, in the same breath.
         let mine = format!("SELECT count(*) FROM orders WHERE token = {token}");
-        while db.number(&mine).await < 5 {
-            tokio::task::yield_now().await;
-        }
+        eventually("the new holder writes", PATIENCE, async || {
+            db.number(&mine).await >= 5
+        })
+        .await
+        .unwrap();
     }
     done.store(true, Ordering::SeqCst);
     let refused: usize = tasks.join_all().await.into_iter().map(usize::from).sum();
@@ -55,7 +58,13 @@ async fn write_until_refused(
             let mut tx = guard.begin(&db.pool, sealed).await?;
             let insert = sqlx::query("INSERT INTO orders (token) VALUES ($1)").bind(token);
             match insert.execute(&mut *tx).await {
-                Ok(_) => tx.commit().await.map(drop),
+                Ok(_) => {
+                    // Long enough that a seal which did not wait would be seen to return in between.
+                    sqlx::query("SELECT pg_sleep(0.002)")
+                        .execute(&mut *tx)
+                        .await?;
+                    tx.commit().await.map(drop)
+                }
                 Err(error) => Err(tx.refusal(error)),
             }
         };
