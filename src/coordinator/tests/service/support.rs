@@ -113,7 +113,7 @@ pub(crate) fn opening(name: &str) -> SessionOpening {
     SessionOpening {
         open_id: name.to_owned(),
         secret: vec![7; 16],
-        ttl_ms: 60_000,
+        ttl_ms: 300_000,
         label: "a test".to_owned(),
         epoch: 1,
     }
