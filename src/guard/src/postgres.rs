@@ -48,6 +48,16 @@
 //! disable the triggers or drop the table. A partition that is attached after [`Guard::protect`] is open
 //! to statements that name it until `protect` runs again. Logical replication into a protected table
 //! passes. Above READ COMMITTED a check needs a transaction that may write.
+//!
+//! A dump restored without its triggers' state (`pg_restore --disable-triggers`) leaves them at less than
+//! ALWAYS: run `protect` again, and seal every resource before the store is opened.
+//!
+//! # Settings worth having
+//!
+//! A writer that hangs in its transaction keeps a seal waiting: set `idle_in_transaction_session_timeout`,
+//! and TCP keepalives for clients that vanish. A seal is as safe as a commit: with asynchronous standbys a
+//! failover can lose it. The library speaks the simple protocol only, so that a pooler in transaction mode
+//! may sit in between.
 
 mod begin;
 mod errors;

@@ -360,7 +360,11 @@ async fn each_table_asks_for_its_own_resource() {
         .protect(&db.pool, "orders", &name("orders"))
         .await
         .unwrap();
-    db.guard.unprotect(&db.pool, "orders").await.unwrap();
+    db.guard
+        .protect(&db.pool, "Orders", &name("orders"))
+        .await
+        .unwrap();
+    db.guard.unprotect(&db.pool, "ORDERS").await.unwrap();
     run(&mut db.connect().await, "DELETE FROM orders")
         .await
         .unwrap();

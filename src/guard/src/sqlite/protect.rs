@@ -22,7 +22,7 @@ impl Guard {
         resource: &ResourceName,
     ) -> Result<(), GuardError> {
         let mut tx = Immediate::begin(pool).await?;
-        is_ordinary(&mut tx, table).await?;
+        let table = &ordinary(&mut tx, table).await?;
         for event in EVENTS {
             let text = trigger(table, event, resource);
             let present: Option<String> = sqlx::query_scalar(
@@ -56,7 +56,7 @@ impl Guard {
     /// As [`Guard::protect`].
     pub async fn unprotect(&self, pool: &SqlitePool, table: &str) -> Result<(), GuardError> {
         let mut tx = Immediate::begin(pool).await?;
-        is_ordinary(&mut tx, table).await?;
+        let table = &ordinary(&mut tx, table).await?;
         for event in EVENTS {
             let name = identifier(&trigger_name(table, event));
             sqlx::raw_sql(AssertSqlSafe(format!("DROP TRIGGER IF EXISTS main.{name}")))
@@ -68,27 +68,23 @@ impl Guard {
     }
 }
 
-async fn is_ordinary(connection: &mut SqliteConnection, table: &str) -> Result<(), GuardError> {
-    let ordinary: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE \
-         AND name NOT LIKE 'palisade\\_%' ESCAPE '\\' AND sql NOT LIKE 'CREATE VIRTUAL%')",
+/// The table's name as it was created: SQLite does not tell names apart by case.
+async fn ordinary(connection: &mut SqliteConnection, table: &str) -> Result<String, GuardError> {
+    let name: Option<String> = sqlx::query_scalar(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE \
+         AND name NOT LIKE 'palisade\\_%' ESCAPE '\\' AND sql NOT LIKE 'CREATE VIRTUAL%'",
     )
     .bind(table)
-    .fetch_one(connection)
+    .fetch_optional(connection)
     .await
     .map_err(errors::plain)?;
-    if ordinary {
-        Ok(())
-    } else {
-        Err(GuardError::Misuse(
-            "there is no such table, or it is one that cannot be protected",
-        ))
-    }
+    name.ok_or(GuardError::Misuse(
+        "there is no such table, or it is one that cannot be protected",
+    ))
 }
 
 fn trigger_name(table: &str, event: &str) -> String {
-    // SQLite does not tell names apart by case; the trigger's must not either.
-    format!("zz_palisade_guard_{event}_{}", table.to_ascii_lowercase())
+    format!("zz_palisade_guard_{event}_{table}")
 }
 
 fn identifier(name: &str) -> String {
