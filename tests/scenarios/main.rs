@@ -1,5 +1,8 @@
 //! The whole path on real servers: coordinators on etcd, guards in PostgreSQL, clients as processes.
-#![allow(clippy::unwrap_used, reason = "a scenario that meets an unforeseen error has failed")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a scenario that meets an unforeseen error has failed"
+)]
 
 mod coordinators;
 mod durability;

@@ -7,11 +7,13 @@ use std::time::Duration;
 use palisade_client::SessionOptions;
 use palisade_test_support::{Etcd, eventually, within};
 
-use crate::setup::{client_of, coordinator, name, open, waiting};
+use crate::setup::{client_of, coordinator, name, waiting};
 
 const WAITERS: u32 = 1_000;
 /// Waiters whose process dies while they wait.
 const DEAD: [u32; 3] = [1, 500, 501];
+/// None of them is to end by itself, however busy the machine is.
+const LONG_TTL: Duration = Duration::from_secs(120);
 /// For all of them, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -20,14 +22,14 @@ async fn a_thousand_waiters_are_served_in_order_and_the_dead_are_skipped() {
     let etcd = Etcd::start().await.unwrap();
     let coordinator = coordinator(&etcd.endpoints()).await;
     let client = client_of(&[&coordinator]);
-    let holder = open(&client).await;
+    let options = SessionOptions::default().ttl(LONG_TTL);
+    let holder = client.open_session(options.clone()).await.unwrap();
     let held = holder.acquire(&name("r"), waiting(LIMIT)).await.unwrap();
 
     let served = Arc::new(Mutex::new(Vec::new()));
     let mut waiters = Vec::new();
     for at in 0..WAITERS {
-        let options = SessionOptions::default().ttl(Duration::from_secs(60));
-        let session = client.open_session(options).await.unwrap();
+        let session = client.open_session(options.clone()).await.unwrap();
         let served = Arc::clone(&served);
         let ending = session.clone();
         let waiter = crate::setup::spawn(async move {

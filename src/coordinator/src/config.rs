@@ -107,9 +107,9 @@ impl Default for Timeouts {
             default_call: Duration::from_secs(10),
             max_call: Duration::from_secs(60),
             reply_margin: Duration::from_millis(100),
-            sweep: Duration::from_secs(2),
+            sweep: Duration::from_secs(5),
             readiness_interval: Duration::from_secs(1),
-            readiness_limit: Duration::from_secs(2),
+            readiness_limit: Duration::from_secs(4),
             drain_notice: Duration::from_millis(500),
             drain_limit: Duration::from_secs(10),
         }

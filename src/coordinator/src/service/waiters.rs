@@ -30,8 +30,8 @@ use crate::tasks::Tasks;
 const CONCURRENT_LOOKS: usize = 32;
 /// How long one of them may take before it is tried again.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
-/// A sweep wakes so many, then pauses: 500 a second beside all that is asked for.
-const SWEEP_BURST: usize = 50;
+/// A sweep wakes so many, then pauses: 200 a second beside all that is asked for.
+const SWEEP_BURST: usize = 20;
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 
 /// The calls that wait at this coordinator.

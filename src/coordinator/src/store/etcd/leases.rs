@@ -239,15 +239,10 @@ impl EtcdStore {
         request: &RequestId,
     ) -> Result<Option<Acquired>, StoreError> {
         let link = self.links.get().await?;
-        let subject = Subject {
-            resource,
-            session: Some(session),
-            request: Some(request),
-        };
-        let view = Sight::of(&link, subject).await?.view;
-        Ok(match (view.hold, view.own_place) {
-            (Some(hold), _) if hold.claim.is_of(session, request) => Some(Acquired::Held(hold)),
-            (_, place) => place.map(Acquired::Queued),
+        let (hold, place) = view::standing(&link, resource, session, request).await?;
+        Ok(match hold {
+            Some(hold) if hold.claim.is_of(session, request) => Some(Acquired::Held(hold)),
+            _ => place.map(Acquired::Queued),
         })
     }
 }

@@ -35,7 +35,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_LIMIT: Duration = Duration::from_secs(5);
 /// A caller that gives up after this long without an answer takes the connection with it: it may be half
 /// open, and a caller with a shorter limit than a call's would never find out.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(4);
 /// How often the making of a generation is tried anew when another coordinator was faster.
 const GENERATION_ROUNDS: usize = 16;
 

@@ -6,7 +6,6 @@ use palisade_token::ResourceName;
 use super::EtcdStore;
 use super::codec;
 use super::link::Link;
-use super::view::{Sight, Subject};
 use crate::domain::Hold;
 use crate::store::{Failure, Page, Standing, StoreError};
 
@@ -16,15 +15,23 @@ const MAX_TXN_OPS: usize = 128;
 impl EtcdStore {
     pub(super) async fn do_lease(&self, resource: &ResourceName) -> Result<Standing, StoreError> {
         let link = self.links.get().await?;
-        let subject = Subject {
-            resource,
-            session: None,
-            request: None,
+        let keys = &link.context().keys;
+        let reads = vec![
+            TxnOp::get(keys.lease(resource), None),
+            count_waiters(&link, resource),
+        ];
+        let mut replies = link.read(reads).await?.0.into_iter();
+        let hold = match replies.next() {
+            Some(TxnOpResponse::Get(get)) => get.kvs().first().map(codec::hold).transpose()?,
+            _ => {
+                return Err(StoreError::not_applied(Failure::Damaged(
+                    "a reply of another kind",
+                )));
+            }
         };
-        let view = Sight::of(&link, subject).await?.view;
         Ok(Standing {
-            hold: view.hold,
-            waiters: view.waiters,
+            hold: hold.map(|stored| stored.record),
+            waiters: replies.next().map_or(0, counted),
         })
     }
 
@@ -67,22 +74,25 @@ impl EtcdStore {
     }
 }
 
+fn count_waiters(link: &Link, resource: &ResourceName) -> TxnOp {
+    let queue = link.context().keys.queue(resource);
+    let options = GetOptions::new().with_range(queue.end).with_count_only();
+    TxnOp::get(queue.start, Some(options))
+}
+
+fn counted(reply: TxnOpResponse) -> u64 {
+    match reply {
+        TxnOpResponse::Get(get) => u64::try_from(get.count()).unwrap_or(0),
+        TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => 0,
+    }
+}
+
 async fn with_waiters(link: &Link, holds: &[Hold]) -> Result<Vec<Standing>, StoreError> {
-    let count = |hold: &Hold| {
-        let queue = link.context().keys.queue(&hold.claim.resource);
-        let options = GetOptions::new().with_range(queue.end).with_count_only();
-        TxnOp::get(queue.start, Some(options))
-    };
+    let count = |hold: &Hold| count_waiters(link, &hold.claim.resource);
     let (replies, _) = link.read(holds.iter().map(count).collect()).await?;
-    let standings = holds.iter().zip(replies).map(|(hold, reply)| {
-        let waiters = match reply {
-            TxnOpResponse::Get(get) => u64::try_from(get.count()).unwrap_or(0),
-            TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => 0,
-        };
-        Standing {
-            hold: Some(hold.clone()),
-            waiters,
-        }
+    let standings = holds.iter().zip(replies).map(|(hold, reply)| Standing {
+        hold: Some(hold.clone()),
+        waiters: counted(reply),
     });
     Ok(standings.collect())
 }

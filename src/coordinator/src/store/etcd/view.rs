@@ -110,6 +110,25 @@ impl Sight {
     }
 }
 
+/// The hold of a resource and the place of a request. It does not look at the queue, so that it costs the
+/// same however many wait.
+pub(super) async fn standing(
+    link: &Link,
+    resource: &ResourceName,
+    session: SessionId,
+    request: &RequestId,
+) -> Result<(Option<Hold>, Option<Place>), StoreError> {
+    let keys = &link.context().keys;
+    let reads = vec![
+        get(keys.lease(resource)),
+        get(keys.place(resource, session, request)),
+    ];
+    let mut replies = link.read(reads).await?.0.into_iter();
+    let hold = first(replies.next(), codec::hold)?;
+    let place = first(replies.next(), codec::place)?;
+    Ok((hold.map(|stored| stored.record), place))
+}
+
 /// The resource is vacant. Compared first: etcd stops at the first compare that fails.
 pub(super) fn is_vacant(keys: &Keys, resource: &ResourceName) -> Compare {
     Compare::create_revision(keys.lease(resource), CompareOp::Equal, 0)
