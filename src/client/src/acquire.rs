@@ -20,6 +20,8 @@ use crate::session::milliseconds;
 /// A call that waits longer is ended and sent again, so that no call lives for hours; its place in the
 /// queue stays.
 const LONGEST_CALL: Duration = Duration::from_secs(30);
+/// Down to this many thousandths of it, so that a session's calls do not end all at once.
+const LONGEST_CALL_PERMILLE: u32 = 800;
 
 /// What is asked for with a resource.
 ///
@@ -106,10 +108,11 @@ pub(crate) async fn acquire(
     loop {
         let wait = shared.clock.now().until(wait_end);
         let whole = wait.saturating_add(shared.call_timeout);
-        let limit = whole.min(LONGEST_CALL.max(shared.call_timeout));
+        let longest = random::jittered(LONGEST_CALL, LONGEST_CALL_PERMILLE);
+        let limit = whole.min(longest.max(shared.call_timeout));
         let goes_on = limit < whole;
         let begun = shared.clock.now();
-        let next = tries.next();
+        let next = tries.next_try();
         let message = request.message(core, next, wait)?;
         claim.sent = Some(next.epoch);
         let asking = shared.try_once(limit, !goes_on, message, |mut stub, request| async move {
@@ -120,7 +123,8 @@ pub(crate) async fn acquire(
             Ok(Ok(answer)) => return granted(&mut claim, answer.body),
             Ok(Err(failure)) => failure,
         };
-        if goes_on && failure.is_no_answer() && begun.until(shared.clock.now()) >= limit {
+        // The coordinator may cut it short a little earlier than the clock here.
+        if goes_on && failure.is_no_answer() && begun.until(shared.clock.now()) >= limit / 2 {
             tries.go_on();
             continue;
         }

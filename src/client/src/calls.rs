@@ -48,7 +48,9 @@ pub(crate) struct Try {
 pub(crate) struct Tries<'a> {
     shared: &'a Shared,
     epochs: &'a Epochs,
-    next: Try,
+    /// The epoch that the first try must be above.
+    above: u64,
+    last: Try,
     failures: u32,
     may_have_happened: bool,
 }
@@ -70,27 +72,32 @@ pub(crate) enum Next {
 
 impl<'a> Tries<'a> {
     pub(crate) fn new(shared: &'a Shared, epochs: &'a Epochs) -> Self {
-        Self::from(shared, epochs, epochs.current())
+        Self::above(shared, epochs, 0)
     }
 
     /// A call whose first try must already shut out copies of another that used `epoch`.
     pub(crate) fn above(shared: &'a Shared, epochs: &'a Epochs, epoch: u64) -> Self {
-        Self::from(shared, epochs, epochs.above(epoch))
-    }
-
-    fn from(shared: &'a Shared, epochs: &'a Epochs, epoch: u64) -> Self {
         Self {
             shared,
             epochs,
-            next: Try { attempt: 1, epoch },
+            above: epoch,
+            last: Try {
+                attempt: 1,
+                epoch: 0,
+            },
             failures: 0,
             may_have_happened: false,
         }
     }
 
-    /// The numbers of the next try.
-    pub(crate) fn next(&self) -> Try {
-        self.next
+    /// The numbers of the next try, to be sent at once: retries overtake each other as little as can be.
+    pub(crate) fn next_try(&mut self) -> Try {
+        self.last.epoch = if self.last.attempt > 1 {
+            self.epochs.raised()
+        } else {
+            self.epochs.above(self.above).max(self.epochs.current())
+        };
+        self.last
     }
 
     /// Whether an earlier try's outcome is unknown.
@@ -102,8 +109,7 @@ impl<'a> Tries<'a> {
     pub(crate) fn go_on(&mut self) {
         self.may_have_happened = true;
         self.failures = 0;
-        self.next.attempt = self.next.attempt.saturating_add(1);
-        self.next.epoch = self.epochs.above(self.next.epoch);
+        self.last.attempt = self.last.attempt.saturating_add(1);
     }
 
     /// Learns from a failure, and pauses before a retry unless `deadline` comes first.
@@ -113,14 +119,13 @@ impl<'a> Tries<'a> {
             Verdict::NotDone => {}
             Verdict::Unknown => {
                 self.may_have_happened = true;
-                self.next.attempt = self.next.attempt.saturating_add(1);
-                self.next.epoch = self.epochs.above(self.next.epoch);
+                self.last.attempt = self.last.attempt.saturating_add(1);
             }
             Verdict::EpochStale { stored } => {
-                self.next.epoch = self.epochs.after_stale(self.next.epoch, stored)
+                self.epochs.after_stale(self.last.epoch, stored);
             }
         }
-        debug!(verdict = ?failure.verdict, next = ?self.next, "trying again");
+        debug!(verdict = ?failure.verdict, last = ?self.last, "trying again");
         let doubled = FIRST_PAUSE * (1 << self.failures.min(10));
         let pause = random::jittered(doubled.min(LONGEST_PAUSE), 500);
         self.failures = self.failures.saturating_add(1);
@@ -212,7 +217,7 @@ impl Shared {
         loop {
             let left = self.clock.now().until(deadline).min(self.call_timeout);
             let outcome = self
-                .try_once(left, true, message(tries.next()), &send)
+                .try_once(left, true, message(tries.next_try()), &send)
                 .await;
             match outcome {
                 Ok(answer) => return Ok(answer),

@@ -2,9 +2,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A session's epochs: chosen by the client, only ever raised.
 ///
-/// A try whose outcome is unknown is followed by one with a larger epoch, which shuts out delayed copies
-/// of the first (I4). If the session has moved on meanwhile, its present epoch is larger already: raising
-/// it once more would only supersede the session's other calls, which would then do the same to this one.
+/// A try whose outcome is unknown is followed by one with an epoch of its own, which shuts out delayed
+/// copies of the first (I4). Calls that are no retries share the present one.
 #[derive(Debug)]
 pub(crate) struct Epochs(AtomicU64);
 
@@ -16,6 +15,15 @@ impl Epochs {
     /// The epoch for a call that is no retry.
     pub(crate) fn current(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
+    }
+
+    /// An epoch that no call had before: for a retry.
+    pub(crate) fn raised(&self) -> u64 {
+        let raise = |epoch: u64| Some(epoch.saturating_add(1));
+        let (Ok(before) | Err(before)) =
+            self.0
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, raise);
+        before.saturating_add(1)
     }
 
     /// An epoch larger than `used`: the present one if it is, else a new one.
@@ -41,7 +49,7 @@ mod tests {
     use super::Epochs;
 
     #[test]
-    fn a_retry_raises_only_what_is_not_raised_already() {
+    fn a_retry_has_an_epoch_of_its_own_and_giving_back_one_that_is_larger() {
         let epochs = Epochs::starting_at(0);
         assert_eq!(epochs.current(), 1);
         assert_eq!(epochs.above(1), 2);
@@ -52,7 +60,9 @@ mod tests {
         );
         assert_eq!(epochs.above(2), 3);
         assert_eq!(epochs.above(40), 41);
-        assert_eq!(epochs.current(), 41);
+        assert_eq!(epochs.raised(), 42);
+        assert_eq!(epochs.raised(), 43);
+        assert_eq!(epochs.current(), 43);
     }
 
     #[test]

@@ -165,33 +165,34 @@ impl Facts {
 
 fn by_reason(reason: ErrorReason, facts: &Facts, status: Status) -> Failure {
     use Verdict::{NotDone, Unknown};
-    match reason {
-        ErrorReason::StoreUnavailable => {
-            let undone = facts
-                .metadata
-                .get("mayHaveHappened")
-                .is_some_and(|may| may == "false");
-            let verdict = if undone { NotDone } else { Unknown };
-            facts.away(Unavailable::Store, verdict, true, status)
-        }
-        ErrorReason::Draining => facts.away(Unavailable::Draining, NotDone, true, status),
-        ErrorReason::HistoryRegressed => {
-            facts.away(Unavailable::HistoryRegressed, Unknown, true, status)
-        }
-        ErrorReason::WrongCluster => facts.away(Unavailable::WrongCluster, Unknown, true, status),
-        ErrorReason::Superseded => facts.away(Unavailable::Superseded, Unknown, false, status),
-        ErrorReason::DeadlineExceeded => facts.away(Unavailable::NoAnswer, Unknown, true, status),
-        ErrorReason::Internal => facts.away(Unavailable::Internal, Unknown, true, status),
-        ErrorReason::EpochStale => match facts.text("storedEpoch").parse() {
-            Ok(stored) => facts.away(
-                Unavailable::Superseded,
-                Verdict::EpochStale { stored },
-                false,
-                status,
-            ),
-            Err(error) => Failure::unexpected(error),
-        },
-        _ => Failure::last(answer(reason, facts, status)),
+    let (cause, default, at_fault) = match reason {
+        ErrorReason::StoreUnavailable => (Unavailable::Store, Unknown, true),
+        ErrorReason::Draining => (Unavailable::Draining, NotDone, true),
+        ErrorReason::HistoryRegressed => (Unavailable::HistoryRegressed, Unknown, true),
+        ErrorReason::WrongCluster => (Unavailable::WrongCluster, Unknown, true),
+        ErrorReason::Superseded => (Unavailable::Superseded, Unknown, false),
+        ErrorReason::DeadlineExceeded => (Unavailable::NoAnswer, Unknown, true),
+        ErrorReason::Internal => (Unavailable::Internal, Unknown, true),
+        ErrorReason::EpochStale => return epoch_stale(facts, status),
+        _ => return Failure::last(answer(reason, facts, status)),
+    };
+    let verdict = match facts.text("mayHaveHappened").as_str() {
+        "true" => Unknown,
+        "false" => NotDone,
+        _ => default,
+    };
+    facts.away(cause, verdict, at_fault, status)
+}
+
+fn epoch_stale(facts: &Facts, status: Status) -> Failure {
+    match facts.text("storedEpoch").parse() {
+        Ok(stored) => facts.away(
+            Unavailable::Superseded,
+            Verdict::EpochStale { stored },
+            false,
+            status,
+        ),
+        Err(error) => Failure::unexpected(error),
     }
 }
 

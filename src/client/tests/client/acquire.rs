@@ -101,7 +101,7 @@ async fn a_long_wait_is_many_calls_and_one_request() {
     let _lease = lease.unwrap();
     let calls = fake.calls(Method::Acquire);
     let waits: Vec<_> = calls.iter().map(|call| call.wait_ms).collect();
-    assert_eq!(waits, [100_000, 70_000, 40_000]);
+    assert_eq!(waits, [100_000, 70_000, 40_000], "what is left of the wait");
     assert!(
         calls
             .iter()

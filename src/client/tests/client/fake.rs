@@ -65,6 +65,7 @@ struct Script {
     not_held: bool,
     previous: Option<v1::PreviousEnd>,
     ttl_ms: u64,
+    epoch: u64,
 }
 
 #[derive(Debug)]
@@ -182,7 +183,12 @@ impl Service {
     async fn follow(&self, method: Method, call: Call) -> Result<u64, Status> {
         let (step, ttl_ms) = {
             let mut script = self.0.lock().unwrap();
+            let (epoch, is_retry) = (call.epoch, call.attempt > 1);
             script.calls.push((method, call));
+            if epoch > 0 && (epoch < script.epoch || (epoch == script.epoch && is_retry)) {
+                return Err(epoch_stale(script.epoch));
+            }
+            script.epoch = script.epoch.max(epoch);
             let next = script.steps.get_mut(&method).and_then(VecDeque::pop_front);
             let step = next.or_else(|| script.always.get(&method).cloned());
             (step, script.ttl_ms)
@@ -195,6 +201,13 @@ impl Service {
         }
         Ok(ttl_ms)
     }
+}
+
+/// What a coordinator says below the stored epoch, and to a retry that is not above it.
+fn epoch_stale(stored: u64) -> Status {
+    let metadata = HashMap::from([("storedEpoch".to_owned(), stored.to_string())]);
+    let details = ErrorDetails::with_error_info("EPOCH_STALE", "palisade", metadata);
+    Status::with_error_details(Code::Aborted, "", details)
 }
 
 fn of_session(session: Option<SessionRef>) -> Call {

@@ -177,6 +177,8 @@ fn what_may_have_happened_is_said_and_the_default_is_that_it_may() {
         (R::StoreUnavailable, &done[..], U::Store, Unknown, true),
         (R::StoreUnavailable, &[], U::Store, Unknown, true),
         (R::Draining, &[], U::Draining, NotDone, true),
+        (R::Draining, &done[..], U::Draining, Unknown, true),
+        (R::DeadlineExceeded, &undone[..], U::NoAnswer, NotDone, true),
         (R::HistoryRegressed, &[], U::HistoryRegressed, Unknown, true),
         (R::WrongCluster, &[], U::WrongCluster, Unknown, true),
         (R::Superseded, &[], U::Superseded, Unknown, false),
