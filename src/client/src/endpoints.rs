@@ -198,7 +198,9 @@ fn address_of(text: &str, tls: Option<&ClientTlsConfig>) -> Result<Address, Clie
         (Some("https"), tls) if address.uri().host().is_some() => {
             let native = || ClientTlsConfig::new().with_enabled_roots();
             let tls = tls.cloned().unwrap_or_else(native);
-            address.tls_config(tls).map_err(|_| refuse())?
+            address.tls_config(tls).map_err(|_| {
+                ClientError::invalid("tls", "certificates and keys that can be used", "")
+            })?
         }
         _ => return Err(refuse()),
     };

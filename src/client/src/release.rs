@@ -125,8 +125,10 @@ pub(crate) fn in_background(
     let tasks = owner.core.shared.tasks.clone();
     tasks.spawn("give back", async move {
         let outcome = persist(&owner.core, release).await;
-        if let Err(error) = &outcome {
-            debug!(%error, "not given back");
+        match &outcome {
+            Ok(released) => debug!(?released, "given back"),
+            Err(error @ ClientError::SessionLost { .. }) => debug!(%error, "not given back"),
+            Err(error) => warn!(%error, "not given back; it ends with its session"),
         }
         drop(told.send(outcome));
     });

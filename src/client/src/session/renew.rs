@@ -19,9 +19,11 @@ const RENEWALS_PER_TTL: u32 = 3;
 const INTERVAL_PERMILLE: u32 = 850;
 /// One try takes at most this share of the TTL, so that other endpoints are tried before the deadline.
 const TRIES_PER_TTL: u32 = 6;
-/// The pause between tries: this share of the TTL...
-const PAUSES_PER_TTL: u32 = 50;
-/// ...but no more than this, so that a coordinator that is back is found soon.
+/// The first pause between tries is this share of the TTL; each further one is twice as long...
+const FIRST_PAUSES_PER_TTL: u32 = 50;
+/// ...up to this share, so that a coordinator that is back is found before the deadline...
+const LONGEST_PAUSES_PER_TTL: u32 = 10;
+/// ...and up to this, so that it is found soon.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs until the session has ended.
@@ -39,9 +41,12 @@ async fn renew_for_ever(core: &Core) {
         let interval = random::jittered(core.ttl / RENEWALS_PER_TTL, INTERVAL_PERMILLE);
         let due = core.renewed_at().after(interval);
         clock.sleep(clock.now().until(due)).await;
+        let longest = (core.ttl / LONGEST_PAUSES_PER_TTL).min(LONGEST_PAUSE);
+        let mut pause = core.ttl / FIRST_PAUSES_PER_TTL;
         while !renew(core).await {
-            let pause = (core.ttl / PAUSES_PER_TTL).min(LONGEST_PAUSE);
+            pause = pause.min(longest);
             clock.sleep(random::jittered(pause, 500)).await;
+            pause *= 2;
         }
     }
 }

@@ -247,7 +247,7 @@ fn schedule(renewals: &[Renewal]) -> BTreeMap<(u64, usize), Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     /// I8, against every schedule of sends, losses, delays, copies and looks.
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use palisade_client::{Client, ClientError, SessionOptions, SessionState};
 
-use crate::fake::{Fake, Method, client_of, in_time, orders, session_of};
+use crate::fake::{Fake, Method, Step, client_of, in_time, orders, session_of};
 
 #[tokio::test]
 async fn a_session_renews_itself() {
@@ -34,6 +34,7 @@ async fn arguments_outside_their_bounds_are_refused_with_field_and_bound() {
             "{address:?}"
         );
     }
+    assert!(Client::connect("https://127.0.0.1:1").is_ok());
     let timeout = Client::builder()
         .endpoint(&fake.address)
         .call_timeout(Duration::ZERO);
@@ -72,6 +73,25 @@ async fn no_secret_is_ever_printed() {
     assert_eq!(credentials.secret.expose_hex(), hex::encode(secret));
     assert!(!printed.contains(&hex::encode(&secret[..4])), "{printed}");
     assert!(!printed.contains(&format!("{}, {}, {}", secret[0], secret[1], secret[2])));
+}
+
+#[tokio::test]
+async fn renewals_go_to_another_endpoint_where_one_does_not_answer() {
+    let (one, other) = (Fake::start().await, Fake::start().await);
+    one.ttl(Duration::from_secs(3));
+    other.ttl(Duration::from_secs(3));
+    let session = session_of(&[&one, &other]).await;
+    let (first, second) = if one.calls(Method::Open).is_empty() {
+        (&other, &one)
+    } else {
+        (&one, &other)
+    };
+    first.always(Method::Renew, Some(Step::Hang));
+    let deadline = session.deadline();
+    second.saw(Method::Renew, 2).await;
+    assert_eq!(session.state(), SessionState::Held);
+    assert!(session.deadline() > deadline);
+    assert_eq!(first.calls(Method::Renew).len(), 1);
 }
 
 #[test]
