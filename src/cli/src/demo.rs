@@ -10,7 +10,7 @@ mod timeline;
 mod worker;
 
 use crate::args::DemoArgs;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::signals::Stop;
 
 pub(crate) use worker::run as worker;
@@ -27,8 +27,11 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
         told = Box::pin(story::tell(&mut stage, &mut timeline)) => told,
         signal = stop.asked() => Err(signal.failure("the demo was stopped")),
     };
-    if let Err(failure) = &told {
-        tracing::debug!(%failure, "the story ended early");
+    // Where the kind says what is wrong, the logs say nothing better.
+    if told
+        .as_ref()
+        .is_err_and(|failure| failure.kind == Kind::Other)
+    {
         timeline.broken(stage.log_lines());
     }
     // Those who are impatient by now leave what remains.

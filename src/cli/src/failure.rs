@@ -144,7 +144,7 @@ impl From<GuardError> for Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        Self::other(format!("the database refused: {error}"))
+        Self::other(format!("the database cannot be used: {error}"))
     }
 }
 

@@ -2,7 +2,8 @@ use std::path::Path;
 use std::str::FromStr;
 
 use palisade_guard::{postgres, sqlite};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::Connection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 use crate::args::GuardCommand;
@@ -26,6 +27,8 @@ async fn install_in_postgres(url: &str) -> Result<(), Failure> {
     let options = PgConnectOptions::from_str(url).map_err(|_| {
         Failure::usage("--postgres is no URL such as postgres://user@127.0.0.1:5432/database")
     })?;
+    // A pool would try for half a minute, and then say only that it did.
+    PgConnection::connect_with(&options).await?.close().await?;
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .connect_with(options)

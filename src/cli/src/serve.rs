@@ -122,14 +122,10 @@ impl From<ServeError> for Failure {
             ServeError::Settings(_) => Kind::Usage,
             _ => Kind::Other,
         };
-        Self::new(kind, all_causes(&error))
-    }
-}
-
-/// A store that cannot be opened is two causes deep.
-fn all_causes(error: &ServeError) -> String {
-    match error {
-        ServeError::Store(cause) => format!("{error}: {}", with_cause(cause)),
-        other => with_cause(other),
+        let message = match &error {
+            ServeError::Store(cause) => with_cause(cause),
+            other => with_cause(other),
+        };
+        Self::new(kind, message)
     }
 }

@@ -23,13 +23,16 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(refuse)
 }
 
-/// A time as [`parse_duration`] reads it, in the largest unit that is exact.
+/// A time as [`parse_duration`] reads it, in the largest unit that is exact; `-` for none.
 pub(crate) fn show_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
+    if milliseconds == 0 {
+        return "-".to_owned();
+    }
     let units = [("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
     units
         .into_iter()
-        .find(|(_, unit)| milliseconds > 0 && milliseconds.is_multiple_of(*unit))
+        .find(|(_, unit)| milliseconds.is_multiple_of(*unit))
         .map_or_else(
             || format!("{milliseconds}ms"),
             |(name, unit)| format!("{}{name}", milliseconds / unit),
@@ -125,9 +128,10 @@ mod tests {
 
     #[test]
     fn durations_are_shown_in_the_largest_exact_unit() {
-        for text in ["0ms", "500ms", "1500ms", "5s", "90s", "2m", "1h"] {
+        for text in ["500ms", "1500ms", "5s", "90s", "2m", "1h"] {
             assert_eq!(show_duration(parse_duration(text).unwrap()), text);
         }
+        assert_eq!(show_duration(Duration::ZERO), "-");
     }
 
     #[test]

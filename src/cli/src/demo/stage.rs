@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use palisade_client::Client;
+use palisade_client::{Client, ClientError};
 use palisade_token::ResourceName;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -18,10 +18,10 @@ use super::scratch;
 use super::script::{Books, Part};
 use crate::args::DemoArgs;
 use crate::clock;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 
 /// A coordinator that has its store is there at once; on a busy machine, later.
-const OPENING_LIMIT: Duration = Duration::from_secs(30);
+const OPENING_LIMIT: Duration = Duration::from_secs(15);
 /// So that databases of demos side by side, or of one that was killed, do not meet.
 const MARK_BYTES: usize = 6;
 /// Lines of the processes' logs that are shown when the demo fails.
@@ -88,8 +88,17 @@ impl Stage {
             .operation_timeout(OPENING_LIMIT)
             .connect()?;
         // Answered from the store, so that both are there before the first worker asks.
-        client.get_lease(guarded, 0).await?;
-        Ok(())
+        match client.get_lease(guarded, 0).await {
+            Ok(_) => Ok(()),
+            Err(ClientError::Unavailable { .. }) if !self.etcd.is_empty() => {
+                let urls = self.etcd.join(",");
+                Err(Failure::new(
+                    Kind::Unreachable,
+                    format!("the demo's coordinator cannot use etcd at {urls}; is it running?"),
+                ))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn start_coordinator(&mut self) -> Result<String, Failure> {

@@ -62,7 +62,7 @@ async fn with_guard(
         Line::Refused { presented, fence } => {
             timeline.event(
                 Who::Account,
-                &format!("REFUSES ann's write: token {presented} is stale, the account is sealed with {fence}"),
+                &format!("REFUSES ann's write: stale token {presented}, the fence is at {fence}"),
             )?;
             presented == first && fence == second
         }
@@ -173,11 +173,7 @@ async fn takeover(
     resource: &ResourceName,
     guarded: bool,
 ) -> Result<Scene, Failure> {
-    let seals = if guarded {
-        ", seals the account with it"
-    } else {
-        ""
-    };
+    let seals = if guarded { ", seals the account" } else { "" };
     timeline.event(Who::Account, &format!("holds {OPENING_BALANCE}"))?;
     let mut ann = stage
         .actor(Who::Ann.name(), resource, ANNS_DEPOSIT, guarded)
@@ -219,7 +215,7 @@ async fn takeover(
     };
     timeline.event(
         Who::Bob,
-        &format!("becomes leader with token {second}{seals}: ann was silent for too long"),
+        &format!("becomes leader with token {second}{seals}: ann is silent too long"),
     )?;
     let (balance, next, _) = gets_ready(&mut bob, Who::Bob, guarded).await?;
     timeline.event(

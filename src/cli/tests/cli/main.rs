@@ -5,6 +5,7 @@
 )]
 
 mod demo;
+mod guarding;
 mod leases;
 mod program;
 mod serving;

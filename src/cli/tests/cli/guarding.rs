@@ -1,0 +1,99 @@
+use palisade_test_support::Postgres;
+
+use crate::program::{Dev, run};
+
+/// The README's first guarded write by hand: `palisade` for the lease, `psql` for the rest.
+#[tokio::test]
+async fn a_first_guarded_write_by_hand() {
+    let postgres = Postgres::start().await.unwrap();
+    let psql = async |sql: &str| postgres.psql("postgres", sql).await;
+    // Twice: what is installed already is no error.
+    for _ in 0..2 {
+        let installed = run(&["guard", "install", "--postgres", &postgres.url()]);
+        assert_eq!(
+            (installed.code, installed.stdout.as_str()),
+            (Some(0), ""),
+            "{installed:?}"
+        );
+    }
+    let table =
+        "CREATE TABLE orders (id bigint, paid boolean); INSERT INTO orders VALUES (7, false)";
+    psql(table).await.unwrap();
+    psql("SELECT palisade.protect('orders', 'orders')")
+        .await
+        .unwrap();
+
+    let dev = Dev::start();
+    let (first, second) = (acquire(&dev), acquire(&dev));
+    let write = |[token, holder]: &[String; 2]| {
+        format!(
+            "BEGIN; SELECT palisade.check('orders', {token}, '{holder}'); \
+             UPDATE orders SET paid = true WHERE id = 7; COMMIT"
+        )
+    };
+    let seal = |[token, holder]: &[String; 2]| {
+        format!("SELECT palisade.seal('orders', {token}, '{holder}')")
+    };
+
+    psql("UPDATE orders SET paid = true").await.unwrap_err();
+    psql(&seal(&first)).await.unwrap();
+    psql(&write(&first)).await.unwrap();
+    psql(&seal(&second)).await.unwrap();
+    let refused = psql(&write(&first)).await.unwrap_err().to_string();
+    for token in [&first[0], &second[0]] {
+        assert!(refused.contains(token.as_str()), "{refused}");
+    }
+    psql(&write(&second)).await.unwrap();
+}
+
+/// Token and holder of a lease that was released again: what a leader of the past has in its hands.
+fn acquire(dev: &Dev) -> [String; 2] {
+    let acquired = dev.run(&["acquire", "orders", "--detach"]);
+    assert_eq!(acquired.code, Some(0), "{acquired:?}");
+    let value = |name: &str| {
+        let line = acquired
+            .stdout
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.expect(name).to_owned()
+    };
+    let [token, holder, session, secret] = ["token", "holder", "session", "secret"].map(value);
+    let released = dev.run(&[
+        "release",
+        "orders",
+        "--token",
+        &token,
+        "--session",
+        &session,
+        "--secret",
+        &secret,
+    ]);
+    assert_eq!(released.code, Some(0), "{released:?}");
+    [token, holder]
+}
+
+#[test]
+fn the_guard_is_installed_in_a_file_that_is_there_only() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("orders.db");
+    let path = file.to_str().unwrap();
+    let absent = run(&["guard", "install", "--sqlite", path]);
+    assert_eq!(absent.code, Some(1), "{absent:?}");
+    assert!(!file.exists());
+    std::fs::File::create(&file).unwrap();
+    let installed = run(&["guard", "install", "--sqlite", path]);
+    assert_eq!(installed.code, Some(0), "{installed:?}");
+    assert!(
+        std::fs::read(&file)
+            .unwrap()
+            .starts_with(b"SQLite format 3")
+    );
+}
+
+#[test]
+fn a_database_that_is_away_is_an_error_without_its_password() {
+    let url = "postgres://someone:hunter2@127.0.0.1:1/orders";
+    let away = run(&["guard", "install", "--postgres", url]);
+    assert_eq!(away.code, Some(1), "{away:?}");
+    assert!(!away.stderr.contains("hunter2"), "{}", away.stderr);
+}
