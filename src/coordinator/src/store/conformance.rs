@@ -22,6 +22,8 @@ use futures::{FutureExt, StreamExt, stream};
 
 use super::Store;
 use crate::clock::Clock;
+use crate::domain::Session;
+use crate::entropy::{Entropy, SystemEntropy};
 
 pub use client::Client;
 
@@ -68,20 +70,28 @@ pub(crate) struct Fixture {
     subject: Box<dyn Subject>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    /// Tells the sessions of this case from those of others, and of other runs, on one etcd.
+    scope: String,
 }
 
 impl Fixture {
     /// Long enough that no session of a case ends by itself.
     const LONG: Duration = Duration::from_secs(120);
 
+    /// What a session of this case that outlives it is opened with.
+    fn session(&self, name: &str) -> Session {
+        Client::session(&format!("{}.{name}", self.scope), Self::LONG)
+    }
+
     /// A session that outlives the case.
     async fn client(&self, name: &str) -> Client {
-        Client::open(&self.store, name, Self::LONG).await
+        Client::open(&self.store, &format!("{}.{name}", self.scope), Self::LONG).await
     }
 
     /// A session that ends as soon as the store can make it.
     async fn short_lived(&self, name: &str) -> Client {
-        Client::open(&self.store, name, self.store.least_ttl()).await
+        let ttl = self.store.least_ttl();
+        Client::open(&self.store, &format!("{}.{name}", self.scope), ttl).await
     }
 
     /// Looks until something is so.
@@ -145,6 +155,7 @@ pub async fn run(harness: &dyn Harness) {
             let fixture = Fixture {
                 store: subject.store(),
                 clock: subject.clock(),
+                scope: hex::encode(SystemEntropy.nonce().as_bytes()),
                 subject,
             };
             let result = AssertUnwindSafe(case(fixture)).catch_unwind().await;

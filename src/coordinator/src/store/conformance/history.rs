@@ -5,7 +5,8 @@ use palisade_token::FencingToken;
 use super::Fixture;
 use super::client::{held, resource, token};
 use super::sessions::refusal;
-use crate::domain::{Refusal, WallClock};
+use crate::domain::{GenerationError, Refusal, WallClock};
+use crate::store::{Failure, Outcome, StoreError};
 
 /// A generation that is made at any time is above all tokens before it.
 pub(super) async fn a_new_generation_is_above(fixture: Fixture) {
@@ -50,8 +51,17 @@ pub(super) async fn a_generation_starts_past_a_token(fixture: Fixture) {
 pub(super) async fn a_token_far_ahead_is_refused(fixture: Fixture) {
     let past = fixture.clock.wall().0 + 2 * WallClock::DAY_MICROS;
     let past = FencingToken::new(past).unwrap();
-    let refused = refusal(fixture.store.advance(Some(past)).await);
-    assert!(matches!(refused, Refusal::FenceAhead(_)), "{refused:?}");
+    let refused = fixture.store.advance(Some(past)).await.unwrap_err();
+    assert_eq!(refused.outcome(), Outcome::NotApplied);
+    let why = match refused {
+        StoreError::Refused(Refusal::FenceAhead(why)) => why,
+        StoreError::Failed {
+            failure: Failure::Generation(why),
+            ..
+        } => why,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(why, GenerationError::FarAhead { .. }), "{why:?}");
     let hold = fixture.client("client").await.take("r", "1").await;
     assert!(token(&hold) < past);
 }

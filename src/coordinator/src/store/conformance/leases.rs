@@ -2,9 +2,9 @@
 
 use futures::future::join_all;
 
-use super::Fixture;
 use super::client::{held, request, resource, token};
 use super::sessions::refusal;
+use super::{Client, Fixture};
 use crate::domain::{Acquired, HoldName, Refusal, Released};
 use crate::store::{Standing, StoreError};
 use palisade_token::FencingToken;
@@ -19,14 +19,16 @@ fn next_to(token: FencingToken, by: i64) -> FencingToken {
 
 /// What is granted is what was asked for, and everybody sees it.
 pub(super) async fn a_free_resource_is_granted(fixture: Fixture) {
-    let client = fixture.client("first").await;
+    let session = fixture.session("first");
+    fixture.store.open_session(session.clone()).await.unwrap();
+    let client = Client::of(&fixture.store, &session);
     let mut wish = client.wish("a/b", "1", false);
     wish.metadata = b"\x00opaque\xff".to_vec();
     let hold = held(fixture.store.acquire(&wish).await.unwrap());
     assert_eq!(hold.claim.resource, resource("a/b"));
     assert_eq!(hold.claim.session, client.caller.session);
     assert_eq!(hold.claim.request, request("1"));
-    assert_eq!(hold.claim.label, "first");
+    assert_eq!(hold.claim.label, session.label);
     assert_eq!(hold.claim.metadata, wish.metadata);
     let another = fixture.subject.another().await;
     let seen = another.lease(&resource("a/b")).await.unwrap();

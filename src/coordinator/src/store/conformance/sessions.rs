@@ -16,7 +16,7 @@ pub(super) fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Refu
 /// A reply that was lost is got by asking again: the second opening finds the first, with whatever it
 /// holds by now.
 pub(super) async fn opening_again_finds_the_session(fixture: Fixture) {
-    let session = Client::session("again", Fixture::LONG);
+    let session = fixture.session("again");
     let client = Client::of(&fixture.store, &session);
     let first = fixture.store.open_session(session.clone()).await.unwrap();
     let hold = client.take("r", "1").await;
@@ -27,7 +27,7 @@ pub(super) async fn opening_again_finds_the_session(fixture: Fixture) {
 
 /// Whoever guesses an open id gets nothing by it.
 pub(super) async fn another_secret_opens_nothing(fixture: Fixture) {
-    let session = Client::session("mine", Fixture::LONG);
+    let session = fixture.session("mine");
     fixture.store.open_session(session.clone()).await.unwrap();
     let taken = Refusal::OpenIdTaken {
         session: session.id,
@@ -44,7 +44,7 @@ pub(super) async fn another_secret_opens_nothing(fixture: Fixture) {
 
 /// What never was cannot be renewed or used; that it shall end is granted already.
 pub(super) async fn sessions_that_never_were(fixture: Fixture) {
-    let client = Client::of(&fixture.store, &Client::session("ghost", Fixture::LONG));
+    let client = Client::of(&fixture.store, &fixture.session("ghost"));
     let session = client.caller.session;
     let ended = Refusal::SessionEnded { session };
     assert_eq!(refusal(client.renew().await), ended);
