@@ -242,12 +242,17 @@ fn decide_held(
     if hold.claim.is_of(session.id, &acquire.request) {
         return Ok(AcquireStep::Answer(Acquired::Held(hold.clone())));
     }
-    match hold.token() {
-        Some(token) if hold.claim.session == session.id => Err(Refusal::AlreadyHeld {
+    match (hold.token(), &view.own_place) {
+        // Two requests of one session waited, and the other was served: this one is told so, which is
+        // its outcome, and so it must not be served later.
+        (Some(_), Some(place)) if hold.claim.session == session.id => {
+            Ok(AcquireStep::Leave(place.clone()))
+        }
+        (Some(token), None) if hold.claim.session == session.id => Err(Refusal::AlreadyHeld {
             request: hold.claim.request.clone(),
             token,
         }),
-        Some(_) | None => decide_wait(view, session, acquire),
+        (Some(_) | None, _) => decide_wait(view, session, acquire),
     }
 }
 
@@ -332,3 +337,6 @@ pub fn decide_promotion(view: &View) -> Option<&Place> {
         (Some(_), _) | (None, None) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -374,3 +374,6 @@ fn raise(view: &mut View, mark: AttachMark, changes: &mut Vec<Change>) {
         changes.push(Change::PutSession(session.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests;

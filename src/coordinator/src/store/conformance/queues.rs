@@ -96,6 +96,27 @@ pub(super) async fn a_request_waits_in_one_place(fixture: Fixture) {
     assert_eq!((lease.hold, lease.waiters), (Some(next), 0));
 }
 
+/// I4: of two requests of one session that wait, one is served, and the other is told so. That is its
+/// outcome: it is not served later.
+pub(super) async fn a_refused_request_is_not_served_later(fixture: Fixture) {
+    let holder = fixture.client("holder").await;
+    let hold = holder.take("r", "1").await;
+    let waiter = fixture.client("waiter").await;
+    waiter.queue("r", "1").await;
+    waiter.queue("r", "2").await;
+    holder.give_back(&hold).await;
+    let next = held(waiter.acquire("r", "1").await.unwrap());
+    let already = Refusal::AlreadyHeld {
+        request: request("1"),
+        token: token(&next),
+    };
+    assert_eq!(refusal(waiter.acquire("r", "2").await), already);
+    waiter.give_back(&next).await;
+    assert_eq!(waiter.standing("r", "2").await, None);
+    let lease = fixture.store.lease(&resource("r")).await.unwrap();
+    assert_eq!((lease.hold, lease.waiters), (None, 0));
+}
+
 /// A place is given back by its request id, and whoever is behind moves up.
 pub(super) async fn a_place_can_be_left(fixture: Fixture) {
     let holder = fixture.client("holder").await;

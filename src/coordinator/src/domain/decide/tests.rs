@@ -1,0 +1,322 @@
+//! What each step rests on, case by case.
+
+use palisade_token::{FencingToken, ResourceName};
+
+use super::*;
+use crate::domain::{Generation, OpenId, Revision};
+
+const PROCESS: Nonce = Nonce::from_bytes([7; 16]);
+
+fn session(name: &str) -> Session {
+    let principal = Principal::anonymous();
+    Session {
+        id: SessionId::derive(&principal, &OpenId::new(name).unwrap()),
+        principal,
+        secret: SecretHash::of(name.as_bytes()),
+        label: name.to_owned(),
+        ttl_ms: 1000,
+        opening: Nonce::from_bytes([1; 16]),
+        mark: AttachMark {
+            epoch: 5,
+            sub: 3,
+            nonce: Nonce::from_bytes([2; 16]),
+        },
+    }
+}
+
+fn caller(session: &Session, epoch: u64) -> Caller {
+    Caller {
+        session: session.id,
+        principal: session.principal.clone(),
+        secret: session.secret,
+        epoch,
+        is_retry: false,
+        process: PROCESS,
+    }
+}
+
+fn request(id: &str) -> RequestId {
+    RequestId::new(id).unwrap()
+}
+
+fn resource() -> ResourceName {
+    ResourceName::new("r").unwrap()
+}
+
+fn claim_of(session: &Session, id: &str) -> Claim {
+    Claim::new(session, resource(), request(id), Vec::new())
+}
+
+fn hold(session: &Session, id: &str) -> Hold {
+    Hold {
+        claim: claim_of(session, id),
+        generation: Generation {
+            nonce: Nonce::from_bytes([3; 16]),
+            base: 1000,
+            since_revision: Revision(10),
+        },
+        granted: Revision(20),
+    }
+}
+
+fn place(session: &Session, id: &str, since: u64) -> Place {
+    Place {
+        claim: claim_of(session, id),
+        since: Revision(since),
+    }
+}
+
+fn wish(session: &Session, id: &str, waits: bool) -> Acquire {
+    Acquire {
+        caller: caller(session, 5),
+        resource: resource(),
+        request: request(id),
+        metadata: Vec::new(),
+        waits,
+        max_waiters: 2,
+    }
+}
+
+fn view(session: &Session) -> View {
+    View {
+        session: Some(session.clone()),
+        ..View::default()
+    }
+}
+
+fn by_token(session: &Session, token: u64) -> Release {
+    Release {
+        caller: caller(session, 5),
+        resource: resource(),
+        hold: HoldName::Token(FencingToken::new(token).unwrap()),
+    }
+}
+
+fn by_request(session: &Session, id: &str) -> Release {
+    Release {
+        caller: caller(session, 5),
+        resource: resource(),
+        hold: HoldName::Request(request(id)),
+    }
+}
+
+/// The epoch that is stored serves calls, not retries: those need a larger one.
+#[test]
+fn who_is_admitted() {
+    let mine = session("mine");
+    let id = mine.id;
+    let mut thief = caller(&mine, 5);
+    thief.secret = SecretHash::of(b"guessed");
+    let mut namesake = caller(&mine, 5);
+    namesake.principal = Principal::named("another");
+    let retry = |epoch| Caller {
+        is_retry: true,
+        ..caller(&mine, epoch)
+    };
+    let stale = |given| Refusal::EpochStale { given, stored: 5 };
+    let cases = [
+        (caller(&mine, 5), None),
+        (caller(&mine, 6), None),
+        (retry(6), None),
+        (retry(6).having_raised(), None),
+        (caller(&mine, 4), Some(stale(4))),
+        (retry(5), Some(stale(5))),
+        (thief, Some(Refusal::NotYours { session: id })),
+        (namesake, Some(Refusal::NotYours { session: id })),
+    ];
+    for (who, refused) in cases {
+        assert_eq!(admit(Some(&mine), &who).err(), refused, "{who:?}");
+    }
+    let ended = Some(Refusal::SessionEnded { session: id });
+    assert_eq!(admit(None, &caller(&mine, 5)).err(), ended);
+}
+
+/// Before anything else, a larger epoch goes into the mark, under the name of this process.
+#[test]
+fn a_larger_epoch_is_raised_first() {
+    let mine = session("mine");
+    let mark = AttachMark {
+        epoch: 6,
+        sub: 0,
+        nonce: PROCESS,
+    };
+    let mut acquire = wish(&mine, "1", false);
+    acquire.caller.epoch = 6;
+    let mut seen = view(&mine);
+    seen.hold = Some(hold(&mine, "1"));
+    assert_eq!(
+        decide_acquire(&seen, &acquire),
+        Ok(AcquireStep::Raise(mark))
+    );
+    let mut release = by_request(&mine, "1");
+    release.caller.epoch = 6;
+    assert_eq!(
+        decide_release(&seen, &release),
+        Ok(ReleaseStep::Raise(mark))
+    );
+}
+
+#[test]
+fn what_is_free_is_granted() {
+    let mine = session("mine");
+    let grant = |place| {
+        Ok(AcquireStep::Grant {
+            claim: claim_of(&mine, "1"),
+            place,
+        })
+    };
+    assert_eq!(
+        decide_acquire(&view(&mine), &wish(&mine, "1", false)),
+        grant(None)
+    );
+    assert_eq!(
+        decide_acquire(&view(&mine), &wish(&mine, "1", true)),
+        grant(None)
+    );
+    // I11: with a queue, only to its head.
+    let own = place(&mine, "1", 11);
+    let mut seen = view(&mine);
+    seen.waiters = 1;
+    seen.own_place = Some(own.clone());
+    seen.head = Some(own.clone());
+    for waits in [false, true] {
+        let step = decide_acquire(&seen, &wish(&mine, "1", waits));
+        assert_eq!(step, grant(Some(own.clone())));
+    }
+    let other = session("other");
+    seen.head = Some(place(&other, "1", 10));
+    let step = decide_acquire(&seen, &wish(&mine, "1", true));
+    assert_eq!(step, Ok(AcquireStep::Answer(Acquired::Queued(own.clone()))));
+    let step = decide_acquire(&seen, &wish(&mine, "1", false));
+    assert_eq!(step, Ok(AcquireStep::Leave(own)));
+    seen.own_place = None;
+    let step = decide_acquire(&seen, &wish(&mine, "1", true));
+    assert_eq!(step, Ok(AcquireStep::Enqueue(claim_of(&mine, "1"))));
+    let step = decide_acquire(&seen, &wish(&mine, "1", false));
+    assert_eq!(step, Err(Refusal::LeaseHeld { token: None }));
+}
+
+#[test]
+fn what_is_held_is_not_granted() {
+    let mine = session("mine");
+    let other = session("other");
+    let others = hold(&other, "1");
+    let token = others.token();
+    let mut seen = view(&mine);
+    seen.hold = Some(others);
+    // The other session's request of the same id is another request.
+    let step = decide_acquire(&seen, &wish(&mine, "1", false));
+    assert_eq!(step, Err(Refusal::LeaseHeld { token }));
+    let step = decide_acquire(&seen, &wish(&mine, "1", true));
+    assert_eq!(step, Ok(AcquireStep::Enqueue(claim_of(&mine, "1"))));
+    seen.waiters = 2;
+    let limit = Refusal::LimitReached {
+        limit: "waiters per resource",
+        bound: 2,
+    };
+    assert_eq!(decide_acquire(&seen, &wish(&mine, "1", true)), Err(limit));
+    seen.own_place = Some(place(&mine, "1", 12));
+    let queued = Acquired::Queued(place(&mine, "1", 12));
+    let step = decide_acquire(&seen, &wish(&mine, "1", true));
+    assert_eq!(step, Ok(AcquireStep::Answer(queued)));
+}
+
+#[test]
+fn what_is_mine_is_said_again() {
+    let mine = session("mine");
+    let own = hold(&mine, "1");
+    let mut seen = view(&mine);
+    seen.hold = Some(own.clone());
+    let step = decide_acquire(&seen, &wish(&mine, "1", false));
+    assert_eq!(step, Ok(AcquireStep::Answer(Acquired::Held(own.clone()))));
+    let already = Refusal::AlreadyHeld {
+        request: request("1"),
+        token: own.token().unwrap(),
+    };
+    assert_eq!(decide_acquire(&seen, &wish(&mine, "2", true)), Err(already));
+    // A request that waits beside it is over, so that it is not served after it was refused (I4).
+    seen.own_place = Some(place(&mine, "2", 30));
+    for waits in [false, true] {
+        let step = decide_acquire(&seen, &wish(&mine, "2", waits));
+        assert_eq!(step, Ok(AcquireStep::Leave(place(&mine, "2", 30))));
+    }
+    seen.own_place = None;
+    let mut other = wish(&mine, "1", false);
+    other.metadata = b"other".to_vec();
+    let mismatch = Refusal::RequestMismatch {
+        request: request("1"),
+        field: "metadata",
+    };
+    assert_eq!(decide_acquire(&seen, &other), Err(mismatch));
+}
+
+#[test]
+fn a_release_by_token_ends_that_lease_only() {
+    let mine = session("mine");
+    let other = session("other");
+    let next = place(&other, "9", 21);
+    let own = hold(&mine, "1");
+    let current = own.token().unwrap();
+    assert_eq!(current.get(), 1010);
+    let mut seen = view(&mine);
+    let not_held = Ok(ReleaseStep::Answer(Released::NotHeld(None)));
+    assert_eq!(decide_release(&seen, &by_token(&mine, 1010)), not_held);
+    seen.hold = Some(own.clone());
+    for successor in [None, Some(next)] {
+        seen.head = successor.clone();
+        let end = ReleaseStep::End {
+            hold: own.clone(),
+            successor,
+        };
+        assert_eq!(decide_release(&seen, &by_token(&mine, 1010)), Ok(end));
+    }
+    assert_eq!(decide_release(&seen, &by_token(&mine, 1009)), not_held);
+    let stale = |given| {
+        Err(Refusal::StaleToken {
+            given: FencingToken::new(given).unwrap(),
+            current: Some(current),
+        })
+    };
+    assert_eq!(decide_release(&seen, &by_token(&mine, 1011)), stale(1011));
+    let mut others = seen;
+    others.session = Some(other.clone());
+    assert_eq!(
+        decide_release(&others, &by_token(&other, 1010)),
+        stale(1010)
+    );
+    assert_eq!(decide_release(&others, &by_token(&other, 1009)), not_held);
+}
+
+#[test]
+fn a_release_by_request_ends_what_it_came_to() {
+    let mine = session("mine");
+    let other = session("other");
+    let mut seen = view(&mine);
+    let not_held = Ok(ReleaseStep::Answer(Released::NotHeld(None)));
+    assert_eq!(decide_release(&seen, &by_request(&mine, "1")), not_held);
+    seen.hold = Some(hold(&other, "1"));
+    assert_eq!(decide_release(&seen, &by_request(&mine, "1")), not_held);
+    seen.own_place = Some(place(&mine, "1", 30));
+    let leave = ReleaseStep::Leave(place(&mine, "1", 30));
+    assert_eq!(decide_release(&seen, &by_request(&mine, "1")), Ok(leave));
+    seen.own_place = None;
+    seen.hold = Some(hold(&mine, "1"));
+    let end = ReleaseStep::End {
+        hold: hold(&mine, "1"),
+        successor: None,
+    };
+    assert_eq!(decide_release(&seen, &by_request(&mine, "1")), Ok(end));
+    assert_eq!(decide_release(&seen, &by_request(&mine, "2")), not_held);
+}
+
+#[test]
+fn only_what_is_vacant_and_awaited_is_promoted() {
+    let mine = session("mine");
+    let head = place(&mine, "1", 30);
+    let mut seen = View::default();
+    assert_eq!(decide_promotion(&seen), None);
+    seen.head = Some(head.clone());
+    assert_eq!(decide_promotion(&seen), Some(&head));
+    seen.hold = Some(hold(&mine, "2"));
+    assert_eq!(decide_promotion(&seen), None);
+}
