@@ -27,8 +27,10 @@ struct LeaseJson<'a> {
     metadata: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata_hex: Option<String>,
-    ttl_ms: u128,
-    granted_unix_ms: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_ms: Option<u128>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    granted_unix_ms: Option<i64>,
     granted_revision: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     waiters: Option<u32>,
@@ -48,8 +50,8 @@ impl<'a> From<&'a LeaseInfo> for LeaseJson<'a> {
             label: &lease.label,
             metadata: text.filter(|text| !text.is_empty()),
             metadata_hex: text.is_none().then(|| hex::encode(bytes)),
-            ttl_ms: lease.ttl.as_millis(),
-            granted_unix_ms: lease.granted_unix_ms,
+            ttl_ms: Some(lease.ttl.as_millis()).filter(|known| *known > 0),
+            granted_unix_ms: Some(lease.granted_unix_ms).filter(|known| *known > 0),
             granted_revision: lease.granted_revision,
             waiters: lease.waiters,
         }
@@ -97,8 +99,13 @@ fn describe(resource: &ResourceName, found: &Occupancy) -> String {
             row("label", plain(&lease.label));
             row("session", plain(&lease.session_id));
             row("request", plain(&lease.request_id));
-            row("granted", show_unix_ms(lease.granted_unix_ms));
-            row("ttl", show_duration(lease.ttl));
+            // Not every coordinator knows these two.
+            if lease.granted_unix_ms > 0 {
+                row("granted", show_unix_ms(lease.granted_unix_ms));
+            }
+            if !lease.ttl.is_zero() {
+                row("ttl", show_duration(lease.ttl));
+            }
             if !lease.metadata.0.is_empty() {
                 row(
                     "metadata",
@@ -117,7 +124,7 @@ pub(crate) async fn list(args: ListArgs) -> Result<(), Failure> {
     match args.output {
         Format::Table => {
             let mut table =
-                Table::with_header(["RESOURCE", "TOKEN", "LABEL", "SESSION", "GRANTED", "TTL"]);
+                Table::with_header(["RESOURCE", "TOKEN", "LABEL", "SESSION", "WAITERS"]);
             for_each(&client, &args.prefix, |lease| {
                 table.row(columns(lease));
                 Ok(())
@@ -146,14 +153,15 @@ pub(crate) async fn list(args: ListArgs) -> Result<(), Failure> {
     }
 }
 
-fn columns(lease: &LeaseInfo) -> [String; 6] {
+fn columns(lease: &LeaseInfo) -> [String; 5] {
     [
         lease.grant.resource.to_string(),
         lease.grant.token.to_string(),
         plain(&lease.label),
         plain(&lease.session_id),
-        show_unix_ms(lease.granted_unix_ms),
-        show_duration(lease.ttl),
+        lease
+            .waiters
+            .map_or_else(|| "-".to_owned(), |waiters| waiters.to_string()),
     ]
 }
 

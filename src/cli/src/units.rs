@@ -23,16 +23,13 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(refuse)
 }
 
-/// A time as [`parse_duration`] reads it, in the largest unit that is exact; `-` for none.
+/// A time as [`parse_duration`] reads it, in the largest unit that is exact.
 pub(crate) fn show_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
-    if milliseconds == 0 {
-        return "-".to_owned();
-    }
     let units = [("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
     units
         .into_iter()
-        .find(|(_, unit)| milliseconds.is_multiple_of(*unit))
+        .find(|(_, unit)| milliseconds > 0 && milliseconds.is_multiple_of(*unit))
         .map_or_else(
             || format!("{milliseconds}ms"),
             |(name, unit)| format!("{}{name}", milliseconds / unit),
@@ -46,7 +43,7 @@ pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     } else {
         format!("http://{text}")
     };
-    let uri: tonic::codegen::http::Uri = url
+    let uri: http::Uri = url
         .parse()
         .map_err(|_| "write http://HOST:PORT or https://HOST:PORT".to_owned())?;
     match (uri.scheme_str(), uri.port_u16()) {
@@ -57,13 +54,10 @@ pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     }
 }
 
-/// A point of time as RFC 3339 has it, in UTC; `-` for none.
+/// A point of time as RFC 3339 has it, in UTC.
 pub(crate) fn show_unix_ms(unix_ms: i64) -> String {
-    if unix_ms <= 0 {
-        return "-".to_owned();
-    }
-    let seconds = unix_ms / 1_000;
-    let (day, second) = (seconds / 86_400, seconds % 86_400);
+    let seconds = unix_ms.div_euclid(1_000);
+    let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil(day);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
@@ -128,10 +122,9 @@ mod tests {
 
     #[test]
     fn durations_are_shown_in_the_largest_exact_unit() {
-        for text in ["500ms", "1500ms", "5s", "90s", "2m", "1h"] {
+        for text in ["0ms", "500ms", "1500ms", "5s", "90s", "2m", "1h"] {
             assert_eq!(show_duration(parse_duration(text).unwrap()), text);
         }
-        assert_eq!(show_duration(Duration::ZERO), "-");
     }
 
     #[test]
@@ -159,7 +152,8 @@ mod tests {
     #[test]
     fn points_of_time_are_shown_in_utc() {
         for (unix_ms, text) in [
-            (0, "-"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (0, "1970-01-01T00:00:00Z"),
             (1, "1970-01-01T00:00:00Z"),
             (951_782_400_000, "2000-02-29T00:00:00Z"),
             (1_709_251_199_999, "2024-02-29T23:59:59Z"),

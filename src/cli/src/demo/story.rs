@@ -41,6 +41,12 @@ its lease lasts, and wake up without knowing.
         show_duration(stage.ttl()),
     ))?;
     timeline.act("With the guard: the database checks the token of every write")?;
+    timeline.text(
+        "\
+A new leader first seals the account with its token: from then on the database refuses every smaller
+one. Tokens only grow, so whoever led before is shut out, awake or not.
+",
+    )?;
     with_guard(stage, timeline, &guarded).await?;
     timeline.act("Without the guard: the same, on an account that takes any write")?;
     without_guard(stage, timeline, &plain).await?;
@@ -215,7 +221,7 @@ async fn takeover(
     };
     timeline.event(
         Who::Bob,
-        &format!("becomes leader with token {second}{seals}: ann is silent too long"),
+        &format!("becomes leader with token {second}{seals} (ann was silent too long)"),
     )?;
     let (balance, next, _) = gets_ready(&mut bob, Who::Bob, guarded).await?;
     timeline.event(
