@@ -63,13 +63,26 @@ async fn a_suspend_past_the_deadline_is_seen_at_the_first_look() {
 #[tokio::test]
 async fn without_a_look_the_timer_tells() {
     let fake = Fake::start().await;
-    let clock = ManualClock::shared();
-    let (session, _sent) = open(&fake, &clock).await;
+    fake.ttl(Duration::from_secs(300));
     fake.always(Method::Renew, Some(Step::Hang));
+    let clock = ManualClock::shared();
+    let client = Client::builder()
+        .endpoint(&fake.address)
+        .call_timeout(Duration::from_secs(300))
+        .clock(Arc::<ManualClock>::clone(&clock))
+        .connect()
+        .unwrap();
+    let session = in_time(client.open_session(SessionOptions::default()))
+        .await
+        .unwrap();
     let lost = session.lost();
-    // The task must have seen the clock as it was before.
-    let _lease = in_time(session.try_acquire(&orders())).await.unwrap();
-    clock.advance(BELIEVED);
+    clock.advance(Duration::from_secs(100));
+    fake.saw(Method::Renew, 1).await;
+    clock.advance(Duration::from_secs(167) - TICK);
+    // The end of a renewal would be a look: now the next one is seconds away.
+    until_state(&session, SessionState::Suspect).await;
+    assert!(!lost.is_cancelled());
+    clock.advance(TICK);
     in_time(lost.cancelled()).await;
     assert_eq!(session.state(), SessionState::Expired);
 }

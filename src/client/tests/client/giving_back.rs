@@ -37,8 +37,8 @@ async fn an_acquire_whose_outcome_stays_unknown_is_given_back() {
     let fake = Fake::start().await;
     let client = palisade_client::Client::builder()
         .endpoint(&fake.address)
-        .call_timeout(Duration::from_millis(100))
-        .operation_timeout(Duration::from_millis(300))
+        .call_timeout(Duration::from_millis(500))
+        .operation_timeout(Duration::from_millis(1500))
         .connect()
         .unwrap();
     let session = in_time(client.open_session(Default::default()))

@@ -148,35 +148,41 @@ async fn an_opening_that_is_tried_again_is_the_same_opening() {
 
 #[tokio::test]
 async fn when_nobody_answers_it_is_said_whether_it_may_have_happened() {
-    let fake = Fake::start().await;
-    let client = palisade_client::Client::builder()
-        .endpoint(&fake.address)
-        .call_timeout(Duration::from_millis(100))
-        .operation_timeout(Duration::from_millis(300))
-        .connect()
-        .unwrap();
+    let (fake, gone) = (Fake::start().await, Fake::start().await);
+    let impatient = |fake: &Fake| {
+        palisade_client::Client::builder()
+            .endpoint(&fake.address)
+            .call_timeout(Duration::from_millis(100))
+            .operation_timeout(Duration::from_millis(300))
+            .connect()
+            .unwrap()
+    };
     fake.next(Method::Open, Step::Hang);
     let undone = [("mayHaveHappened", "false")];
     let away = refusal(Code::Unavailable, "STORE_UNAVAILABLE", &undone);
-    fake.always(Method::Open, Some(away.clone()));
+    fake.always(Method::Open, Some(away));
     let options = palisade_client::SessionOptions::default;
-    let error = in_time(client.open_session(options())).await.unwrap_err();
+    let opening = in_time(impatient(&fake).open_session(options())).await;
+    let error = opening.unwrap_err();
     assert!(
         error.may_have_happened(),
         "the first try is not forgotten: {error:?}"
     );
+
+    let client = impatient(&gone);
+    drop(gone);
     let error = in_time(client.open_session(options())).await.unwrap_err();
     assert!(!error.may_have_happened(), "{error:?}");
-    let is_store = |error: &ClientError| {
+    let is_unreachable = |error: &ClientError| {
         matches!(
             error,
             ClientError::Unavailable {
-                cause: Unavailable::Store,
+                cause: Unavailable::Unreachable,
                 ..
             }
         )
     };
-    assert!(is_store(&error), "{error:?}");
+    assert!(is_unreachable(&error), "{error:?}");
 }
 
 #[tokio::test]

@@ -9,12 +9,12 @@ use crate::fake::{Fake, Method, Step, client_of, in_time, orders, session_of};
 #[tokio::test]
 async fn a_session_renews_itself() {
     let fake = Fake::start().await;
-    fake.ttl(Duration::from_secs(1));
+    fake.ttl(Duration::from_secs(2));
     let session = session_of(&[&fake]).await;
-    let renewals = fake.saw(Method::Renew, 4).await;
+    let renewals = fake.saw(Method::Renew, 3).await;
     assert_eq!(session.state(), SessionState::Held);
     assert!(renewals.iter().all(|call| call.session_id == session.id()));
-    assert_eq!(session.ttl(), Duration::from_secs(1));
+    assert_eq!(session.ttl(), Duration::from_secs(2));
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn renewals_go_to_another_endpoint_where_one_does_not_answer() {
     second.saw(Method::Renew, 2).await;
     assert_eq!(session.state(), SessionState::Held);
     assert!(session.deadline() > deadline);
-    assert_eq!(first.calls(Method::Renew).len(), 1);
+    assert!(!first.calls(Method::Renew).is_empty());
 }
 
 #[test]
