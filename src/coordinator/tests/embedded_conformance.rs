@@ -1,6 +1,7 @@
 //! The store in a file does what every store must, and survives the end of its process.
+#![allow(clippy::unwrap_used, reason = "the harness of a test is a part of it")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -51,7 +52,7 @@ impl Harness for Embedded {
 #[async_trait]
 impl Subject for State {
     fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.store) as Arc<dyn Store>
+        Arc::<EmbeddedStore>::clone(&self.store)
     }
 
     async fn another(&self) -> Arc<dyn Store> {
@@ -61,7 +62,7 @@ impl Subject for State {
     /// Within one process the nearest thing to a crash; a real one is below.
     async fn restart(&mut self) -> Option<Arc<dyn Store>> {
         self.store.close().await;
-        self.store = open(&State::path(&self.directory)).await.unwrap();
+        self.store = open(&Self::path(&self.directory)).await.unwrap();
         Some(self.store())
     }
 
@@ -94,7 +95,7 @@ async fn grants_until_it_is_killed() {
         let gone = client.take("gone", &number.to_string()).await;
         client.give_back(&gone).await;
         let token = hold.token().unwrap();
-        println!("\ntold {number} {token}");
+        writeln!(std::io::stdout(), "\ntold {number} {token}").unwrap();
     }
 }
 

@@ -1,4 +1,5 @@
 //! The store on etcd does what every store must, on etcd 3.5 and 3.4.
+#![allow(clippy::unwrap_used, reason = "the harness of a test is a part of it")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,7 +50,7 @@ impl Harness for OnEtcd {
 #[async_trait]
 impl Subject for State {
     fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.store) as Arc<dyn Store>
+        Arc::<EtcdStore>::clone(&self.store)
     }
 
     async fn another(&self) -> Arc<dyn Store> {

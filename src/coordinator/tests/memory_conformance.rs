@@ -1,4 +1,5 @@
 //! The store in memory does what every store must.
+#![allow(clippy::unwrap_used, reason = "the harness of a test is a part of it")]
 
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ impl Harness for Memory {
 #[async_trait]
 impl Subject for State {
     fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.store) as Arc<dyn Store>
+        Arc::<MemoryStore>::clone(&self.store)
     }
 
     async fn another(&self) -> Arc<dyn Store> {

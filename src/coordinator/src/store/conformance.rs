@@ -2,6 +2,10 @@
 //!
 //! A store's tests give a [`Harness`] and call [`run`]. Every case has a state of its own, so all of
 //! them run at once: those that wait for sessions to end wait together.
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests, though the build does not know them as such"
+)]
 
 mod client;
 mod endings;
@@ -133,7 +137,8 @@ const CASES: &[(&str, Case)] = cases! {
         tokens_of_others_release_nothing, tokens_grow, racing_requests_have_one_winner,
         a_call_given_up_can_be_made_again;
     queues: waiters_are_served_in_order, a_try_takes_no_place, a_try_gives_the_place_back,
-        a_request_waits_in_one_place, a_refused_request_is_not_served_later, a_place_can_be_left, waiters_are_limited,
+        a_request_waits_in_one_place, a_refused_request_is_not_served_later,
+        a_place_can_be_left, waiters_are_limited,
         release_hands_over, a_closed_session_leaves_its_places,
         a_closed_session_hands_over, another_coordinator_promotes;
     views: pages_by_prefix, a_watch_shows_what_happens, a_store_that_works_is_ready;

@@ -182,7 +182,8 @@ impl Faulty {
 
     /// A read has no effect to be in doubt about.
     fn read(&self) -> Result<(), StoreError> {
-        match self.plot().fate() {
+        let fate = self.plot().fate();
+        match fate {
             Fate::Done => Ok(()),
             Fate::Unheard | Fate::Late(_) | Fate::Lost | Fate::TurnedAway => {
                 Err(StoreError::not_applied(Failure::Unavailable))

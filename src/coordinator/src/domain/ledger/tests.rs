@@ -125,10 +125,9 @@ impl Witness {
 
     /// Carries a plan out, change by change, and checks each.
     fn carry_out<T>(&mut self, plan: Plan<T>) -> T {
-        let before = self.ledger.clone();
-        let next = Revision(before.revision().0 + u64::from(!plan.changes.is_empty()));
+        let next = Revision(self.ledger.revision().0 + u64::from(!plan.changes.is_empty()));
         assert_eq!(plan.revision, next, "one plan is one revision");
-        let mut holders: BTreeMap<_, _> = before.holds.clone();
+        let mut holders = self.ledger.holds.clone();
         let mut gone = BTreeSet::new();
         for change in &plan.changes {
             match change {

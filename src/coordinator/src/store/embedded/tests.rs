@@ -23,7 +23,7 @@ async fn open(path: &Path) -> Result<Arc<EmbeddedStore>, OpenError> {
 }
 
 fn seam(store: &Arc<EmbeddedStore>) -> Arc<dyn Store> {
-    Arc::clone(store) as Arc<dyn Store>
+    Arc::<EmbeddedStore>::clone(store)
 }
 
 /// Runs SQL on a file that no store has open.

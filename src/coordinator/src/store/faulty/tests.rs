@@ -168,8 +168,8 @@ async fn play(seed: u64, faults: u64) {
     let memory = MemoryStore::start(SystemClock::shared(), SystemEntropy::shared(), &tasks);
     let memory = memory.await.unwrap();
     let mut events = memory.watch().await.unwrap();
-    let faulty = Faulty::new(Arc::clone(&memory) as Arc<dyn Store>, seed, faults);
-    let store = Arc::clone(&faulty) as Arc<dyn Store>;
+    let faulty = Faulty::new(Arc::<MemoryStore>::clone(&memory), seed, faults);
+    let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
     let mut players = Vec::new();
     for number in 0..CLIENTS {
         let session = Client::session(&format!("c{number}"), HOUR);

@@ -147,7 +147,7 @@ impl World {
     async fn on(disk: Disk) -> Self {
         let clock = StillClock::shared();
         let tasks = Tasks::default();
-        let time = Arc::clone(&clock) as Arc<dyn Clock>;
+        let time = Arc::<StillClock>::clone(&clock);
         let local = Local::start(disk.clone(), time, SystemEntropy::shared(), &tasks).await;
         Self {
             clock,
