@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &[&str]) -> Ended {
 pub(crate) struct Running {
     child: Child,
     stdout: BufReader<ChildStdout>,
-    stderr: ChildStderr,
+    stderr: BufReader<ChildStderr>,
 }
 
 impl Running {
@@ -55,7 +55,7 @@ impl Running {
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let stderr = child.stderr.take().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
         Self {
             child,
             stdout,
@@ -68,6 +68,15 @@ impl Running {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
+    }
+
+    /// Reads stderr up to a line with this text.
+    pub(crate) fn says(&mut self, text: &str) {
+        let mut said = String::new();
+        while !said.lines().last().unwrap_or_default().contains(text) {
+            let read = self.stderr.read_line(&mut said).unwrap();
+            assert_ne!(read, 0, "{text} was not said: {said}");
+        }
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -1,3 +1,4 @@
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -108,6 +109,21 @@ fn a_coordinator_ends_with_a_parent_that_asked_for_it() {
     address(&mut running);
     drop(writer);
     assert_eq!(running.ends().code, Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_a_drain_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut running = serve(directory.path(), &[]);
+    let addr = address(&mut running);
+    // One that says nothing is waited for, up to the drain's bound.
+    let silent = TcpStream::connect(addr.strip_prefix("http://").unwrap()).unwrap();
+    running.signal(Signal::INT);
+    running.says("draining");
+    running.signal(Signal::TERM);
+    let ended = running.ends();
+    assert_eq!(ended.code, Some(143), "{ended:?}");
+    drop(silent);
 }
 
 #[test]
