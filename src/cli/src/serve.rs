@@ -68,8 +68,8 @@ pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
     output::note(format_args!(
         "\
 +--------------------------------------------------------------------------+
-|  palisade dev: to try things out, NOT for production.                     |
-|  All leases are thrown away when this process ends.                       |
+|  palisade dev: to try things out, NOT for production.                    |
+|  All leases are thrown away when this process ends.                      |
 +--------------------------------------------------------------------------+
   gRPC    {grpc}
   health  http://{http}/readyz
