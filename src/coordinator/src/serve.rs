@@ -22,7 +22,7 @@ use tonic::transport::server::Router;
 use tonic_health::server::{HealthReporter, health_reporter};
 use tracing::{info, warn};
 
-use self::accept::Acceptor;
+use self::accept::{Acceptor, Patience};
 use self::store::OpenStore;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Limits, Settings, SettingsError};
@@ -290,15 +290,18 @@ async fn run(
     };
     let drained = drain.run(shutdown, timeouts.drain_notice, timeouts.drain_limit);
 
-    let accept = |listener| Acceptor::new(listener, limits.max_connections, &clock);
+    let accept =
+        |listener, patience| Acceptor::new(listener, limits.max_connections, patience, &clock);
+    let first_byte = Patience::FirstByte(timeouts.first_byte);
+    let lifetime = Patience::Lifetime(timeouts.http_connection);
     let router = router(service, &limits)?.add_service(health_service);
     let grpc = router.serve_with_incoming_shutdown(
-        accept(listeners.grpc).connections(),
+        accept(listeners.grpc, first_byte).connections(),
         closing.cancelled_owned(),
     );
     // Whoever probes over HTTP is told "draining" until the last call has ended.
     let ended = CancellationToken::new();
-    let http = axum::serve(accept(listeners.http), http::router(known))
+    let http = axum::serve(accept(listeners.http, lifetime), http::router(known))
         .with_graceful_shutdown(ended.clone().cancelled_owned());
     let served = serve_both(grpc, http.into_future(), ended);
     tokio::select! {

@@ -3,36 +3,33 @@
 mod admin;
 mod backoff;
 mod deadline;
+mod error;
 mod lease;
 mod page;
 mod parse;
 mod reply;
+mod rpc;
 mod status;
 mod waiters;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::BoxStream;
 use palisade_api::v1::acquire_request::Owner;
-use palisade_api::v1::lease_service_server::LeaseService;
 use palisade_api::v1::{
-    CheckTokenRequest, CheckTokenResponse, CloseSessionRequest, CloseSessionResponse,
-    GetLeaseRequest, GetLeaseResponse, ListLeasesRequest, ListLeasesResponse, OpenSessionRequest,
-    OpenSessionResponse, RenewSessionRequest, RenewSessionResponse, WatchLeasesRequest,
-    WatchLeasesResponse,
+    CloseSessionRequest, CloseSessionResponse, GetLeaseRequest, GetLeaseResponse,
+    ListLeasesRequest, ListLeasesResponse, OpenSessionRequest, OpenSessionResponse,
+    RenewSessionRequest, RenewSessionResponse,
 };
-use palisade_api::{
-    AcquireRequest, AcquireResponse, AttachRequest, AttachResponse, ReleaseRequest, ReleaseResponse,
-};
+use palisade_api::{AcquireRequest, AcquireResponse, ReleaseRequest, ReleaseResponse};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
 use self::deadline::Deadline;
+use self::error::{About, BadField, CallError};
 use self::lease::{Leases, Living};
 use self::parse::{Credentials, required};
-use self::status::{About, BadField, CallError};
 use self::waiters::Waiters;
 use crate::clock::Clock;
 use crate::config::{Limits, Timeouts};
@@ -320,87 +317,5 @@ impl Service {
         let after = page::after("page_token", prefix, &given.page_token)?;
         let listed = self.leases.leases(prefix, after.as_ref(), size, &deadline);
         Ok(reply::page(prefix, listed.await?))
-    }
-}
-
-#[tonic::async_trait]
-impl LeaseService for Service {
-    type AttachStream = BoxStream<'static, Result<AttachResponse, Status>>;
-    type WatchLeasesStream = BoxStream<'static, Result<WatchLeasesResponse, Status>>;
-
-    async fn attach(
-        &self,
-        _request: Request<Streaming<AttachRequest>>,
-    ) -> Result<Response<Self::AttachStream>, Status> {
-        not_served("Attach")
-    }
-
-    async fn open_session(
-        &self,
-        request: Request<OpenSessionRequest>,
-    ) -> Result<Response<OpenSessionResponse>, Status> {
-        let mut about = About::default();
-        answer(self.try_open(request, &mut about).await, &about)
-    }
-
-    async fn renew_session(
-        &self,
-        request: Request<RenewSessionRequest>,
-    ) -> Result<Response<RenewSessionResponse>, Status> {
-        let mut about = About::default();
-        answer(self.try_renew(request, &mut about).await, &about)
-    }
-
-    async fn close_session(
-        &self,
-        request: Request<CloseSessionRequest>,
-    ) -> Result<Response<CloseSessionResponse>, Status> {
-        let mut about = About::default();
-        answer(self.try_close(request, &mut about).await, &about)
-    }
-
-    async fn acquire(
-        &self,
-        request: Request<AcquireRequest>,
-    ) -> Result<Response<AcquireResponse>, Status> {
-        let mut about = About::default();
-        answer(self.try_acquire(request, &mut about).await, &about)
-    }
-
-    async fn release(
-        &self,
-        request: Request<ReleaseRequest>,
-    ) -> Result<Response<ReleaseResponse>, Status> {
-        let mut about = About::default();
-        answer(self.try_release(request, &mut about).await, &about)
-    }
-
-    async fn get_lease(
-        &self,
-        request: Request<GetLeaseRequest>,
-    ) -> Result<Response<GetLeaseResponse>, Status> {
-        let mut about = About::default();
-        answer(self.try_get(request, &mut about).await, &about)
-    }
-
-    async fn list_leases(
-        &self,
-        request: Request<ListLeasesRequest>,
-    ) -> Result<Response<ListLeasesResponse>, Status> {
-        answer(self.try_list(request).await, &About::default())
-    }
-
-    async fn watch_leases(
-        &self,
-        _request: Request<WatchLeasesRequest>,
-    ) -> Result<Response<Self::WatchLeasesStream>, Status> {
-        not_served("WatchLeases")
-    }
-
-    async fn check_token(
-        &self,
-        _request: Request<CheckTokenRequest>,
-    ) -> Result<Response<CheckTokenResponse>, Status> {
-        not_served("CheckToken")
     }
 }

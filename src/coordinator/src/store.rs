@@ -1,6 +1,6 @@
 //! The seam between deciding and remembering: what a coordinator asks of whatever keeps its state.
 //!
-//! Every implementation runs the same [`conformance`] suite. A store answers in domain terms; what it
+//! Every implementation runs the same `conformance` suite. A store answers in domain terms; what it
 //! cannot say for certain, it says as such: see [`StoreError::Failed`].
 
 #[cfg(any(test, feature = "conformance"))]

@@ -3,6 +3,10 @@
     clippy::disallowed_methods,
     reason = "tests run clients beside the coordinator and wait for conditions in real time"
 )]
+#![allow(
+    clippy::unwrap_used,
+    reason = "what tests share fails them, as they do themselves"
+)]
 
 #[path = "service/away.rs"]
 mod away;

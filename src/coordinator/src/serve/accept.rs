@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::{Stream, stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream, stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,18 +20,34 @@ use crate::clock::Clock;
 /// How long nothing is taken after the system refused to, for want of file descriptors as a rule.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What a connection is ended for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Patience {
+    /// Nothing came on it for so long after it was opened.
+    FirstByte(Duration),
+    /// It has been open for so long.
+    Lifetime(Duration),
+}
+
 /// Takes connections while there are fewer than a bound; others wait in the system's backlog.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     listener: TcpListener,
     free: Arc<Semaphore>,
+    patience: Patience,
     clock: Arc<dyn Clock>,
 }
 
 impl Acceptor {
-    pub(super) fn new(listener: TcpListener, bound: usize, clock: &Arc<dyn Clock>) -> Self {
+    pub(super) fn new(
+        listener: TcpListener,
+        bound: usize,
+        patience: Patience,
+        clock: &Arc<dyn Clock>,
+    ) -> Self {
         Self {
             listener,
+            patience,
             free: Arc::new(Semaphore::new(bound.min(Semaphore::MAX_PERMITS))),
             clock: Arc::clone(clock),
         }
@@ -45,17 +62,27 @@ impl Acceptor {
                     if let Err(error) = stream.set_nodelay(true) {
                         warn!(%error, "answers may be late on a connection");
                     }
-                    let connection = Connection {
-                        stream,
-                        _permit: permit,
-                    };
-                    return (connection, peer);
+                    return (self.connection(stream, permit), peer);
                 }
                 Err(error) => {
                     warn!(%error, "no connection can be taken now");
                     self.clock.sleep(PAUSE).await;
                 }
             }
+        }
+    }
+
+    fn connection(&self, stream: TcpStream, permit: Option<OwnedSemaphorePermit>) -> Connection {
+        let (time, ends_with_first_byte) = match self.patience {
+            Patience::FirstByte(time) => (time, true),
+            Patience::Lifetime(time) => (time, false),
+        };
+        let clock = Arc::clone(&self.clock);
+        Connection {
+            stream,
+            end: Some(async move { clock.sleep(time).await }.boxed()),
+            ends_with_first_byte,
+            _permit: permit,
         }
     }
 
@@ -82,9 +109,11 @@ impl axum::serve::Listener for Acceptor {
 }
 
 /// A connection that counts for as long as it is open.
-#[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
+    /// When this is over, it reads as closed.
+    end: Option<BoxFuture<'static, ()>>,
+    ends_with_first_byte: bool,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -102,7 +131,19 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if let Some(end) = &mut self.end
+            && end.poll_unpin(context).is_ready()
+        {
+            // It stays over, and a future that is over is not asked again.
+            self.end = Some(futures::future::ready(()).boxed());
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if self.ends_with_first_byte && buffer.filled().len() > before {
+            self.end = None;
+        }
+        read
     }
 }
 

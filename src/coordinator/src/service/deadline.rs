@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 
+use super::error::{BadField, CallError};
 use super::parse::bad;
-use super::status::{BadField, CallError};
 use crate::clock::{Clock, Moment, within};
 use crate::config::Timeouts;
 use crate::store::{Outcome, StoreError};
@@ -119,7 +119,7 @@ mod tests {
     use super::{Deadline, Kind, parse};
     use crate::clock::SystemClock;
     use crate::config::Timeouts;
-    use crate::service::status::CallError;
+    use crate::service::error::CallError;
     use crate::store::Outcome;
 
     #[test]

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
 use super::deadline::{Deadline, Kind};
+use super::error::CallError;
 use super::parse::Opening;
-use super::status::CallError;
 use super::waiters::Waiters;
 use crate::clock::{Clock, Moment};
 use crate::config::{Limits, Timeouts};

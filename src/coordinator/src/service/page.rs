@@ -3,8 +3,8 @@
 use palisade_token::ResourceName;
 use sha2::{Digest, Sha256};
 
+use super::error::BadField;
 use super::parse::bad;
-use super::status::BadField;
 
 /// The size of a page where none is asked for.
 const DEFAULT_PAGE_SIZE: usize = 100;

@@ -6,7 +6,7 @@ use palisade_api::v1::release_request;
 use palisade_api::{SessionOpening, SessionRef};
 use palisade_token::{FencingToken, ResourceName, ResourceNameError};
 
-use super::status::BadField;
+use super::error::BadField;
 use crate::config::Limits;
 use crate::domain::{HoldName, IdError, OpenId, RequestId, SecretHash, SessionId};
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use palisade_api::v1::{GetLeaseResponse, Lease, ListLeasesResponse, PreviousEnd};
 use palisade_api::{AcquireResponse, Generation, LeaseEnd, ReleaseOutcome, ReleaseResponse};
 
+use super::error::CallError;
 use super::page::{self, MAX_PAGE_BYTES};
 use super::parse::millis;
-use super::status::CallError;
 use crate::domain::{Generation as DomainGeneration, Hold, LeaseEnd as DomainEnd, Released};
 use crate::store::{Failure, Page, Standing, StoreError};
 

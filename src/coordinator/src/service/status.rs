@@ -13,79 +13,9 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tracing::{debug, error, warn};
 
-use crate::domain::{GenerationError, Refusal, RequestId, SessionId};
+use super::error::{About, BadField, CallError};
+use crate::domain::{GenerationError, Refusal};
 use crate::store::{Failure, Outcome, StoreError};
-
-/// What a call is about, as far as it was understood: the answer names it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct About {
-    pub(crate) session: Option<SessionId>,
-    pub(crate) resource: Option<ResourceName>,
-    pub(crate) request: Option<RequestId>,
-}
-
-/// A field that breaks its bound.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BadField {
-    /// Its path in the request.
-    pub(crate) field: &'static str,
-    /// What is allowed.
-    pub(crate) bound: String,
-    /// What was sent, shortened; of a secret or metadata only the length.
-    pub(crate) given: String,
-}
-
-/// Why a call is not answered with what it asked for.
-#[derive(Debug)]
-pub(crate) enum CallError {
-    /// A field breaks its bound.
-    Field(BadField),
-    /// The store refused or failed.
-    Store(StoreError),
-    /// The store did not answer within the call's time.
-    StoreSlow(Outcome),
-    /// The call's deadline had passed before anything was sent to the store.
-    TooLate,
-    /// The call's deadline passed while the request waited. Its place stands.
-    WaitCutShort,
-    /// The coordinator drains, and nothing was done.
-    Draining,
-    /// The coordinator drains while the request waits. Its place stands.
-    DrainingPlaceStands,
-    /// Another call of the session raised its epoch meanwhile.
-    Superseded,
-    /// The request was given back by another call while it waited.
-    Cancelled,
-    /// A guard's fence is too far ahead.
-    FenceAhead {
-        token: FencingToken,
-        fence: FencingToken,
-    },
-    /// A limit of this coordinator.
-    Limit { limit: &'static str, bound: u64 },
-    /// This version does not serve it.
-    NotServed(&'static str),
-    /// A fault of the coordinator.
-    Broken(&'static str),
-}
-
-impl From<StoreError> for CallError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<Refusal> for CallError {
-    fn from(refusal: Refusal) -> Self {
-        Self::Store(StoreError::Refused(refusal))
-    }
-}
-
-impl From<BadField> for CallError {
-    fn from(field: BadField) -> Self {
-        Self::Field(field)
-    }
-}
 
 /// When to try again what another lease stands in the way of: about as long as a short lease is held.
 const RETRY_HELD: Duration = Duration::from_secs(1);

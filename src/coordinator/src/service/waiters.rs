@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use self::registry::{Key, Registry, Seat};
 use super::backoff::{backoff, spread};
 use super::deadline::{Deadline, Kind};
-use super::status::CallError;
+use super::error::CallError;
 use crate::clock::{Clock, Moment, within};
 use crate::domain::{
     Acquire, Acquired, Event, Hold, HoldName, Refusal, Release, RequestId, SessionId,

@@ -1,5 +1,6 @@
 //! How a coordinator goes.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ async fn a_draining_coordinator_says_so_everywhere_and_revokes_nothing() {
     // Ended by the test long before: what is looked at meanwhile must not race with the end.
     slow.timeouts.drain_notice = HOUR;
     slow.timeouts.drain_limit = HOUR;
-    let old = Coordinator::with(Switch::new(memory.clone()), slow).await;
+    let old = Coordinator::with(Switch::new(Arc::clone(&memory)), slow).await;
     let client = &old.client;
     let (holder, other) = (open(client, "holder").await, open(client, "other").await);
     let first = acquire(client, asking(&holder, "r1", "x", Duration::ZERO)).await;

@@ -2,18 +2,24 @@
 
 use std::time::Duration;
 
-use futures::stream;
+use futures::{FutureExt, stream};
 use palisade_api::v1::admin_service_client::AdminServiceClient;
 use palisade_api::v1::{
     AdvanceGenerationRequest, CheckTokenRequest, DrainRequest, GetLeaseRequest, GetStatusRequest,
-    RevokeLeaseRequest, WatchLeasesRequest,
+    RenewSessionRequest, RevokeLeaseRequest, WatchLeasesRequest,
 };
 use palisade_api::{AttachRequest, ErrorReason};
 use palisade_coordinator::serve::{ServeError, Server};
+use palisade_test_support::within;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::{Code, Status};
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::support::{Coordinator, acquire, asking, channel, open, refused, settings};
+use crate::store::Switch;
+use crate::support::{
+    Coordinator, LONG, acquire, asking, channel, memory, open, refused, settings,
+};
 
 fn not_served(status: &Status) {
     refused(status, Code::Unimplemented, ErrorReason::NotServed);
@@ -127,4 +133,63 @@ async fn an_address_in_use_is_named() {
         }
     }
     coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn connections_on_which_nothing_comes_are_ended() {
+    let mut settings = settings();
+    settings.timeouts.first_byte = Duration::from_millis(50);
+    settings.timeouts.http_connection = Duration::from_millis(50);
+    let coordinator = Coordinator::with(Switch::new(memory().await), settings).await;
+    // One that was used stays.
+    open(&coordinator.client, "s").await;
+    for address in [coordinator.addresses.grpc, coordinator.addresses.http] {
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = within("it is closed", LONG, silent.read_to_end(&mut answer)).await;
+        // Closed or reset, either way it is over.
+        drop(ended.unwrap());
+    }
+    let mut client = coordinator.client.clone();
+    let renewal = RenewSessionRequest { session: None };
+    let status = client.renew_session(renewal).await.unwrap_err();
+    refused(&status, Code::InvalidArgument, ErrorReason::InvalidField);
+    drop(client);
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn connections_are_bounded_and_those_that_go_make_room() {
+    let mut settings = settings();
+    settings.limits.max_connections = 1;
+    let coordinator = Coordinator::with(Switch::new(memory().await), settings).await;
+    let mut second = TcpStream::connect(coordinator.addresses.grpc)
+        .await
+        .unwrap();
+    second
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    let mut byte = [0];
+    open(&coordinator.client, "s").await;
+    assert!(
+        second.read(&mut byte).now_or_never().is_none(),
+        "not taken while there is another"
+    );
+    let Coordinator {
+        client,
+        shutdown,
+        running,
+        ..
+    } = coordinator;
+    drop(client);
+    let answered = within("it is taken now", LONG, second.read(&mut byte)).await;
+    assert_eq!(answered.unwrap().unwrap(), 1);
+    shutdown.cancel();
+    drop(second);
+    within("it ends", LONG, running)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
 }

@@ -6,8 +6,9 @@ use palisade_token::{FencingToken, ResourceName};
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use super::{About, BadField, CallError, lower_camel, status};
+use super::{lower_camel, status};
 use crate::domain::{GenerationError, OpenId, Principal, Refusal, RequestId, SessionId, WallClock};
+use crate::service::error::{About, BadField, CallError};
 use crate::store::{Failure, Outcome, StoreError};
 
 /// What a store says and nobody else may hear.

@@ -7,7 +7,7 @@ use palisade_token::ResourceName;
 use tokio::sync::Notify;
 
 use crate::domain::{RequestId, SessionId};
-use crate::service::status::CallError;
+use crate::service::error::CallError;
 
 /// A request of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
