@@ -62,9 +62,7 @@ pub enum GuardError {
         token: FencingToken,
     },
     /// Running transactions kept the seal waiting for too long. Nothing was sealed; the lease is still
-    /// held. Try again, or end the blockers ([`postgres::SealPolicy::Terminate`]).
-    ///
-    /// [`postgres::SealPolicy::Terminate`]: crate::postgres::SealPolicy::Terminate
+    /// held. Try again, or end the blockers (`postgres::SealPolicy::Terminate`).
     #[error("seal of {resource} waited {waited:?} in vain for {}", List(blockers))]
     SealTimeout {
         /// What was to be sealed.
@@ -82,13 +80,11 @@ pub enum GuardError {
     #[error("the transaction was rolled back")]
     RolledBack(#[source] Option<Source>),
     /// The answer to COMMIT was lost: the transaction *may have happened*. Find out before trying
-    /// again: [`postgres::Guard::outcome`], or the data itself.
-    ///
-    /// [`postgres::Guard::outcome`]: crate::postgres::Guard::outcome
+    /// again: `postgres::Guard::outcome`, or the data itself.
     #[error("the answer to COMMIT was lost: the transaction may have happened")]
     CommitUnknown {
         /// The transaction's id in PostgreSQL, if it was learnt
-        /// ([`postgres::GuardedTx::transaction_id`](crate::postgres::GuardedTx::transaction_id)).
+        /// (`postgres::GuardedTx::transaction_id`).
         transaction: Option<i64>,
         /// What went wrong.
         source: Source,

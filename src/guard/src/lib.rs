@@ -9,7 +9,8 @@
 //! 2. [What is decided](#what-is-decided)
 //! 3. [What to do about an error](#what-to-do-about-an-error)
 //! 4. [What is not promised](#what-is-not-promised)
-//! 5. The stores: [`postgres`], the reference design, and [`sqlite`]
+//! 5. The stores: module `postgres`, the reference design, and module `sqlite`, each behind a feature
+//!    of its name, both on by default
 //!
 //! # Acquire, seal, read, write
 //!
@@ -20,7 +21,7 @@
 //! 2. **Seal** it (`Guard::seal`). Waits for the transactions of earlier holders that are under way, then
 //!    raises the fence. Before it returns an earlier holder may still commit; afterwards none can.
 //! 3. **Read.** Whatever was read before the seal may have been changed by an earlier holder since.
-//! 4. **Write** in guarded transactions (`Guard::begin`, `GuardedTx::commit`), which need the [`Sealed`]
+//! 4. **Write** in guarded transactions (`Guard::begin`, `GuardedTx::commit`), which need the `Sealed`
 //!    that only a seal makes.
 //!
 //! The tables are protected once (`Guard::install`, `Guard::protect`): from then on a statement that

@@ -2,7 +2,7 @@
 //!
 //! The fence, the check and the triggers live in the schema `palisade` of the database that holds the
 //! data, so that writers in any language meet the same guard. From Rust, [`Guard`] seals and begins
-//! guarded transactions on a [`PgPool`]; the check rides in messages that a transaction sends anyway.
+//! guarded transactions on a [`sqlx::PgPool`]; the check rides in messages that a transaction sends anyway.
 //!
 //! ```no_run
 //! # async fn lead(pool: &sqlx::PgPool, grant: &palisade_token::Grant) -> Result<(), palisade_guard::GuardError> {

@@ -121,29 +121,26 @@ COMMENT ON FUNCTION palisade.seal(text, bigint, text) IS
 -- An entry is one line in a transaction-local setting, one setting per stripe:
 --     <transaction> <resource> <outcome> <presented> <holder> <fence or ->
 -- It is stamped with the transaction, so that no copy left on a pooled connection counts afterwards.
+--
+-- The first part of enter, check and enforce is the one that an admitted writer runs; it has as few
+-- expressions as it can, for each costs a transaction about 1 us.
 CREATE FUNCTION palisade.enter(resource text, token bigint, holder text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
-    stripe integer := pg_catalog.hashtext(resource) OPERATOR(pg_catalog.&) 1023;
-    setting text := 'palisade.e' OPERATOR(pg_catalog.||) stripe::pg_catalog.text;
-    xact text := pg_catalog.pg_current_xact_id()::pg_catalog.text;
-    stamp text := E'\n' OPERATOR(pg_catalog.||) xact OPERATOR(pg_catalog.||) ' ';
     fence bigint;
     fence_holder text;
-    outcome text;
-    line text;
+    outcome text := 'ok';
     entries text;
+    setting text;
+    stamp text;
+    line text;
 BEGIN
-    IF resource IS NULL OR token IS NULL OR holder IS NULL
-        OR token OPERATOR(pg_catalog.<) 1 OR token OPERATOR(pg_catalog.>) 9007199254740991
-        OR holder OPERATOR(pg_catalog.!~) '^[0-9a-f]{32}$' THEN
-        RAISE EXCEPTION 'not a grant: resource %, token %, holder %', resource, token, holder
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
     -- Lock first, read second, in two statements: a read whose snapshot is older than the lock could
-    -- miss the seal it has waited for. IF f() IS NULL is the cheapest way to call a function.
-    IF pg_catalog.pg_advisory_xact_lock_shared(1346456649, stripe) IS NULL THEN END IF;
-    IF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed' THEN
+    -- miss the seal it has waited for. (The lock's value is void, and never NULL.)
+    IF pg_catalog.pg_advisory_xact_lock_shared(
+        1346456649, pg_catalog.hashtext(resource) OPERATOR(pg_catalog.&) 1023) IS NULL
+        OR pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed'
+    THEN
         SELECT f.token, f.holder INTO fence, fence_holder FROM palisade.fence AS f
             WHERE f.resource OPERATOR(pg_catalog.=) enter.resource;
     ELSE
@@ -151,92 +148,109 @@ BEGIN
         SELECT f.token, f.holder INTO fence, fence_holder FROM palisade.fence AS f
             WHERE f.resource OPERATOR(pg_catalog.=) enter.resource FOR SHARE;
     END IF;
-    IF fence IS NULL THEN
-        -- What is not in the table was not checked by it, and must not be written into an entry.
-        IF pg_catalog.octet_length(resource) OPERATOR(pg_catalog.>) 256
+    IF NOT COALESCE(token OPERATOR(pg_catalog.=) fence
+        AND holder OPERATOR(pg_catalog.=) fence_holder, false) THEN
+        -- What is in the table was checked by it; what is not must not get into an entry unchecked.
+        IF resource IS NULL OR token IS NULL OR holder IS NULL
+            OR token OPERATOR(pg_catalog.<) 1 OR token OPERATOR(pg_catalog.>) 9007199254740991
+            OR holder OPERATOR(pg_catalog.!~) '^[0-9a-f]{32}$'
+            OR pg_catalog.octet_length(resource) OPERATOR(pg_catalog.>) 256
             OR resource OPERATOR(pg_catalog.!~) '^[A-Za-z0-9._:-]+(/[A-Za-z0-9._:-]+)*$' THEN
-            RAISE EXCEPTION 'not the name of a resource: %', pg_catalog.left(resource, 256)
+            RAISE EXCEPTION 'not a grant: resource %, token %, holder %',
+                pg_catalog.left(resource, 256), token, pg_catalog.left(holder, 64)
                 USING ERRCODE = 'invalid_parameter_value';
         END IF;
-        outcome := 'unsealed';
-    ELSIF token OPERATOR(pg_catalog.<) fence THEN
-        outcome := 'stale';
-    ELSIF token OPERATOR(pg_catalog.>) fence THEN
-        outcome := 'unsealed';
-    ELSIF holder OPERATOR(pg_catalog.<>) fence_holder THEN
-        outcome := 'collision';
-    ELSE
-        outcome := 'ok';
+        outcome := CASE WHEN fence IS NULL OR token OPERATOR(pg_catalog.>) fence THEN 'unsealed'
+            WHEN token OPERATOR(pg_catalog.<) fence THEN 'stale' ELSE 'collision' END;
     END IF;
-    line := pg_catalog.concat(stamp, resource, ' ', outcome, ' ', token, ' ', holder, ' ',
-        COALESCE(fence::pg_catalog.text, '-'));
+    setting := 'palisade.e' OPERATOR(pg_catalog.||)
+        (pg_catalog.hashtext(resource) OPERATOR(pg_catalog.&) 1023)::pg_catalog.text;
+    stamp := E'\n' OPERATOR(pg_catalog.||) pg_catalog.pg_current_xact_id()::pg_catalog.text
+        OPERATOR(pg_catalog.||) ' ';
+    line := stamp OPERATOR(pg_catalog.||) resource OPERATOR(pg_catalog.||) ' '
+        OPERATOR(pg_catalog.||) outcome OPERATOR(pg_catalog.||) ' '
+        OPERATOR(pg_catalog.||) token::pg_catalog.text OPERATOR(pg_catalog.||) ' '
+        OPERATOR(pg_catalog.||) holder OPERATOR(pg_catalog.||) ' '
+        OPERATOR(pg_catalog.||) COALESCE(fence::pg_catalog.text, '-');
     entries := COALESCE(pg_catalog.current_setting(setting, true), '');
-    IF pg_catalog.strpos(entries, stamp) OPERATOR(pg_catalog.<>) 1 THEN
-        entries := '';
-    ELSIF pg_catalog.strpos(entries OPERATOR(pg_catalog.||) E'\n', line OPERATOR(pg_catalog.||) E'\n')
-        OPERATOR(pg_catalog.>) 0 THEN
-        RETURN outcome;
-    ELSIF pg_catalog.strpos(entries, stamp OPERATOR(pg_catalog.||) resource OPERATOR(pg_catalog.||) ' ')
-        OPERATOR(pg_catalog.>) 0 THEN
-        RAISE EXCEPTION 'this transaction has entered % before, with another grant or outcome', resource
-            USING ERRCODE = 'object_not_in_prerequisite_state';
+    IF entries OPERATOR(pg_catalog.<>) '' THEN
+        IF pg_catalog.strpos(entries, stamp) OPERATOR(pg_catalog.<>) 1 THEN
+            entries := '';
+        ELSIF pg_catalog.strpos(entries OPERATOR(pg_catalog.||) E'\n', line OPERATOR(pg_catalog.||) E'\n')
+            OPERATOR(pg_catalog.>) 0 THEN
+            RETURN outcome;
+        ELSIF pg_catalog.strpos(
+            entries, stamp OPERATOR(pg_catalog.||) resource OPERATOR(pg_catalog.||) ' ')
+            OPERATOR(pg_catalog.>) 0 THEN
+            RAISE EXCEPTION 'this transaction has entered % before, with another grant or outcome', resource
+                USING ERRCODE = 'object_not_in_prerequisite_state';
+        END IF;
     END IF;
+    -- The cheapest way to call a function.
     IF pg_catalog.set_config(setting, entries OPERATOR(pg_catalog.||) line, true) IS NULL THEN END IF;
     RETURN outcome;
 END $$;
 COMMENT ON FUNCTION palisade.enter(text, bigint, text) IS
     'Records in this transaction whether the grant is admitted: ok, stale, unsealed or collision.';
 
+-- The entry of a resource in this transaction, word by word; NULL if there is none.
+CREATE FUNCTION palisade.entry(resource text) RETURNS text[]
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    entries text := current_setting('palisade.e' || (hashtext(resource) & 1023), true);
+    at integer := strpos(entries, E'\n' || pg_current_xact_id_if_assigned()::text || ' ' || resource || ' ');
+BEGIN
+    IF at > 0 THEN
+        RETURN string_to_array(split_part(substr(entries, at), E'\n', 2), ' ');
+    END IF;
+    RETURN NULL;
+END $$;
+
 CREATE FUNCTION palisade.check(
     resource text, token bigint, holder text, entered boolean DEFAULT false
-) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$
+) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
-    xact text := pg_catalog.pg_current_xact_id()::pg_catalog.text;
-    setting text := 'palisade.e' OPERATOR(pg_catalog.||)
-        (pg_catalog.hashtext(resource) OPERATOR(pg_catalog.&) 1023)::pg_catalog.text;
-    outcome text;
-    fence bigint;
+    entry text[];
 BEGIN
     IF pg_catalog.strpos(
-        pg_catalog.current_setting(setting, true) OPERATOR(pg_catalog.||) E'\n',
-        pg_catalog.concat(E'\n', xact, ' ', resource, ' ok ', token, ' ', holder, ' ', token, E'\n')
+        pg_catalog.current_setting('palisade.e' OPERATOR(pg_catalog.||)
+            (pg_catalog.hashtext(resource) OPERATOR(pg_catalog.&) 1023)::pg_catalog.text, true),
+        E'\n' OPERATOR(pg_catalog.||) pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text
+            OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) resource
+            OPERATOR(pg_catalog.||) ' ok ' OPERATOR(pg_catalog.||) token::pg_catalog.text
+            OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) holder OPERATOR(pg_catalog.||) ' '
     ) OPERATOR(pg_catalog.>) 0 THEN
-        RETURN xact::pg_catalog.int8;
+        RETURN pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8;
     END IF;
-    IF entered AND pg_catalog.strpos(
-        COALESCE(pg_catalog.current_setting(setting, true), ''),
-        pg_catalog.concat(E'\n', xact, ' ', resource, ' ')
-    ) OPERATOR(pg_catalog.=) 0 THEN
+    IF entered AND palisade.entry(resource) IS NULL THEN
         -- The caller has entered at BEGIN: its transaction was ended by hand, or its settings were reset.
         PERFORM palisade.refuse('unguarded', resource, token, NULL, 'commit', NULL);
     END IF;
-    outcome := palisade.enter(resource, token, holder);
-    IF outcome OPERATOR(pg_catalog.<>) 'ok' THEN
-        SELECT f.token INTO fence FROM palisade.fence AS f
-            WHERE f.resource OPERATOR(pg_catalog.=) "check".resource;
-        PERFORM palisade.refuse(outcome, resource, token, fence, NULL, NULL);
+    IF palisade.enter(resource, token, holder) OPERATOR(pg_catalog.<>) 'ok' THEN
+        entry := palisade.entry(resource);
+        PERFORM palisade.refuse(entry[3], resource, token, NULLIF(entry[6], '-')::pg_catalog.int8, NULL, NULL);
     END IF;
-    RETURN xact::pg_catalog.int8;
+    RETURN pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8;
 END $$;
 COMMENT ON FUNCTION palisade.check(text, bigint, text, boolean) IS
     'Like enter, but raises unless the grant is admitted. Returns the id of the transaction.';
 
 CREATE FUNCTION palisade.enforce() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    entries text := pg_catalog.current_setting('palisade.e' OPERATOR(pg_catalog.||)
-        (pg_catalog.hashtext(TG_ARGV[0]) OPERATOR(pg_catalog.&) 1023)::pg_catalog.text, true);
-    stamp text := E'\n' OPERATOR(pg_catalog.||)
-        pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text OPERATOR(pg_catalog.||) ' '
-        OPERATOR(pg_catalog.||) TG_ARGV[0] OPERATOR(pg_catalog.||) ' ';
     entry text[];
 BEGIN
-    IF pg_catalog.strpos(entries, stamp OPERATOR(pg_catalog.||) 'ok ') OPERATOR(pg_catalog.>) 0 THEN
+    IF pg_catalog.strpos(
+        pg_catalog.current_setting('palisade.e' OPERATOR(pg_catalog.||)
+            (pg_catalog.hashtext(TG_ARGV[0]) OPERATOR(pg_catalog.&) 1023)::pg_catalog.text, true),
+        E'\n' OPERATOR(pg_catalog.||) pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text
+            OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) TG_ARGV[0] OPERATOR(pg_catalog.||) ' ok '
+    ) OPERATOR(pg_catalog.>) 0 THEN
         RETURN NULL;
-    ELSIF pg_catalog.strpos(entries, stamp) OPERATOR(pg_catalog.>) 0 THEN
-        entry := pg_catalog.string_to_array(pg_catalog.split_part(
-            pg_catalog.substr(entries, pg_catalog.strpos(entries, stamp)), E'\n', 2), ' ', '-');
+    END IF;
+    entry := palisade.entry(TG_ARGV[0]);
+    IF entry IS NOT NULL THEN
         PERFORM palisade.refuse(entry[3], TG_ARGV[0], entry[4]::pg_catalog.int8,
-            entry[6]::pg_catalog.int8, NULL, NULL);
+            NULLIF(entry[6], '-')::pg_catalog.int8, NULL, NULL);
     END IF;
     PERFORM palisade.refuse('unguarded', TG_ARGV[0], NULL, NULL,
         pg_catalog.concat(TG_OP, ' on ', TG_TABLE_SCHEMA, '.', TG_TABLE_NAME), TG_TABLE_NAME);
@@ -355,4 +369,5 @@ COMMENT ON FUNCTION palisade.grant_owner(regrole) IS
 -- Everybody may be told why a write is refused; what a writer needs is granted by grant_writer.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA palisade FROM PUBLIC;
 GRANT USAGE ON SCHEMA palisade TO PUBLIC;
-GRANT EXECUTE ON FUNCTION palisade.refuse(text, text, bigint, bigint, text, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION palisade.refuse(text, text, bigint, bigint, text, text), palisade.entry(text)
+    TO PUBLIC;

@@ -2,7 +2,7 @@
 
 use palisade_guard::decide::{self, Admission, Mark};
 use palisade_guard::{Class, GuardError};
-use palisade_token::{FencingToken, HolderId};
+use palisade_token::{FencingToken, Grant, HolderId};
 use sqlx::{AssertSqlSafe, Row};
 use tokio::task::JoinSet;
 
@@ -231,12 +231,26 @@ async fn one_transaction_enters_a_resource_with_one_grant() {
         sql(&old)
     );
     assert_eq!(run(&mut connection, &twice).await, Ok(()));
-    let both = format!(
-        "BEGIN; SELECT palisade.enter({}); SELECT palisade.enter({})",
-        sql(&old),
-        sql(&new)
-    );
-    assert_eq!(run(&mut connection, &both).await, Err(KEPT.to_owned()));
+    let other = Grant {
+        holder: grant("orders", 3).holder,
+        ..old.clone()
+    };
+    // Neither another token, nor the beginning of one, nor another holder passes for what was entered.
+    for shown in [new, grant("orders", 1), other] {
+        for function in ["enter", "check"] {
+            let both = format!(
+                "BEGIN; SELECT palisade.enter({}); SELECT palisade.{function}({})",
+                sql(&old),
+                sql(&shown)
+            );
+            assert_eq!(
+                run(&mut connection, &both).await,
+                Err(KEPT.to_owned()),
+                "{both}"
+            );
+            run(&mut connection, "ROLLBACK").await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]
