@@ -10,6 +10,12 @@ use crate::GuardError;
 ///
 /// Only a guard's `seal` makes one. Clones share their fate: once the store has refused one of them,
 /// all refuse at once, without asking the store.
+///
+/// ```compile_fail,E0624
+/// # fn forge(grant: palisade_token::Grant) {
+/// let sealed = palisade_guard::Sealed::<()>::new(grant); // private
+/// # }
+/// ```
 pub struct Sealed<S> {
     state: Arc<State>,
     store: PhantomData<fn() -> S>,

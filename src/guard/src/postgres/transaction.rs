@@ -24,8 +24,8 @@ pub struct GuardedTx {
     connection: Option<PoolConnection<Postgres>>,
     sealed: Vec<Sealed>,
     transaction: Option<i64>,
-    /// From the moment COMMIT is on its way until its answer.
-    committing: bool,
+    /// While a COMMIT or ROLLBACK is on its way: dropped then, the connection is closed.
+    unsettled: bool,
 }
 
 /// The commit of a guarded transaction: it was admitted, and it happened.
@@ -50,7 +50,7 @@ impl GuardedTx {
             connection: Some(connection),
             sealed,
             transaction: None,
-            committing: false,
+            unsettled: false,
         }
     }
 
@@ -107,7 +107,7 @@ impl GuardedTx {
         }
         let grants: Vec<&Grant> = self.sealed.iter().map(Sealed::grant).collect();
         let text = sql::commit(&grants);
-        self.committing = true;
+        self.unsettled = true;
         let Progress { completed, error } = self.send_commit(text).await;
         match error {
             None if completed >= 2 => Ok(self.committed()),
@@ -148,7 +148,7 @@ impl GuardedTx {
     }
 
     fn committed(mut self) -> Committed {
-        self.committing = false;
+        self.unsettled = false;
         Committed {
             transaction: self.transaction,
         }
@@ -198,13 +198,13 @@ impl GuardedTx {
     /// Leaves the transaction, whatever its state; says whether the connection is usable.
     async fn end_transaction(&mut self) -> bool {
         // Closed by drop if this is cut short or fails.
-        self.committing = true;
+        self.unsettled = true;
         let connection = self.connection.as_mut().expect("taken by value only");
         while Manager::get_transaction_depth(connection) > 1 {
             Manager::start_rollback(connection);
         }
         let ended = Manager::rollback(connection).await.is_ok();
-        self.committing = !ended;
+        self.unsettled = !ended;
         ended
     }
 }
@@ -214,7 +214,7 @@ impl Drop for GuardedTx {
         let Some(mut connection) = self.connection.take() else {
             return;
         };
-        if self.committing {
+        if self.unsettled {
             connection.close_on_drop();
             return;
         }

@@ -209,3 +209,39 @@ async fn plain_sql_is_enough() {
         "1"
     );
 }
+
+/// A dump brings the fence and the protection along, as strong as they were.
+#[tokio::test]
+async fn a_restored_dump_is_still_guarded() {
+    let db = Db::with_orders().await;
+    let sealed = db.seal(&grant("orders", 10)).await;
+    let mut tx = db.guard.begin(&db.pool, &sealed).await.unwrap();
+    run(&mut tx, "INSERT INTO orders VALUES (1, 10)")
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("dump.sql");
+    let file = file.to_str().unwrap();
+    let copy = format!("copy_{}", db.name)
+        .chars()
+        .take(60)
+        .collect::<String>();
+    let url = db.server.create_database(&copy).await.unwrap();
+    let dump = ["-d", &db.name, "-f", file];
+    db.server.tool("pg_dump", &dump).await.unwrap();
+    let restore = ["-Xq", "-v", "ON_ERROR_STOP=1", "-d", &copy, "-f", file];
+    db.server.tool("psql", &restore).await.unwrap();
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    db.guard.install(&pool).await.unwrap();
+    let mut connection = pool.acquire().await.unwrap();
+    let replica = "SET session_replication_role = replica; DELETE FROM orders";
+    assert_eq!(run(&mut connection, replica).await, Err("ZF003".to_owned()));
+    let lowered = "UPDATE palisade.fence SET token = 9";
+    assert_eq!(run(&mut connection, lowered).await, Err("ZF001".to_owned()));
+    drop(connection);
+    let stale = db.guard.seal(&pool, &grant("orders", 9)).await.unwrap_err();
+    assert!(matches!(stale, GuardError::Stale { .. }), "{stale:?}");
+    let tx = db.guard.begin(&pool, &sealed).await.unwrap();
+    tx.commit().await.unwrap();
+}

@@ -234,3 +234,33 @@ async fn a_store_that_went_backwards_is_told_from_a_stale_grant() {
         "{error:?}"
     );
 }
+
+#[tokio::test]
+async fn a_seal_without_the_right_to_end_blockers_still_names_them() {
+    let db = Db::with_orders().await;
+    let sealed = db.seal(&grant("orders", 10)).await;
+    let role = format!("weak_{}", db.name)
+        .chars()
+        .take(60)
+        .collect::<String>();
+    db.run(&format!(
+        "CREATE ROLE {role} LOGIN; SELECT palisade.grant_writer('{role}')"
+    ))
+    .await;
+    let weak = db.url.replace("postgres@", &format!("{role}@"));
+    let weak = sqlx::PgPool::connect(&weak).await.unwrap();
+    let writer = db.guard.begin(&db.pool, &sealed).await.unwrap();
+    let guard = db
+        .guard
+        .with_seal_policy(SealPolicy::Terminate { after: SHORT });
+    let error = guard.seal(&weak, &grant("orders", 11)).await.unwrap_err();
+    assert!(
+        matches!(&error, GuardError::SealTimeout { blockers, .. } if blockers.len() == 1),
+        "{error:?}"
+    );
+    writer.commit().await.unwrap();
+    guard.seal(&weak, &grant("orders", 11)).await.unwrap();
+    weak.close().await;
+    db.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+        .await;
+}
