@@ -107,7 +107,9 @@ impl Waiters {
     ) -> Result<Hold, CallError> {
         let shared = &self.shared;
         // It may have become vacant while nobody of this queue waited anywhere.
-        Shared::kick(shared, &acquire.resource);
+        if shared.registry.begin_first_promotion(&acquire.resource) {
+            Shared::start_promotion(shared, &acquire.resource);
+        }
         let time = shared.clock.now().until(until.min(deadline.at()));
         tokio::select! {
             biased;
@@ -258,9 +260,13 @@ impl Shared {
     /// Sees to it that a vacant resource is granted to whoever waits first, if somebody waits here.
     fn kick(shared: &Arc<Self>, resource: &ResourceName) {
         if shared.registry.begin_promotion(resource) {
-            let work = Self::promote(Arc::clone(shared), resource.clone());
-            shared.tasks.spawn("waiters: promote", work);
+            Self::start_promotion(shared, resource);
         }
+    }
+
+    fn start_promotion(shared: &Arc<Self>, resource: &ResourceName) {
+        let work = Self::promote(Arc::clone(shared), resource.clone());
+        shared.tasks.spawn("waiters: promote", work);
     }
 
     async fn promote(shared: Arc<Self>, resource: ResourceName) {

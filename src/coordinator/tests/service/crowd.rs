@@ -40,6 +40,9 @@ async fn a_thousand_are_served_in_the_order_in_which_they_came() {
             .await
             .unwrap();
     }
+    // The first who waits has it looked after; those behind add nothing.
+    let promotions = coordinator.store.promotions.load(Ordering::Relaxed);
+    assert!((1..=2).contains(&promotions), "{promotions} promotions");
     let looks = coordinator.store.looks.load(Ordering::Relaxed);
     release(client, &holder, "x", first).await;
 

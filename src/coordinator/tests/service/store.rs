@@ -37,6 +37,8 @@ pub(crate) struct Switch {
     pub(crate) is_silent: bool,
     /// Acquires that came in.
     pub(crate) acquires: AtomicUsize,
+    /// How often a vacant resource was to be given to who waits first.
+    pub(crate) promotions: AtomicUsize,
     /// How often somebody asked how a request stands.
     pub(crate) looks: AtomicUsize,
 }
@@ -49,6 +51,7 @@ impl Switch {
             broken_watches: AtomicUsize::new(0),
             is_silent: false,
             acquires: AtomicUsize::new(0),
+            promotions: AtomicUsize::new(0),
             looks: AtomicUsize::new(0),
         }
     }
@@ -112,6 +115,7 @@ impl Store for Switch {
     }
 
     async fn promote(&self, resource: &ResourceName) -> Result<(), StoreError> {
+        self.promotions.fetch_add(1, Ordering::Relaxed);
         self.pass().await?;
         self.memory.promote(resource).await
     }

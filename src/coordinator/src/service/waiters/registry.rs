@@ -40,6 +40,8 @@ struct Hosted {
     /// Several calls may wait for one request: a client's second try, while the first is still here.
     seats: HashMap<Key, Vec<(u64, Arc<Notify>)>>,
     promotion: Promotion,
+    /// Whether a promotion was begun since the first of them came: from then on there is news.
+    is_looked_after: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +172,15 @@ impl Registry {
             .collect()
     }
 
+    /// Like [`Registry::begin_promotion`], but once only for as long as somebody waits.
+    pub(super) fn begin_first_promotion(&self, resource: &ResourceName) -> bool {
+        let state = self.shared.lock();
+        let hosted = state.resources.get(resource);
+        let is_first = hosted.is_some_and(|hosted| !hosted.is_looked_after);
+        drop(state);
+        is_first && self.begin_promotion(resource)
+    }
+
     /// Whether a promotion of a resource is to be started now: somebody waits for it here, and none runs.
     /// One that runs will run once more.
     pub(super) fn begin_promotion(&self, resource: &ResourceName) -> bool {
@@ -177,6 +188,7 @@ impl Registry {
         let Some(hosted) = state.resources.get_mut(resource) else {
             return false;
         };
+        hosted.is_looked_after = true;
         let begins = hosted.promotion == Promotion::Idle;
         hosted.promotion = match hosted.promotion {
             Promotion::Idle => Promotion::Running,
@@ -250,8 +262,9 @@ mod tests {
         let resource = ResourceName::new("a").unwrap();
         assert!(!registry.begin_promotion(&resource), "nobody waits");
         let seat = registry.seat(&resource, key("1")).unwrap();
-        assert!(registry.begin_promotion(&resource));
-        assert!(!registry.begin_promotion(&resource));
+        assert!(registry.begin_first_promotion(&resource));
+        assert!(!registry.begin_first_promotion(&resource));
+        assert!(!registry.begin_promotion(&resource), "one runs");
         assert!(registry.promotes_again(&resource, false));
         assert!(!registry.promotes_again(&resource, false));
         assert!(registry.begin_promotion(&resource));
