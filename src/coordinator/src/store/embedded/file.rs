@@ -1,11 +1,11 @@
 //! The files themselves: made with the right mode, and held by one process.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::OpenError;
+use super::{OpenError, schema};
 
 /// The file names principals and keeps hashes of secrets: nobody else reads it.
 const MODE: u32 = 0o600;
@@ -26,9 +26,25 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Makes the store's file if it is not there, so that it survives a crash of the machine.
+/// Where SQLite keeps the application's number, and what is before it.
+const HEADER_BYTES: u64 = 72;
+const APPLICATION_AT: usize = 68;
+
+/// Makes the store's file if it is not there, so that it survives a crash of the machine. One that is
+/// there and is something else is left as it is: SQLite would already change it on opening.
 pub(super) fn make(path: &Path) -> Result<(), OpenError> {
-    drop(open(path, path)?);
+    let mut header = Vec::new();
+    open(path, path)?
+        .take(HEADER_BYTES)
+        .read_to_end(&mut header)
+        .map_err(|error| explain(error, path))?;
+    let is_ours = header.starts_with(b"SQLite format 3\0")
+        && header.get(APPLICATION_AT..) == Some(&schema::APPLICATION.to_be_bytes());
+    if !header.is_empty() && !is_ours {
+        return Err(OpenError::NotAStore {
+            path: path.to_path_buf(),
+        });
+    }
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),

@@ -3,7 +3,7 @@
 use sqlx::{Connection, Row, SqliteConnection};
 
 /// "Pali" in ASCII: tells the file from other programs' databases.
-const APPLICATION: i64 = 0x5061_6c69;
+pub(super) const APPLICATION: u32 = 0x5061_6c69;
 
 /// The version of the tables below.
 pub(super) const VERSION: i64 = 1;
@@ -54,13 +54,14 @@ pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<Found, 
     let application = number(&mut transaction, "PRAGMA application_id").await?;
     let version = number(&mut transaction, "PRAGMA user_version").await?;
     let tables = number(&mut transaction, "SELECT count(*) FROM sqlite_schema").await?;
-    let found = match (application, version, tables) {
-        (0, 0, 0) => {
+    let is_ours = application == i64::from(APPLICATION);
+    let found = match (is_ours, version, tables) {
+        (false, 0, 0) if application == 0 => {
             sqlx::raw_sql(TABLES).execute(&mut *transaction).await?;
             Found::Ours
         }
-        (APPLICATION, VERSION, _) => Found::Ours,
-        (APPLICATION, version, _) if version > VERSION => return Ok(Found::Newer(version)),
+        (true, VERSION, _) => Found::Ours,
+        (true, version, _) if version > VERSION => return Ok(Found::Newer(version)),
         _ => return Ok(Found::Foreign),
     };
     transaction.commit().await?;

@@ -80,8 +80,14 @@ async fn what_cannot_be_opened_says_why() {
     );
 
     let foreign = directory.path().join("foreign.db");
-    run_sql(&foreign, "CREATE TABLE accounts (id INTEGER)").await;
+    run_sql(
+        &foreign,
+        "PRAGMA journal_mode = WAL; CREATE TABLE accounts (id INTEGER)",
+    )
+    .await;
+    let before = fs::read(&foreign).unwrap();
     let other = open(&foreign).await;
+    assert_eq!(fs::read(&foreign).unwrap(), before, "it was changed");
     assert!(
         matches!(other, Err(OpenError::NotAStore { .. })),
         "{other:?}"
@@ -151,6 +157,12 @@ async fn one_process_has_the_file() {
         Err(error) => Err(error),
     };
     assert!(wrote.is_err());
+    // Nor may a second one have a copy that takes the file's place: SQLite's lock would let it.
+    let copy = directory.path().join("copy.db");
+    fs::copy(&path, &copy).unwrap();
+    fs::rename(&copy, &path).unwrap();
+    let second = open(&path).await;
+    assert!(matches!(second, Err(OpenError::InUse { .. })), "{second:?}");
     first.close().await;
     open(&path).await.unwrap().ready().await.unwrap();
 }
