@@ -1,4 +1,8 @@
 //! Tokens grow whatever happens to etcd's history (I3), and nothing is granted while that is in doubt (I9).
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets an unforeseen error has failed"
+)]
 
 use std::sync::Arc;
 
@@ -29,7 +33,10 @@ impl Coordinator {
     fn on(endpoints: Vec<String>) -> Self {
         let options = EtcdOptions::new(endpoints);
         let store = EtcdStore::new(options, SystemClock::shared(), SystemEntropy::shared());
-        Self { store, process: SystemEntropy.nonce() }
+        Self {
+            store,
+            process: SystemEntropy.nonce(),
+        }
     }
 
     async fn open(&self) -> Result<Client, StoreError> {
@@ -43,7 +50,11 @@ impl Coordinator {
             label: String::new(),
             ttl_ms: 60_000,
             opening,
-            mark: AttachMark { epoch: 1, sub: 0, nonce: self.process },
+            mark: AttachMark {
+                epoch: 1,
+                sub: 0,
+                nonce: self.process,
+            },
         };
         let caller = Caller {
             session: session.id,
@@ -130,10 +141,17 @@ async fn restored(version: EtcdVersion) {
     let fresh = Coordinator::on(etcd.endpoints());
     seen.extend(fresh.tokens("r", 5).await);
     seen.extend(running.tokens("r", 5).await);
-    assert!(seen.is_sorted_by(|a, b| a < b), "tokens went backwards: {seen:?}");
+    assert!(
+        seen.is_sorted_by(|a, b| a < b),
+        "tokens went backwards: {seen:?}"
+    );
 
     // The restore revived a lease that had been released; its holder's token is still the old one.
-    let revived = running.store.lease(&ResourceName::new("across").unwrap()).await.unwrap();
+    let revived = running
+        .store
+        .lease(&ResourceName::new("across").unwrap())
+        .await
+        .unwrap();
     assert_eq!(revived.hold.and_then(|hold| hold.token()), Some(across));
     running.release(&held_across, "across", across).await;
     assert!(running.next_token("across").await > taken_over);
@@ -159,7 +177,10 @@ async fn a_restore_without_any_coordinator_running_still_gives_larger_tokens() {
     drop(first);
     etcd.restore_from(&snapshot).await.unwrap();
     seen.extend(Coordinator::on(etcd.endpoints()).tokens("r", 5).await);
-    assert!(seen.is_sorted_by(|a, b| a < b), "tokens went backwards: {seen:?}");
+    assert!(
+        seen.is_sorted_by(|a, b| a < b),
+        "tokens went backwards: {seen:?}"
+    );
 }
 
 #[tokio::test]
@@ -171,7 +192,10 @@ async fn an_etcd_rebuilt_from_nothing_still_gives_larger_tokens() {
     seen.extend(running.tokens("r", 5).await);
     seen.extend(Coordinator::on(etcd.endpoints()).tokens("r", 5).await);
     seen.extend(running.tokens("r", 5).await);
-    assert!(seen.is_sorted_by(|a, b| a < b), "tokens went backwards: {seen:?}");
+    assert!(
+        seen.is_sorted_by(|a, b| a < b),
+        "tokens went backwards: {seen:?}"
+    );
 }
 
 #[tokio::test]
@@ -198,10 +222,20 @@ async fn an_etcd_that_is_away_fails_soon_and_is_used_again_when_it_is_back() {
     let coordinator = Coordinator::on(etcd.endpoints());
     let before = coordinator.next_token("r").await;
     etcd.kill().unwrap();
-    eventually("a failure", LIMIT, async || coordinator.store.ready().await.is_err()).await.unwrap();
+    eventually("a failure", LIMIT, async || {
+        coordinator.store.ready().await.is_err()
+    })
+    .await
+    .unwrap();
     let away = coordinator.open().await.map(|client| client.caller.session);
     assert!(
-        matches!(away, Err(StoreError::Failed { failure: Failure::Unavailable, .. })),
+        matches!(
+            away,
+            Err(StoreError::Failed {
+                failure: Failure::Unavailable,
+                ..
+            })
+        ),
         "{away:?}"
     );
     etcd.start_again().await.unwrap();
@@ -212,7 +246,10 @@ async fn an_etcd_that_is_away_fails_soon_and_is_used_again_when_it_is_back() {
 #[tokio::test]
 async fn a_new_generation_of_one_coordinator_does_not_stop_another() {
     let etcd = Etcd::start().await.unwrap();
-    let (one, other) = (Coordinator::on(etcd.endpoints()), Coordinator::on(etcd.endpoints()));
+    let (one, other) = (
+        Coordinator::on(etcd.endpoints()),
+        Coordinator::on(etcd.endpoints()),
+    );
     let mut seen = Vec::new();
     for _ in 0..5 {
         seen.push(one.next_token("r").await);
@@ -224,5 +261,8 @@ async fn a_new_generation_of_one_coordinator_does_not_stop_another() {
         assert!(token > past, "{token} is not past {past}");
         seen.push(token);
     }
-    assert!(seen.is_sorted_by(|a, b| a < b), "tokens went backwards: {seen:?}");
+    assert!(
+        seen.is_sorted_by(|a, b| a < b),
+        "tokens went backwards: {seen:?}"
+    );
 }
