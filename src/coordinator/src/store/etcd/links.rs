@@ -4,14 +4,17 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::link::{Context, Link};
 use crate::clock::{Moment, within};
 use crate::store::{Failure, StoreError};
 
-/// The pause after a round in which no endpoint could be reached: callers fail at once meanwhile.
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// The pause after the first round in which no endpoint could be used: callers fail at once meanwhile.
+/// It doubles with each further round.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause: how much later than etcd the coordinator is back at the most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long the other endpoints get to show their cluster when a connection is opened. One that is away
 /// is looked at when its turn comes.
 const COMPARE_LIMIT: Duration = Duration::from_millis(500);
@@ -31,7 +34,20 @@ pub(super) struct Links {
 #[derive(Debug, Default)]
 struct Turn {
     next: usize,
-    not_before: Option<Moment>,
+    /// Rounds in a row in which no endpoint could be used.
+    failures: u32,
+    not_before: Moment,
+}
+
+impl Turn {
+    fn pause(&self) -> Duration {
+        match self.failures.checked_sub(1) {
+            None => Duration::ZERO,
+            Some(doublings) => FIRST_PAUSE
+                .saturating_mul(1 << doublings.min(8))
+                .min(LONGEST_PAUSE),
+        }
+    }
 }
 
 impl Links {
@@ -67,15 +83,15 @@ impl Links {
         if let Some(link) = self.usable() {
             return Ok(link);
         }
-        let now = self.context.clock.now();
-        if turn.not_before.is_some_and(|not_before| now < not_before) {
+        if self.context.clock.now() < turn.not_before {
             return Err(StoreError::not_applied(Failure::Unavailable));
         }
         let opened = self.open_any(&mut turn).await;
-        turn.not_before = match &opened {
-            Ok(_) => None,
-            Err(_) => Some(self.context.clock.now().after(RETRY_PAUSE)),
+        turn.failures = match &opened {
+            Ok(_) => 0,
+            Err(_) => turn.failures.saturating_add(1),
         };
+        turn.not_before = self.context.clock.now().after(turn.pause());
         drop(turn);
         opened
     }
@@ -93,7 +109,13 @@ impl Links {
                     return Ok(link);
                 }
                 Err(error) => {
-                    warn!(endpoint = %self.endpoints[at], %error, source = ?error, "etcd endpoint not usable");
+                    let endpoint = &self.endpoints[at];
+                    // Ever more seldom while etcd stays away.
+                    if turn.failures.count_ones() <= 1 {
+                        warn!(%endpoint, %error, source = ?error, turn.failures, "etcd endpoint not usable");
+                    } else {
+                        debug!(%endpoint, %error, source = ?error, turn.failures, "etcd endpoint not usable");
+                    }
                     last = error;
                 }
             }
