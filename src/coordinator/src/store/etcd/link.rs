@@ -141,18 +141,27 @@ impl Link {
             since: self.context.clock.now(),
             is_over: false,
         };
-        let done = within(&self.context.clock, self.context.call_limit, work).await;
+        let done = self.call_alone(work).await;
         waiting.is_over = true;
-        let fault = match done {
-            Ok(Ok(reply)) => return Ok(reply),
-            Ok(Err(error)) => Fault::of(error),
-            Err(elapsed) => Fault::of(Error::IoError(io::Error::other(elapsed))),
-        };
-        if fault.kind == Kind::Broken {
+        if let Err(fault) = &done
+            && fault.kind == Kind::Broken
+        {
             warn!(error = %fault.source, "etcd connection given up");
             self.give_up();
         }
-        Err(fault)
+        done
+    }
+
+    /// Like [`Link::call`], for work that one session can hold up: it says nothing of the connection, so
+    /// that a dying session ends nobody else's calls (I12).
+    pub(super) async fn call_alone<T: Send>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Fault> {
+        match within(&self.context.clock, self.context.call_limit, work).await {
+            Ok(done) => done.map_err(Fault::of),
+            Err(elapsed) => Err(Fault::of(Error::IoError(io::Error::other(elapsed)))),
+        }
     }
 
     /// A transaction that only reads: linearizable, and no entry in etcd's log.

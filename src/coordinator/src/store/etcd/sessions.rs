@@ -67,7 +67,10 @@ impl EtcdStore {
         let mut leases = link.leases();
         // A stream of its own for each renewal: a lease that is expired but not yet revoked blocks the
         // stream it is renewed on, and must block nobody else (I12).
-        match link.call(leases.keep_alive(lease_id(session.id))).await {
+        match link
+            .call_alone(leases.keep_alive(lease_id(session.id)))
+            .await
+        {
             Ok(_replied) => Ok(Alive {
                 session: session.id,
                 ttl: Duration::from_millis(session.ttl_ms),
