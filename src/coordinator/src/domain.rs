@@ -14,5 +14,5 @@ pub use decide::{
 pub use generation::{Generation, GenerationError, Span, WallClock};
 pub use ids::{IdError, Nonce, OpenId, Principal, RequestId, Revision, SecretHash, SessionId};
 pub use ledger::{Change, Ledger, Plan};
-pub use records::{AttachMark, Claim, Event, Hold, LeaseEnd, NewSession, Place, Session};
+pub use records::{AttachMark, Claim, Event, Hold, LeaseEnd, Place, Session};
 pub use refusal::Refusal;

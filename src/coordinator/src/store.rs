@@ -21,8 +21,8 @@ use futures::stream::BoxStream;
 use palisade_token::{FencingToken, ResourceName};
 
 use crate::domain::{
-    Acquire, Acquired, Caller, Event, Generation, Hold, Release, Released, RequestId, Session,
-    SessionId,
+    Acquire, Acquired, Caller, Event, Generation, Hold, Release, Released, RequestId, Revision,
+    Session, SessionId,
 };
 
 pub use error::{Failure, Outcome, StoreError};
@@ -43,15 +43,28 @@ pub struct Standing {
     pub hold: Option<Hold>,
     /// How many wait for it.
     pub waiters: u64,
+    /// When this was so.
+    pub revision: Revision,
+}
+
+/// A lease in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The lease.
+    pub hold: Hold,
+    /// How many wait for it.
+    pub waiters: u64,
 }
 
 /// Part of a list of leases, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Page {
     /// The leases.
-    pub leases: Vec<Standing>,
+    pub leases: Vec<Listed>,
     /// The name to go on after, if there are more.
     pub next: Option<ResourceName>,
+    /// When the leases were so.
+    pub revision: Revision,
 }
 
 /// What keeps sessions, leases and queues.

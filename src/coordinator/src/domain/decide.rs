@@ -6,8 +6,8 @@
 use palisade_token::{FencingToken, ResourceName};
 
 use super::{
-    AttachMark, Claim, Hold, LeaseEnd, Nonce, Place, Principal, Refusal, RequestId, SecretHash,
-    Session, SessionId,
+    AttachMark, Claim, Hold, LeaseEnd, Nonce, Place, Principal, Refusal, RequestId, Revision,
+    SecretHash, Session, SessionId,
 };
 
 /// Who asks, as every call of a session says.
@@ -135,9 +135,17 @@ pub enum AcquireStep {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Released {
     /// The lease ended by this release.
-    Lease(Hold),
+    Lease {
+        /// The lease.
+        hold: Hold,
+        /// When it ended.
+        ended: Revision,
+    },
     /// The request waited, and does not any more.
-    Place,
+    Place {
+        /// When it left the queue.
+        ended: Revision,
+    },
     /// There was nothing to end; how the lease ended before, where that is known.
     NotHeld(Option<LeaseEnd>),
 }

@@ -107,7 +107,7 @@ impl Principal {
     }
 }
 
-/// A session, which in etcd is also the id of its lease: 1 to 2^63 − 1.
+/// A session: 1 to 2^63 − 1, as lease ids of etcd are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SessionId(u64);

@@ -284,13 +284,24 @@ impl Ledger {
                 }
                 Ok(ReleaseStep::Leave(place)) => {
                     changes.push(Change::DropPlace(place));
-                    return self.planned(changes, Ok(Released::Place));
+                    return self.planned(
+                        changes,
+                        Ok(Released::Place {
+                            ended: self.next_revision(),
+                        }),
+                    );
                 }
                 Ok(ReleaseStep::End { hold, successor }) => {
                     changes.push(Change::DropHold(hold.claim.resource.clone()));
                     let promotion = successor.and_then(|place| self.promotion(&place));
                     changes.extend(promotion.into_iter().flatten());
-                    return self.planned(changes, Ok(Released::Lease(hold)));
+                    return self.planned(
+                        changes,
+                        Ok(Released::Lease {
+                            hold,
+                            ended: self.next_revision(),
+                        }),
+                    );
                 }
             }
         }

@@ -7,7 +7,7 @@ use super::{Generation, Nonce, Principal, RequestId, Revision, SecretHash, Sessi
 /// One client's liveness, as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// The id, which is also that of the store's lease.
+    /// The id, of which the store makes that of its own lease.
     pub id: SessionId,
     /// Who opened it; nobody else may use it.
     pub principal: Principal,
@@ -34,13 +34,6 @@ pub struct AttachMark {
     pub nonce: Nonce,
 }
 
-/// What a session is opened with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewSession {
-    /// The session as it will be stored; `ttl_ms` is what was asked for.
-    pub session: Session,
-}
-
 /// What one acquire of one session asks for: what a hold and a queue place have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
@@ -54,6 +47,8 @@ pub struct Claim {
     pub holder: HolderId,
     /// The session's label.
     pub label: String,
+    /// The session's granted time to live, in milliseconds.
+    pub ttl_ms: u64,
     /// What the client attached, opaque.
     #[serde(with = "hex::serde")]
     pub metadata: Vec<u8>,
@@ -84,6 +79,7 @@ impl Claim {
             request,
             holder: HolderId::from_bytes(holder),
             label: session.label.clone(),
+            ttl_ms: session.ttl_ms,
             metadata,
         }
     }

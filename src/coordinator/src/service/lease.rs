@@ -193,7 +193,7 @@ impl Leases {
     ) -> Result<Released, CallError> {
         let asked = deadline.run(Kind::Write, self.store.release(release));
         let released = asked.await?;
-        if let Released::Lease(hold) = &released {
+        if let Released::Lease { hold, .. } = &released {
             let (session, request) = (&hold.claim.session, &hold.claim.request);
             info!(resource = %hold.claim.resource, token = ?hold.token(), %session, %request, "released");
         }
@@ -217,7 +217,7 @@ impl Leases {
         deadline: &Deadline,
     ) -> Result<(), CallError> {
         let token = match (released, &release.hold) {
-            (Released::Lease(hold), _) => hold.token(),
+            (Released::Lease { hold, .. }, _) => hold.token(),
             (_, HoldName::Token(token)) => Some(*token),
             (_, HoldName::Request(_)) => None,
         };

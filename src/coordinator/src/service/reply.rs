@@ -9,7 +9,7 @@ use super::error::CallError;
 use super::page::{self, MAX_PAGE_BYTES};
 use super::parse::millis;
 use crate::domain::{Generation as DomainGeneration, Hold, LeaseEnd as DomainEnd, Released};
-use crate::store::{Failure, Page, Standing, StoreError};
+use crate::store::{Failure, Listed, Page, Standing, StoreError};
 
 /// A number that the store keeps below 2^63.
 fn signed(number: u64) -> i64 {
@@ -38,6 +38,7 @@ fn lease(hold: &Hold) -> Option<Lease> {
         metadata: claim.metadata.clone(),
         granted_revision: signed(hold.granted.0),
         generation: Some(generation(&hold.generation)),
+        ttl_ms: claim.ttl_ms,
         ..Lease::default()
     })
 }
@@ -76,16 +77,16 @@ pub(super) fn released(released: &Released) -> ReleaseResponse {
         Some(DomainEnd::Revoked) => LeaseEnd::Revoked,
         None => LeaseEnd::Unknown,
     };
-    let (outcome, end) = match released {
-        Released::Lease(_) => (ReleaseOutcome::Released, LeaseEnd::Released),
-        Released::Place => (ReleaseOutcome::NotHeld, LeaseEnd::Unknown),
-        Released::NotHeld(end) => (ReleaseOutcome::NotHeld, end_of(*end)),
+    let (outcome, end, revision) = match released {
+        Released::Lease { ended, .. } => (ReleaseOutcome::Released, LeaseEnd::Released, ended.0),
+        Released::Place { ended } => (ReleaseOutcome::NotHeld, LeaseEnd::Unknown, ended.0),
+        Released::NotHeld(end) => (ReleaseOutcome::NotHeld, end_of(*end), 0),
     };
     ReleaseResponse {
         outcome: outcome.into(),
         end: end.into(),
-        queue_place_given_back: matches!(released, Released::Place),
-        revision: 0,
+        queue_place_given_back: matches!(released, Released::Place { .. }),
+        revision: signed(revision),
     }
 }
 
@@ -98,6 +99,7 @@ pub(super) fn standing(standing: &Standing) -> Result<GetLeaseResponse, CallErro
         previous: lease.is_none().then(previous),
         lease,
         waiters: u32::try_from(standing.waiters).unwrap_or(u32::MAX),
+        revision: signed(standing.revision.0),
         ..GetLeaseResponse::default()
     })
 }
@@ -108,8 +110,7 @@ pub(super) fn page(prefix: &str, listed: Page) -> ListLeasesResponse {
     let mut bytes = 0;
     let mut next = listed.next;
     let mut last = None;
-    for Standing { hold, waiters } in listed.leases {
-        let Some(hold) = hold else { continue };
+    for Listed { hold, waiters } in listed.leases {
         let Some(mut lease) = lease(&hold) else {
             continue;
         };
@@ -125,6 +126,6 @@ pub(super) fn page(prefix: &str, listed: Page) -> ListLeasesResponse {
     ListLeasesResponse {
         leases,
         next_page_token: next.map_or_else(String::new, |after| page::token(prefix, &after)),
-        revision: 0,
+        revision: signed(listed.revision.0),
     }
 }

@@ -307,15 +307,17 @@ impl Witness {
         let session = release.caller.session;
         let before = self.ledger.lease(&release.resource).0.cloned();
         let plan = self.ledger.plan_release(&release);
-        if let (Ok(Released::Place), HoldName::Request(request)) = (&plan.answer, &release.hold) {
+        if let (Ok(Released::Place { .. }), HoldName::Request(request)) =
+            (&plan.answer, &release.hold)
+        {
             self.waited_no_more(&release.resource, session, request);
         }
         match self.carry_out(plan) {
-            Ok(Released::Lease(ended)) => {
+            Ok(Released::Lease { hold: ended, .. }) => {
                 assert_eq!(ended.claim.session, session);
                 assert_eq!(Some(ended), before);
             }
-            Ok(Released::Place | Released::NotHeld(_)) | Err(_) => {
+            Ok(Released::Place { .. } | Released::NotHeld(_)) | Err(_) => {
                 let now = self.ledger.lease(&release.resource).0.cloned();
                 assert_eq!(now, before, "nothing was released, and yet it ended");
             }

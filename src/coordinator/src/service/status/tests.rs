@@ -40,6 +40,7 @@ fn refusal(refusal: Refusal) -> CallError {
 
 type Row = (CallError, Code, ErrorReason, Vec<(&'static str, String)>);
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn refusals() -> Vec<Row> {
     use ErrorReason as Reason;
     let session = session();
@@ -202,6 +203,7 @@ fn failures() -> Vec<Row> {
     ]
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn calls() -> Vec<Row> {
     use ErrorReason as Reason;
     let of = |key, value: &str| (key, value.to_owned());

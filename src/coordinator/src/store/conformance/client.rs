@@ -199,7 +199,7 @@ impl Client {
         let name = hold.claim.resource.as_str();
         let released = self.release(name, HoldName::Token(token(hold))).await;
         match released.expect("a holder can release") {
-            Released::Lease(ended) => assert_eq!(ended, *hold),
+            Released::Lease { hold: ended, .. } => assert_eq!(ended, *hold),
             other => panic!("it was held, and yet: {other:?}"),
         }
     }

@@ -6,7 +6,7 @@ use super::client::{held, request, resource, token};
 use super::sessions::refusal;
 use super::{Client, Fixture};
 use crate::domain::{Acquired, HoldName, Refusal, Released};
-use crate::store::{Standing, StoreError};
+use crate::store::StoreError;
 use palisade_token::FencingToken;
 
 fn next_to(token: FencingToken, by: i64) -> FencingToken {
@@ -32,14 +32,12 @@ pub(super) async fn a_free_resource_is_granted(fixture: Fixture) {
     assert_eq!(hold.claim.metadata, wish.metadata);
     let another = fixture.subject.another().await;
     let seen = another.lease(&resource("a/b")).await.unwrap();
-    assert_eq!(seen.hold, Some(hold.clone()));
-    assert_eq!(seen.waiters, 0);
+    assert_eq!((seen.hold.clone(), seen.waiters), (Some(hold.clone()), 0));
     let standing = client.through(&another).standing("a/b", "1").await;
     assert_eq!(standing, Some(Acquired::Held(hold)));
-    assert_eq!(
-        another.lease(&resource("a")).await.unwrap(),
-        Standing::default()
-    );
+    assert!(seen.revision >= seen.hold.unwrap().granted);
+    let vacant = another.lease(&resource("a")).await.unwrap();
+    assert_eq!((vacant.hold, vacant.waiters), (None, 0));
 }
 
 /// I1: a second session gets nothing, and learns by which token it was beaten.
@@ -101,7 +99,7 @@ pub(super) async fn release_by_token(fixture: Fixture) {
     let hold = client.take("r", "1").await;
     client.give_back(&hold).await;
     let lease = fixture.store.lease(&resource("r")).await.unwrap();
-    assert_eq!(lease, Standing::default());
+    assert_eq!((lease.hold, lease.waiters), (None, 0));
     let again = client.release("r", HoldName::Token(token(&hold))).await;
     assert!(matches!(again, Ok(Released::NotHeld(_))), "{again:?}");
 }
@@ -113,7 +111,15 @@ pub(super) async fn release_by_request(fixture: Fixture) {
     let other = client.release("r", HoldName::Request(request("2"))).await;
     assert!(matches!(other, Ok(Released::NotHeld(_))), "{other:?}");
     let released = client.release("r", HoldName::Request(request("1"))).await;
-    assert_eq!(released.unwrap(), Released::Lease(hold));
+    let Ok(Released::Lease {
+        hold: released,
+        ended,
+    }) = released
+    else {
+        panic!("not released: {released:?}");
+    };
+    assert!(ended > released.granted);
+    assert_eq!(released, hold);
     let again = client.release("r", HoldName::Request(request("1"))).await;
     assert!(matches!(again, Ok(Released::NotHeld(_))), "{again:?}");
 }

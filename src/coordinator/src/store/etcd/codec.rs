@@ -4,7 +4,7 @@ use etcd_client::KeyValue;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Claim, Generation, Hold, Place, Revision, Session, SessionId};
+use crate::domain::{Claim, Generation, Hold, Place, Revision, Session};
 use crate::store::{Failure, StoreError};
 
 /// A record with the bytes it was read from: transactions compare those, not what they mean.
@@ -96,9 +96,4 @@ pub(super) fn place(key: &KeyValue) -> Result<Place, StoreError> {
 
 pub(super) fn place_value(claim: &Claim) -> Vec<u8> {
     encode(claim)
-}
-
-/// Session ids are etcd's lease ids.
-pub(super) fn lease_id(session: SessionId) -> i64 {
-    session.as_i64()
 }

@@ -11,7 +11,9 @@
 
 use std::ops::Range;
 
+use etcd_client::PutOptions;
 use palisade_token::ResourceName;
+use sha2::{Digest, Sha256};
 
 use crate::domain::{RequestId, SessionId};
 
@@ -19,13 +21,30 @@ use crate::domain::{RequestId, SessionId};
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
+    /// etcd's lease ids are known in all of etcd: two prefixes must not share them.
+    lease_salt: u64,
 }
 
 impl Keys {
     pub(super) fn new(prefix: &str) -> Self {
+        let prefix = format!("{}/", prefix.trim_end_matches('/'));
+        let mut salt = [0; 8];
+        salt.copy_from_slice(&Sha256::digest(&prefix)[..8]);
         Self {
-            prefix: format!("{}/", prefix.trim_end_matches('/')),
+            prefix,
+            lease_salt: u64::from_be_bytes(salt),
         }
+    }
+
+    /// The etcd lease of a session: positive.
+    pub(super) fn lease_id(&self, session: SessionId) -> i64 {
+        let mixed = (session.as_i64().unsigned_abs() ^ self.lease_salt) & i64::MAX.unsigned_abs();
+        i64::try_from(mixed.max(1)).expect("63 bits are positive")
+    }
+
+    /// Puts a key on the lease of a session.
+    pub(super) fn on_lease(&self, session: SessionId) -> PutOptions {
+        PutOptions::new().with_lease(self.lease_id(session))
     }
 
     pub(super) fn generation(&self) -> Vec<u8> {
@@ -97,6 +116,15 @@ mod tests {
                 "{other}"
             );
         }
+    }
+
+    #[test]
+    fn one_session_under_two_prefixes_is_two_leases() {
+        let session = SessionId::derive(&Principal::anonymous(), &OpenId::new("o").unwrap());
+        let (one, other) = (Keys::new("/a"), Keys::new("/b"));
+        assert!(one.lease_id(session) > 0 && other.lease_id(session) > 0);
+        assert_ne!(one.lease_id(session), other.lease_id(session));
+        assert_eq!(one.lease_id(session), Keys::new("/a/").lease_id(session));
     }
 
     #[test]

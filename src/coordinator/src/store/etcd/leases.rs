@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use etcd_client::{Compare, CompareOp, PutOptions, TxnOp};
+use etcd_client::{Compare, CompareOp, TxnOp};
 use palisade_token::ResourceName;
 use tracing::warn;
 
 use super::EtcdStore;
-use super::codec::{self, Stored, lease_id};
+use super::codec::{self, Stored};
 use super::link::{Committed, Link};
 use super::view::{self, Sight, Subject};
 use crate::domain::{
@@ -23,10 +23,6 @@ const ROUNDS: usize = 128;
 
 fn contended() -> StoreError {
     StoreError::not_applied(Failure::Unavailable)
-}
-
-fn on_lease(session: SessionId) -> PutOptions {
-    PutOptions::new().with_lease(lease_id(session))
 }
 
 impl EtcdStore {
@@ -102,7 +98,7 @@ impl EtcdStore {
         let put = TxnOp::put(
             keys.lease(&claim.resource),
             value,
-            Some(on_lease(claim.session)),
+            Some(keys.on_lease(claim.session)),
         );
         let mut writes = vec![put];
         match &place {
@@ -189,7 +185,13 @@ impl EtcdStore {
                     }
                     None
                 }
-                ReleaseStep::Leave(place) => leave(&link, &place).await?.map(|_| Released::Place),
+                ReleaseStep::Leave(place) => {
+                    leave(&link, &place)
+                        .await?
+                        .map(|committed| Released::Place {
+                            ended: committed.reached.revision,
+                        })
+                }
                 ReleaseStep::End { hold, successor } => {
                     let ended = end(&link, &sight, successor.as_ref()).await?;
                     let promoted = successor.zip(sight.generation).zip(ended);
@@ -197,7 +199,10 @@ impl EtcdStore {
                         self.check_promoted(&place, generation.record, committed)
                             .await;
                     }
-                    ended.map(|_| Released::Lease(hold))
+                    ended.map(|committed| Released::Lease {
+                        hold,
+                        ended: committed.reached.revision,
+                    })
                 }
             };
             if let Some(done) = done {
@@ -262,7 +267,7 @@ async fn raise(
     let put = TxnOp::put(
         key,
         codec::session_value(&raised),
-        Some(on_lease(raised.id)),
+        Some(keys.on_lease(raised.id)),
     );
     let committed = link
         .write(vec![view::is_marked_as(keys, session)], vec![put])
@@ -295,7 +300,7 @@ async fn enqueue(
     let put = TxnOp::put(
         key,
         codec::place_value(&claim),
-        Some(on_lease(claim.session)),
+        Some(keys.on_lease(claim.session)),
     );
     let committed = link.write(compares, vec![put]).await?;
     Ok(committed.map(|committed| Place {
@@ -341,7 +346,7 @@ fn hand_over(
     compares.push(view::is_generation(keys, generation));
     compares.push(view::nobody_waits_longer(keys, place));
     let value = codec::hold_value(&place.claim, generation.record);
-    let options = on_lease(place.claim.session);
+    let options = keys.on_lease(place.claim.session);
     vec![
         TxnOp::put(keys.lease(&place.claim.resource), value, Some(options)),
         TxnOp::delete(key, None),

@@ -4,10 +4,10 @@ use etcd_client::{GetOptions, TxnOp, TxnOpResponse};
 use palisade_token::ResourceName;
 
 use super::EtcdStore;
-use super::codec;
+use super::codec::{self, revision};
 use super::link::Link;
 use crate::domain::Hold;
-use crate::store::{Failure, Page, Standing, StoreError};
+use crate::store::{Failure, Listed, Page, Standing, StoreError};
 
 /// Operations that one transaction of etcd's may have, by its default.
 const MAX_TXN_OPS: usize = 128;
@@ -20,7 +20,8 @@ impl EtcdStore {
             TxnOp::get(keys.lease(resource), None),
             count_waiters(&link, resource),
         ];
-        let mut replies = link.read(reads).await?.0.into_iter();
+        let (replies, header) = link.read(reads).await?;
+        let mut replies = replies.into_iter();
         let hold = match replies.next() {
             Some(TxnOpResponse::Get(get)) => get.kvs().first().map(codec::hold).transpose()?,
             _ => {
@@ -32,6 +33,7 @@ impl EtcdStore {
         Ok(Standing {
             hold: hold.map(|stored| stored.record),
             waiters: replies.next().map_or(0, counted),
+            revision: revision(header.revision())?,
         })
     }
 
@@ -51,7 +53,7 @@ impl EtcdStore {
         };
         let wanted = i64::try_from(limit).unwrap_or(i64::MAX);
         let options = GetOptions::new().with_range(range.end).with_limit(wanted);
-        let (replies, _) = link.read(vec![TxnOp::get(start, Some(options))]).await?;
+        let (replies, header) = link.read(vec![TxnOp::get(start, Some(options))]).await?;
         let Some(TxnOpResponse::Get(found)) = replies.first() else {
             return Err(StoreError::not_applied(Failure::Damaged(
                 "a reply of another kind",
@@ -70,7 +72,11 @@ impl EtcdStore {
         for some in holds.chunks(MAX_TXN_OPS) {
             leases.extend(with_waiters(&link, some).await?);
         }
-        Ok(Page { leases, next })
+        Ok(Page {
+            leases,
+            next,
+            revision: revision(header.revision())?,
+        })
     }
 }
 
@@ -87,11 +93,11 @@ fn counted(reply: TxnOpResponse) -> u64 {
     }
 }
 
-async fn with_waiters(link: &Link, holds: &[Hold]) -> Result<Vec<Standing>, StoreError> {
+async fn with_waiters(link: &Link, holds: &[Hold]) -> Result<Vec<Listed>, StoreError> {
     let count = |hold: &Hold| count_waiters(link, &hold.claim.resource);
     let (replies, _) = link.read(holds.iter().map(count).collect()).await?;
-    let standings = holds.iter().zip(replies).map(|(hold, reply)| Standing {
-        hold: Some(hold.clone()),
+    let standings = holds.iter().zip(replies).map(|(hold, reply)| Listed {
+        hold: hold.clone(),
         waiters: counted(reply),
     });
     Ok(standings.collect())

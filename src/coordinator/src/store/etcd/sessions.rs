@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, LeaseGrantOptions, PutOptions, TxnOp, TxnOpResponse};
+use etcd_client::{Compare, CompareOp, LeaseGrantOptions, TxnOp, TxnOpResponse};
 
 use super::EtcdStore;
-use super::codec::{self, Stored, lease_id};
+use super::codec::{self, Stored};
 use super::fault::{Fault, Kind};
 use super::link::Link;
 use crate::domain::{Caller, Refusal, Session, SessionId, admit};
@@ -48,7 +48,7 @@ impl EtcdStore {
             };
             let key = link.context().keys.session(session.id);
             let absent = Compare::create_revision(key.clone(), CompareOp::Equal, 0);
-            let options = PutOptions::new().with_lease(lease_id(session.id));
+            let options = link.context().keys.on_lease(session.id);
             let put = TxnOp::put(key, codec::session_value(&session), Some(options));
             if link.write(vec![absent], vec![put]).await?.is_some() {
                 return Ok(Alive {
@@ -68,7 +68,7 @@ impl EtcdStore {
         // A stream of its own for each renewal: a lease that is expired but not yet revoked blocks the
         // stream it is renewed on, and must block nobody else (I12).
         match link
-            .call_alone(leases.keep_alive(lease_id(session.id)))
+            .call_alone(leases.keep_alive(link.context().keys.lease_id(session.id)))
             .await
         {
             Ok(_replied) => Ok(Alive {
@@ -97,7 +97,10 @@ impl EtcdStore {
         };
         let session = admit(Some(&stored.record), caller)?;
         let mut leases = link.leases();
-        match link.call(leases.revoke(lease_id(session.id))).await {
+        match link
+            .call(leases.revoke(link.context().keys.lease_id(session.id)))
+            .await
+        {
             Ok(_revoked) => Ok(()),
             Err(fault) if fault.kind == Kind::LeaseGone => Ok(()),
             Err(fault) => Err(fault.into_error()),
@@ -107,7 +110,9 @@ impl EtcdStore {
     pub(super) async fn do_time_left(&self, id: SessionId) -> Result<Duration, StoreError> {
         let link = self.links.get().await?;
         let mut leases = link.leases();
-        let reply = link.call(leases.time_to_live(lease_id(id), None)).await;
+        let reply = link
+            .call(leases.time_to_live(link.context().keys.lease_id(id), None))
+            .await;
         match reply.map_err(Fault::into_unsent)?.ttl() {
             ..0 => Err(Refusal::SessionEnded { session: id }.into()),
             left => Ok(seconds(left)),
@@ -128,7 +133,7 @@ fn reopened(open: &Session, asked: &Session) -> Result<Alive, StoreError> {
 
 /// Makes the lease, or finds the one that a first try made; returns the time to live that it has.
 async fn grant_lease(link: &Link, session: &Session) -> Result<Duration, StoreError> {
-    let id = lease_id(session.id);
+    let id = link.context().keys.lease_id(session.id);
     let mut leases = link.leases();
     let options = LeaseGrantOptions::new().with_id(id);
     match link

@@ -14,14 +14,7 @@ use crate::domain::{
     Acquire, Acquired, Caller, Event, Generation, Hold, Refusal, Release, Released, RequestId,
     Session, SessionId,
 };
-use crate::store::{Alive, Failure, Page, Standing, Store, StoreError};
-
-fn standing(lease: (Option<&Hold>, u64)) -> Standing {
-    Standing {
-        hold: lease.0.cloned(),
-        waiters: lease.1,
-    }
-}
+use crate::store::{Alive, Failure, Listed, Page, Standing, Store, StoreError};
 
 /// A store that is a shell around a ledger of its own.
 pub(in crate::store) trait Shell: fmt::Debug + Send + Sync + 'static {
@@ -112,7 +105,12 @@ impl<S: Shell> Store for S {
 
     async fn lease(&self, resource: &ResourceName) -> Result<Standing, StoreError> {
         let state = self.local().inner.enter().await?;
-        Ok(standing(state.ledger.lease(resource)))
+        let (hold, waiters) = state.ledger.lease(resource);
+        Ok(Standing {
+            hold: hold.cloned(),
+            waiters,
+            revision: state.ledger.revision(),
+        })
     }
 
     async fn leases(
@@ -124,18 +122,21 @@ impl<S: Shell> Store for S {
         let limit = limit.max(1);
         let state = self.local().inner.enter().await?;
         let ledger = &state.ledger;
-        let mut names: Vec<_> = ledger
+        let listed = |hold: &Hold| Listed {
+            hold: hold.clone(),
+            waiters: ledger.lease(&hold.claim.resource).1,
+        };
+        let mut leases: Vec<_> = ledger
             .leases(prefix, after, limit.saturating_add(1))
-            .map(|hold| hold.claim.resource.clone())
+            .map(listed)
             .collect();
-        let has_more = names.len() > limit;
-        names.truncate(limit);
+        let has_more = leases.len() > limit;
+        leases.truncate(limit);
+        let last = leases.last().filter(|_| has_more);
         Ok(Page {
-            leases: names
-                .iter()
-                .map(|name| standing(ledger.lease(name)))
-                .collect(),
-            next: names.pop().filter(|_| has_more),
+            next: last.map(|last| last.hold.claim.resource.clone()),
+            leases,
+            revision: ledger.revision(),
         })
     }
 
