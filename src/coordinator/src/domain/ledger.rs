@@ -212,19 +212,19 @@ impl Ledger {
         self.planned(changes, ())
     }
 
-    /// Plans an acquire.
+    /// Plans an acquire. `None` where there is no generation to grant under (I9).
     ///
     /// # Errors
     /// A [`Refusal`]; the changes of a refusal that gives a place back come with the other plans.
-    pub fn plan_acquire(&self, acquire: &Acquire) -> Plan<Result<Acquired, Refusal>> {
+    pub fn plan_acquire(&self, acquire: &Acquire) -> Option<Plan<Result<Acquired, Refusal>>> {
         let session = acquire.caller.session;
         let mut view = self.view(session, &acquire.resource, Some(&acquire.request));
         let mut acquire = acquire.clone();
         let mut changes = Vec::new();
         loop {
             match decide_acquire(&view, &acquire) {
-                Err(refusal) => return self.planned(changes, Err(refusal)),
-                Ok(AcquireStep::Answer(answer)) => return self.planned(changes, Ok(answer)),
+                Err(refusal) => return Some(self.planned(changes, Err(refusal))),
+                Ok(AcquireStep::Answer(answer)) => return Some(self.planned(changes, Ok(answer))),
                 Ok(AcquireStep::Raise(mark)) => {
                     acquire.caller = acquire.caller.having_raised();
                     raise(&mut view, mark, &mut changes);
@@ -234,12 +234,10 @@ impl Ledger {
                     changes.push(Change::DropPlace(place));
                 }
                 Ok(AcquireStep::Grant { claim, place }) => {
-                    let Some(hold) = self.hold(claim) else {
-                        return self.planned(Vec::new(), Err(Refusal::NotHeld { end: None }));
-                    };
+                    let hold = self.hold(claim)?;
                     changes.extend(place.map(Change::DropPlace));
                     changes.push(Change::PutHold(hold.clone()));
-                    return self.planned(changes, Ok(Acquired::Held(hold)));
+                    return Some(self.planned(changes, Ok(Acquired::Held(hold))));
                 }
                 Ok(AcquireStep::Enqueue(claim)) => {
                     let place = Place {
@@ -247,7 +245,7 @@ impl Ledger {
                         since: self.next_revision(),
                     };
                     changes.push(Change::PutPlace(place.clone()));
-                    return self.planned(changes, Ok(Acquired::Queued(place)));
+                    return Some(self.planned(changes, Ok(Acquired::Queued(place))));
                 }
             }
         }

@@ -1,6 +1,6 @@
 use palisade_token::FencingToken;
 
-use super::{GenerationError, LeaseEnd, RequestId, SessionId};
+use super::{GenerationError, RequestId, SessionId};
 
 /// Why the coordinator says no. Nothing happened, and it will not happen later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,10 +77,4 @@ pub enum Refusal {
     /// A guard's fence is too far ahead of the clock for the coordinator to step past it by itself.
     #[error("a fence is far ahead: {0}")]
     FenceAhead(GenerationError),
-    /// The hold is not there any more; how it ended, where that is known.
-    #[error("the lease is not held any more")]
-    NotHeld {
-        /// How it ended.
-        end: Option<LeaseEnd>,
-    },
 }

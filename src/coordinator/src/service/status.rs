@@ -114,9 +114,6 @@ pub(crate) fn log(error: &CallError, about: &About) {
             let source = source.as_deref().map(|source| -> &dyn Error { source });
             warn!(%failure, ?outcome, source, ?session, resource, "the store failed a call");
         }
-        CallError::Store(error @ StoreError::Refused(Refusal::NotHeld { .. })) => {
-            error!(%error, ?session, resource, "a refusal that no call can meet");
-        }
         CallError::Broken(what) => error!(what, ?session, resource, "a fault of this program"),
         CallError::StoreSlow(outcome) => {
             warn!(
@@ -253,8 +250,6 @@ fn refused(refusal: &Refusal, about: &About) -> Telling {
             .with("currentToken", current.map_or(0, FencingToken::get)),
         Refusal::LimitReached { limit, bound } => limit_reached(limit, *bound),
         Refusal::FenceAhead(error) => generation(error),
-        // Where there was nothing to end it is an answer; as an error it has no meaning.
-        Refusal::NotHeld { .. } => internal(),
     }
 }
 

@@ -72,10 +72,10 @@ impl<S: Shell> Store for S {
     async fn acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {
         let inner = &self.local().inner;
         let mut state = inner.enter_as(acquire.caller.session).await?;
-        if state.ledger.generation().is_none() {
-            return Err(StoreError::not_applied(Failure::HistoryRegressed));
-        }
-        let plan = state.ledger.plan_acquire(acquire);
+        let plan = state
+            .ledger
+            .plan_acquire(acquire)
+            .ok_or_else(|| StoreError::not_applied(Failure::HistoryRegressed))?;
         Ok(inner.commit(&mut state, plan).await??)
     }
 
