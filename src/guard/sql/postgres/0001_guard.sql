@@ -137,9 +137,11 @@ DECLARE
 BEGIN
     -- Lock first, read second, in two statements: a read whose snapshot is older than the lock could
     -- miss the seal it has waited for. (The lock's value is void, and never NULL.)
-    IF pg_catalog.pg_advisory_xact_lock_shared(
-        1346456649, pg_catalog.hashtext(resource) OPERATOR(pg_catalog.&) 1023) IS NULL
-        OR pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed'
+    -- CASE, because OR does not promise to evaluate its left side at all.
+    IF (CASE WHEN pg_catalog.pg_advisory_xact_lock_shared(
+            1346456649, pg_catalog.hashtext(resource) OPERATOR(pg_catalog.&) 1023) IS NULL THEN true
+        ELSE pg_catalog.current_setting('transaction_isolation')
+            OPERATOR(pg_catalog.=) 'read committed' END)
     THEN
         SELECT f.token, f.holder INTO fence, fence_holder FROM palisade.fence AS f
             WHERE f.resource OPERATOR(pg_catalog.=) enter.resource;
