@@ -51,7 +51,8 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 #[error("time ran out after {0:?}")]
 pub struct Elapsed(pub Duration);
 
-/// Waits for work no longer than a while.
+/// Waits for work no longer than a while. Time is looked at first: a process that wakes from a freeze longer
+/// than the while does not go on with the work (I4).
 ///
 /// # Errors
 /// [`Elapsed`] when the while is over first.
@@ -62,8 +63,8 @@ pub async fn within<T>(
 ) -> Result<T, Elapsed> {
     tokio::select! {
         biased;
-        done = work => Ok(done),
         () = clock.sleep(while_) => Err(Elapsed(while_)),
+        done = work => Ok(done),
     }
 }
 

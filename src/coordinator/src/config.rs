@@ -95,8 +95,8 @@ pub struct Timeouts {
     pub readiness_interval: Duration,
     /// How long that answer may take.
     pub readiness_limit: Duration,
-    /// How long a gRPC connection may be open before anything comes on it.
-    pub first_byte: Duration,
+    /// How long a gRPC connection may be open before the preface of HTTP/2 has come on it.
+    pub preface: Duration,
     /// How long an HTTP connection may be open: probes take no time, and who sends nothing leaves again.
     pub http_connection: Duration,
     /// How long a draining coordinator still takes connections, so that all who look at its health see it.
@@ -114,7 +114,7 @@ impl Default for Timeouts {
             sweep: Duration::from_secs(5),
             readiness_interval: Duration::from_secs(1),
             readiness_limit: Duration::from_secs(4),
-            first_byte: Duration::from_secs(10),
+            preface: Duration::from_secs(10),
             http_connection: Duration::from_secs(60),
             drain_notice: Duration::from_millis(500),
             drain_limit: Duration::from_secs(10),
@@ -277,7 +277,7 @@ impl Timeouts {
             ("timeouts.sweep", self.sweep),
             ("timeouts.readiness_interval", self.readiness_interval),
             ("timeouts.readiness_limit", self.readiness_limit),
-            ("timeouts.first_byte", self.first_byte),
+            ("timeouts.preface", self.preface),
             ("timeouts.http_connection", self.http_connection),
             ("timeouts.drain_limit", self.drain_limit),
         ] {

@@ -292,11 +292,11 @@ async fn run(
 
     let accept =
         |listener, patience| Acceptor::new(listener, limits.max_connections, patience, &clock);
-    let first_byte = Patience::FirstByte(timeouts.first_byte);
+    let preface = Patience::Preface(timeouts.preface);
     let lifetime = Patience::Lifetime(timeouts.http_connection);
     let router = router(service, &limits)?.add_service(health_service);
     let grpc = router.serve_with_incoming_shutdown(
-        accept(listeners.grpc, first_byte).connections(),
+        accept(listeners.grpc, preface).connections(),
         closing.cancelled_owned(),
     );
     // Whoever probes over HTTP is told "draining" until the last call has ended.

@@ -20,11 +20,15 @@ use crate::clock::Clock;
 /// How long nothing is taken after the system refused to, for want of file descriptors as a rule.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long the preface of HTTP/2 is (RFC 9113, 3.4).
+const PREFACE_BYTES: usize = 24;
+
 /// What a connection is ended for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Patience {
-    /// Nothing came on it for so long after it was opened.
-    FirstByte(Duration),
+    /// The preface of HTTP/2 did not come within so long after it was opened. From there on pings find out
+    /// whether anybody is there.
+    Preface(Duration),
     /// It has been open for so long.
     Lifetime(Duration),
 }
@@ -73,15 +77,15 @@ impl Acceptor {
     }
 
     fn connection(&self, stream: TcpStream, permit: Option<OwnedSemaphorePermit>) -> Connection {
-        let (time, ends_with_first_byte) = match self.patience {
-            Patience::FirstByte(time) => (time, true),
-            Patience::Lifetime(time) => (time, false),
+        let (time, proves_itself_with) = match self.patience {
+            Patience::Preface(time) => (time, Some(PREFACE_BYTES)),
+            Patience::Lifetime(time) => (time, None),
         };
         let clock = Arc::clone(&self.clock);
         Connection {
             stream,
             end: Some(async move { clock.sleep(time).await }.boxed()),
-            ends_with_first_byte,
+            proves_itself_with,
             _permit: permit,
         }
     }
@@ -113,7 +117,8 @@ pub(super) struct Connection {
     stream: TcpStream,
     /// When this is over, it reads as closed.
     end: Option<BoxFuture<'static, ()>>,
-    ends_with_first_byte: bool,
+    /// Bytes still to come before the end is lifted.
+    proves_itself_with: Option<usize>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -140,8 +145,12 @@ impl AsyncRead for Connection {
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if self.ends_with_first_byte && buffer.filled().len() > before {
-            self.end = None;
+        let came = buffer.filled().len() - before;
+        if let Some(missing) = &mut self.proves_itself_with {
+            *missing = missing.saturating_sub(came);
+            if *missing == 0 {
+                self.end = None;
+            }
         }
         read
     }

@@ -58,6 +58,17 @@ pub(crate) enum CallError {
     Broken(&'static str),
 }
 
+impl CallError {
+    /// The same failure after a write was sent: never told as if nothing could come of it.
+    pub(crate) fn or_happened(self) -> Self {
+        match self {
+            Self::TooLate | Self::StoreSlow(_) => Self::StoreSlow(Outcome::Unknown),
+            Self::Store(error) => Self::Store(error.or_happened()),
+            other => other,
+        }
+    }
+}
+
 impl From<StoreError> for CallError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)

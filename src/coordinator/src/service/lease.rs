@@ -86,7 +86,8 @@ impl Leases {
         let asked = self.clock.now();
         let left = deadline
             .run(Kind::Read, self.store.time_left(alive.session))
-            .await?;
+            .await
+            .map_err(CallError::or_happened)?;
         Ok(Living {
             session: alive.session,
             ttl: alive.ttl,
@@ -184,13 +185,22 @@ impl Leases {
         }
     }
 
-    /// Releases a lease or gives a place back; then steps past a fence that refused the lease's token.
+    /// Releases a lease or gives a place back; before that, steps past a fence that refused the lease's token.
     pub(super) async fn release(
         &self,
         release: &Release,
         fence: Option<FencingToken>,
         deadline: &Deadline,
     ) -> Result<Released, CallError> {
+        let stepped = match fence {
+            None => Ok(()),
+            Some(fence) => self.step_past(fence, release, deadline).await,
+        };
+        // A fence that is too far ahead keeps no lease from being released.
+        let refused = match stepped {
+            Err(error @ CallError::FenceAhead { .. }) => Err(error),
+            other => other.map(Ok)?,
+        };
         let asked = deadline.run(Kind::Write, self.store.release(release));
         let released = asked.await?;
         if let Released::Lease { hold, .. } = &released {
@@ -199,39 +209,38 @@ impl Leases {
         }
         if let HoldName::Request(request) = &release.hold {
             let session = release.caller.session;
-            self.waiters.wake(session, &release.resource, request);
+            self.waiters.cancel(session, &release.resource, request);
         }
-        if let Some(fence) = fence {
-            self.step_past(fence, release, &released, deadline).await?;
-        }
-        Ok(released)
+        refused.map(|()| released)
     }
 
-    /// A guard refused the lease's token because its fence is ahead. If no lease since explains that, the
-    /// next token must be above it.
+    /// A guard refused the token of the caller's lease, because its fence is ahead and no later lease
+    /// explains that. The next token must be above the fence, also that of an heir in the queue.
     async fn step_past(
         &self,
         fence: FencingToken,
         release: &Release,
-        released: &Released,
         deadline: &Deadline,
     ) -> Result<(), CallError> {
-        let token = match (released, &release.hold) {
-            (Released::Lease { hold, .. }, _) => hold.token(),
-            (_, HoldName::Token(token)) => Some(*token),
-            (_, HoldName::Request(_)) => None,
-        };
-        let Some(token) = token.filter(|token| *token < fence) else {
-            return Ok(());
-        };
-        // A later lease was sealed with that fence: the guard did what it is for.
+        // Only a holder may move the tokens of everybody: the renewal checks who asks.
+        let renewed = self.store.renew_session(&release.caller);
+        deadline.run(Kind::Read, renewed).await?;
         let asked = deadline.run(Kind::Read, self.store.lease(&release.resource));
-        let current = asked.await?.hold.and_then(|hold| hold.token());
-        if current.is_some_and(|current| current >= fence) {
+        let Some(hold) = asked.await?.hold else {
             return Ok(());
-        }
-        let advanced = deadline.run(Kind::Write, self.store.advance(Some(fence)));
-        match advanced.await {
+        };
+        let is_meant = hold.claim.session == release.caller.session
+            && match &release.hold {
+                HoldName::Token(token) => hold.token() == Some(*token),
+                HoldName::Request(request) => hold.claim.request == *request,
+            };
+        let Some(token) = hold.token().filter(|token| is_meant && *token < fence) else {
+            return Ok(());
+        };
+        match deadline
+            .run(Kind::Read, self.store.advance(Some(fence)))
+            .await
+        {
             Ok(generation) => {
                 info!(resource = %release.resource, %token, %fence, base = generation.base,
                     "stepped past a fence that was ahead");
@@ -240,8 +249,7 @@ impl Leases {
             Err(CallError::Store(error)) if is_far_ahead(&error) => {
                 error!(resource = %release.resource, %token, %fence,
                     "a guard's fence is over a day ahead of the clock: every lease of this resource will \
-                     be refused there. If the clock is right and the guard's database is not from elsewhere, \
-                     run `palisade generation advance --force --past {fence}`");
+                     be refused there until one of the two is set right");
                 Err(CallError::FenceAhead { token, fence })
             }
             Err(error) => Err(error),

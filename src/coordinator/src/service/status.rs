@@ -163,7 +163,7 @@ fn telling(error: &CallError, about: &About) -> Telling {
         CallError::Superseded => Telling::new(
             Code::Aborted,
             Reason::Superseded,
-            "another call of the session raised its epoch meanwhile; ask again with a larger one",
+            "another call of the session overtook this one; ask again with a larger epoch",
         )
         .session(about),
         CallError::Cancelled => Telling::new(
@@ -323,7 +323,7 @@ fn fence_ahead(token: FencingToken, fence: FencingToken) -> Telling {
         ErrorReason::FenceAhead,
         format!(
             "the lease with token {token} is released, but fence {fence} is over a day ahead of the \
-             clock: an operator must advance the generation"
+             clock: set right whichever of the two is wrong"
         ),
     )
     .with("token", token)

@@ -83,12 +83,12 @@ impl Waiters {
         self.shared.registry.seat(&acquire.resource, key)
     }
 
-    /// Wakes those who wait in calls for a request that was given back.
-    pub(crate) fn wake(&self, session: SessionId, resource: &ResourceName, request: &RequestId) {
+    /// Ends the waiting of calls for a request that another call gave back.
+    pub(crate) fn cancel(&self, session: SessionId, resource: &ResourceName, request: &RequestId) {
         let request = request.clone();
         self.shared
             .registry
-            .wake(resource, &Key { session, request });
+            .cancel(resource, &Key { session, request });
     }
 
     /// How many calls wait.
@@ -120,7 +120,7 @@ impl Waiters {
         if deadline.at() <= until {
             return Err(CallError::WaitCutShort);
         }
-        shared.leave(acquire, deadline).await
+        shared.leave(seat, acquire, deadline).await
     }
 }
 
@@ -136,7 +136,7 @@ impl Shared {
             match self.look(acquire).await {
                 Ok(Some(Acquired::Held(hold))) => return Ok(hold),
                 Ok(Some(Acquired::Queued(_))) => failures = 0,
-                Ok(None) => return Err(self.why_gone(acquire.caller.session).await),
+                Ok(None) => return Err(self.why_gone(seat, acquire.caller.session).await),
                 Err(StoreError::Refused(refusal)) => return Err(refusal.into()),
                 Err(error) => {
                     failures = failures.saturating_add(1);
@@ -162,17 +162,24 @@ impl Shared {
     }
 
     /// A place ends with its session, or because the client gave it back: it is not asked for again here, as
-    /// that could grant what the client was told is given back (I4).
-    async fn why_gone(&self, session: SessionId) -> CallError {
+    /// that could grant what the client was told is given back (I4). Unless this coordinator gave it back,
+    /// it is not told as decided either: that there is no place is only what a read says.
+    async fn why_gone(&self, seat: &Seat, session: SessionId) -> CallError {
         match within(&self.clock, LOOK_LIMIT, self.store.time_left(session)).await {
-            Ok(Ok(_)) => CallError::Cancelled,
+            Ok(Ok(_)) if seat.is_cancelled() => CallError::Cancelled,
+            Ok(Ok(_)) => CallError::Superseded,
             Ok(Err(error)) => may_stand(error.into()),
             Err(_) => CallError::StoreSlow(Outcome::Unknown),
         }
     }
 
     /// Gives the place back when the wait is over, or finds that it was granted just before.
-    async fn leave(&self, acquire: &Acquire, deadline: &Deadline) -> Result<Hold, CallError> {
+    async fn leave(
+        &self,
+        seat: &Seat,
+        acquire: &Acquire,
+        deadline: &Deadline,
+    ) -> Result<Hold, CallError> {
         let session = acquire.caller.session;
         let standing = self
             .store
@@ -180,7 +187,7 @@ impl Shared {
         match deadline.run(Kind::Read, standing).await {
             Ok(Some(Acquired::Held(hold))) => return Ok(hold),
             Ok(Some(Acquired::Queued(_))) => {}
-            Ok(None) => return Err(self.why_gone(session).await),
+            Ok(None) => return Err(self.why_gone(seat, session).await),
             Err(error) => return Err(may_stand(error)),
         }
         let release = Release {
@@ -229,7 +236,7 @@ impl Shared {
                 Event::Vacant { resource, .. } => Self::kick(self, &resource),
                 Event::Resync => self.registry.hosted().into_iter().for_each(|hosted| {
                     Self::kick(self, &hosted.resource);
-                    hosted.wakes.iter().for_each(|wake| wake.notify_one());
+                    hosted.wakes.iter().for_each(|wake| wake.ring());
                 }),
             }
             *failures = 0;
@@ -246,7 +253,7 @@ impl Shared {
             for hosted in shared.registry.hosted() {
                 Self::kick(&shared, &hosted.resource);
                 for wake in &hosted.wakes {
-                    wake.notify_one();
+                    wake.ring();
                     burst += 1;
                     if burst == SWEEP_BURST {
                         burst = 0;
@@ -301,14 +308,6 @@ impl Shared {
 fn may_stand(error: CallError) -> CallError {
     match error {
         CallError::TooLate => CallError::WaitCutShort,
-        CallError::StoreSlow(_) => CallError::StoreSlow(Outcome::Unknown),
-        CallError::Store(StoreError::Failed {
-            failure, source, ..
-        }) => CallError::Store(StoreError::Failed {
-            failure,
-            outcome: Outcome::Unknown,
-            source,
-        }),
-        other => other,
+        other => other.or_happened(),
     }
 }

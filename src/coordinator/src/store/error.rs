@@ -77,6 +77,21 @@ impl StoreError {
         }
     }
 
+    /// The same failure after a write was sent.
+    #[must_use]
+    pub fn or_happened(self) -> Self {
+        match self {
+            Self::Refused(_) => self,
+            Self::Failed {
+                failure, source, ..
+            } => Self::Failed {
+                failure,
+                outcome: Outcome::Unknown,
+                source,
+            },
+        }
+    }
+
     /// Whether the write may have happened.
     #[must_use]
     pub fn outcome(&self) -> Outcome {

@@ -15,6 +15,9 @@ mod trust;
 mod view;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use palisade_api::v1::{
     RenewSessionRequest, RevokeLeaseRequest, WatchLeasesRequest,
 };
 use palisade_api::{AttachRequest, ErrorReason};
-use palisade_coordinator::serve::{ServeError, Server};
+use palisade_coordinator::serve::{Addresses, ServeError, Server};
 use palisade_test_support::within;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -138,13 +138,20 @@ async fn an_address_in_use_is_named() {
 #[tokio::test]
 async fn connections_on_which_nothing_comes_are_ended() {
     let mut settings = settings();
-    settings.timeouts.first_byte = Duration::from_millis(50);
+    settings.timeouts.preface = Duration::from_millis(50);
     settings.timeouts.http_connection = Duration::from_millis(50);
     let coordinator = Coordinator::with(Switch::new(memory().await), settings).await;
     // One that was used stays.
     open(&coordinator.client, "s").await;
-    for address in [coordinator.addresses.grpc, coordinator.addresses.http] {
+    let Addresses { grpc, http, .. } = coordinator.addresses;
+    for (address, beginning) in [
+        (grpc, ""),
+        (grpc, "P"),
+        (grpc, "PRI * HTTP/2.0"),
+        (http, ""),
+    ] {
         let mut silent = TcpStream::connect(address).await.unwrap();
+        silent.write_all(beginning.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let ended = within("it is closed", LONG, silent.read_to_end(&mut answer)).await;
         // Closed or reset, either way it is over.

@@ -1,6 +1,7 @@
 //! Who waits for what at this coordinator.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use palisade_token::ResourceName;
@@ -38,7 +39,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Hosted {
     /// Several calls may wait for one request: a client's second try, while the first is still here.
-    seats: HashMap<Key, Vec<(u64, Arc<Notify>)>>,
+    seats: HashMap<Key, Vec<(u64, Arc<Bell>)>>,
     promotion: Promotion,
     /// Whether a promotion was begun since the first of them came: from then on there is news.
     is_looked_after: bool,
@@ -53,11 +54,24 @@ enum Promotion {
     Again,
 }
 
+/// What wakes one waiting call.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    rung: Notify,
+    is_cancelled: AtomicBool,
+}
+
+impl Bell {
+    pub(super) fn ring(&self) {
+        self.rung.notify_one();
+    }
+}
+
 /// What wakes those who wait for one resource.
 #[derive(Debug)]
 pub(super) struct Wakes {
     pub(super) resource: ResourceName,
-    pub(super) wakes: Vec<Arc<Notify>>,
+    pub(super) wakes: Vec<Arc<Bell>>,
 }
 
 /// The place of one call in the registry; dropping it takes it out. The place in the queue is another
@@ -68,13 +82,20 @@ pub(crate) struct Seat {
     resource: ResourceName,
     key: Key,
     id: u64,
-    wake: Arc<Notify>,
+    wake: Arc<Bell>,
 }
 
 impl Seat {
     /// Waits for news since the last time.
     pub(super) async fn woken(&self) {
-        self.wake.notified().await;
+        self.wake.rung.notified().await;
+    }
+}
+
+impl Seat {
+    /// Whether another call at this coordinator gave the request back.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.wake.is_cancelled.load(Ordering::Acquire)
     }
 }
 
@@ -126,7 +147,7 @@ impl Registry {
         state.count += 1;
         state.next += 1;
         let id = state.next;
-        let wake = Arc::new(Notify::new());
+        let wake = Arc::new(Bell::default());
         let hosted = state.resources.entry(resource.clone()).or_default();
         let seats = hosted.seats.entry(key.clone()).or_default();
         seats.push((id, Arc::clone(&wake)));
@@ -144,15 +165,27 @@ impl Registry {
         self.shared.lock().count
     }
 
+    /// Wakes the calls that wait for one request, to find that it was given back.
+    pub(super) fn cancel(&self, resource: &ResourceName, key: &Key) {
+        self.for_each(resource, key, |bell| {
+            bell.is_cancelled.store(true, Ordering::Release)
+        });
+        self.wake(resource, key);
+    }
+
     /// Wakes the calls that wait for one request.
     pub(super) fn wake(&self, resource: &ResourceName, key: &Key) {
+        self.for_each(resource, key, Bell::ring);
+    }
+
+    fn for_each(&self, resource: &ResourceName, key: &Key, act: impl Fn(&Bell)) {
         let state = self.shared.lock();
         let seats = state
             .resources
             .get(resource)
             .and_then(|hosted| hosted.seats.get(key));
         for (_, wake) in seats.into_iter().flatten() {
-            wake.notify_one();
+            act(wake);
         }
     }
 

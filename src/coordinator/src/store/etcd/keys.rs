@@ -47,6 +47,11 @@ impl Keys {
         PutOptions::new().with_lease(self.lease_id(session))
     }
 
+    /// A key that is never put.
+    pub(super) fn nothing(&self) -> Vec<u8> {
+        format!("{}nothing", self.prefix).into_bytes()
+    }
+
     pub(super) fn generation(&self) -> Vec<u8> {
         format!("{}generation", self.prefix).into_bytes()
     }

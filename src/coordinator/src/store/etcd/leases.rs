@@ -80,7 +80,7 @@ impl EtcdStore {
         Err(contended())
     }
 
-    async fn grant(
+    pub(super) async fn grant(
         &self,
         link: &Arc<Link>,
         session: &Stored<Session>,
@@ -120,14 +120,17 @@ impl EtcdStore {
             granted,
         };
         if committed.is_regress || hold.token().is_none() {
-            self.give_back(&hold).await;
-            return Err(StoreError::not_applied(Failure::HistoryRegressed));
+            let error = StoreError::not_applied(Failure::HistoryRegressed);
+            return Err(match self.give_back(&hold).await {
+                true => error,
+                false => error.or_happened(),
+            });
         }
         Ok(Some(hold))
     }
 
-    /// Ends a lease whose grant is not told. Where that fails, its session's end does it (I5).
-    async fn give_back(&self, hold: &Hold) {
+    /// Ends a lease whose grant is not told; false where that is left to its session's end (I5).
+    async fn give_back(&self, hold: &Hold) -> bool {
         let given_back = async {
             let link = self.links.get().await?;
             let raw = codec::hold_value(&hold.claim, hold.generation);
@@ -142,24 +145,25 @@ impl EtcdStore {
         };
         match given_back.await {
             Ok(_) => {
-                warn!(resource = %hold.claim.resource, "a grant that cannot be told was given back")
+                warn!(resource = %hold.claim.resource, "a grant that cannot be told was given back");
+                true
             }
             Err(error) => {
                 warn!(resource = %hold.claim.resource, %error, "a grant that cannot be told is left to its session's end");
+                false
             }
         }
     }
 
     /// A promotion whose reply shows that history went backwards is given back, like a grant.
     async fn check_promoted(&self, place: &Place, generation: Generation, committed: Committed) {
-        if committed.is_regress {
-            let (claim, granted) = (place.claim.clone(), committed.reached.revision);
-            self.give_back(&Hold {
-                claim,
-                generation,
-                granted,
-            })
-            .await;
+        let hold = Hold {
+            claim: place.claim.clone(),
+            generation,
+            granted: committed.reached.revision,
+        };
+        if committed.is_regress || hold.token().is_none() {
+            self.give_back(&hold).await;
         }
     }
 
@@ -178,7 +182,10 @@ impl EtcdStore {
                 return Err(Refusal::SessionEnded { session }.into());
             };
             let done = match decide_release(&sight.view, &release)? {
-                ReleaseStep::Answer(answer) => Some(answer),
+                ReleaseStep::Answer(answer) => {
+                    let seen = is_as_seen(&link, &sight, &release);
+                    link.confirm_in_log(seen).await?.then_some(answer)
+                }
                 ReleaseStep::Raise(mark) => {
                     if raise(&link, session, mark).await? {
                         release.caller = release.caller.having_raised();
@@ -252,8 +259,22 @@ impl EtcdStore {
     }
 }
 
+/// That a release has nothing to end: the lease is as it was seen, and no place of the request is there.
+pub(super) fn is_as_seen(link: &Link, sight: &Sight, release: &Release) -> Vec<Compare> {
+    let keys = &link.context().keys;
+    let mut compares = match &sight.hold {
+        Some(hold) => Vec::from(view::is_held_as(keys, hold)),
+        None => vec![view::is_vacant(keys, &release.resource)],
+    };
+    compares.extend(release.request().map(|request| {
+        let place = keys.place(&release.resource, release.caller.session, request);
+        Compare::create_revision(place, CompareOp::Equal, 0)
+    }));
+    compares
+}
+
 /// Raises the mark; false where it is not as it was seen any more.
-async fn raise(
+pub(super) async fn raise(
     link: &Link,
     session: &Stored<Session>,
     mark: AttachMark,
@@ -275,13 +296,13 @@ async fn raise(
     Ok(committed.is_some())
 }
 
-async fn leave(link: &Link, place: &Place) -> Result<Option<Committed>, StoreError> {
+pub(super) async fn leave(link: &Link, place: &Place) -> Result<Option<Committed>, StoreError> {
     let key = view::place_key(&link.context().keys, place);
     let compares = vec![view::is_queued(key.clone(), place.since)];
     link.write(compares, vec![TxnOp::delete(key, None)]).await
 }
 
-async fn enqueue(
+pub(super) async fn enqueue(
     link: &Link,
     sight: &Sight,
     session: &Stored<Session>,
@@ -291,9 +312,15 @@ async fn enqueue(
     let key = keys.place(&claim.resource, claim.session, &claim.request);
     let mut compares = Vec::new();
     // Joining a queue of a resource that has just become vacant would wait for nobody.
-    if sight.hold.is_some() {
-        let lease = keys.lease(&claim.resource);
-        compares.push(Compare::create_revision(lease, CompareOp::Greater, 0));
+    match (&sight.hold, &sight.view.head) {
+        (Some(_), _) => {
+            let lease = keys.lease(&claim.resource);
+            compares.push(Compare::create_revision(lease, CompareOp::Greater, 0));
+        }
+        (None, Some(head)) => {
+            compares.push(view::is_queued(view::place_key(keys, head), head.since));
+        }
+        (None, None) => {}
     }
     compares.push(view::is_marked_as(keys, session));
     compares.push(Compare::create_revision(key.clone(), CompareOp::Equal, 0));
@@ -311,7 +338,7 @@ async fn enqueue(
 
 /// Ends the lease that was seen, and hands the resource over in the same transaction. Without a trusted
 /// generation nobody is promoted: the head of the queue is granted the resource later.
-async fn end(
+pub(super) async fn end(
     link: &Link,
     sight: &Sight,
     successor: Option<&Place>,
@@ -334,7 +361,7 @@ async fn end(
 }
 
 /// Overwrites the lease's key with the head of the queue: etcd refuses to delete and put one key at once.
-fn hand_over(
+pub(super) fn hand_over(
     link: &Link,
     compares: &mut Vec<Compare>,
     generation: &Stored<Generation>,

@@ -12,6 +12,9 @@ use crate::store::{Failure, Listed, Page, Standing, StoreError};
 /// Operations that one transaction of etcd's may have, by its default.
 const MAX_TXN_OPS: usize = 128;
 
+/// Leases read at once: with the largest metadata they stay below the 4 MiB that a reply may have.
+const MAX_RANGE: usize = 256;
+
 impl EtcdStore {
     pub(super) async fn do_lease(&self, resource: &ResourceName) -> Result<Standing, StoreError> {
         let link = self.links.get().await?;
@@ -51,7 +54,7 @@ impl EtcdStore {
             Some(after) => [keys.lease(after), vec![0]].concat().max(range.start),
             None => range.start,
         };
-        let wanted = i64::try_from(limit).unwrap_or(i64::MAX);
+        let wanted = i64::try_from(limit.min(MAX_RANGE)).unwrap_or(i64::MAX);
         let options = GetOptions::new().with_range(range.end).with_limit(wanted);
         let (replies, header) = link.read(vec![TxnOp::get(start, Some(options))]).await?;
         let Some(TxnOpResponse::Get(found)) = replies.first() else {
