@@ -12,7 +12,8 @@ use palisade_coordinator::domain::WallClock;
 use tonic::Code;
 
 use crate::support::{
-    Coordinator, acquire, again, asking, get, open, opening, refused, release, releasing, token,
+    Coordinator, LONG, acquire, acquiring, again, asking, get, open, opening, outcome, refused,
+    release, releasing, token,
 };
 
 const NO_WAIT: Duration = Duration::ZERO;
@@ -292,5 +293,48 @@ async fn a_fence_of_a_later_lease_moves_nothing() {
         .unwrap();
     let generation = |of: &palisade_api::AcquireResponse| of.lease.clone().unwrap().generation;
     assert_eq!(generation(&second), generation(&third));
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn the_heir_of_a_lease_that_a_fence_refused_is_above_the_fence() {
+    let coordinator = Coordinator::start().await;
+    let client = &coordinator.client;
+    let (holder, heir) = (open(client, "holder").await, open(client, "heir").await);
+    let first = acquire(client, asking(&holder, "r", "x", NO_WAIT)).await;
+    let first = token(&first.unwrap());
+    let waiting = acquiring(client, asking(&heir, "r", "x", LONG));
+    coordinator.waiting("x", 1).await;
+
+    let fence = first + i64::try_from(WallClock::DAY_MICROS / 24).unwrap();
+    let mut request = releasing(&holder, "x", Hold::Token(first));
+    request.refused_by_fence = fence;
+    client.clone().release(request).await.unwrap();
+    let next = token(&outcome(waiting).await.unwrap());
+    assert!(next > fence, "{next} is above {fence}");
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn only_the_holder_of_a_lease_moves_tokens_past_a_fence() {
+    let coordinator = Coordinator::start().await;
+    let client = &coordinator.client;
+    let (holder, other) = (open(client, "holder").await, open(client, "other").await);
+    let held = acquire(client, asking(&holder, "r", "x", NO_WAIT)).await;
+    let held = token(&held.unwrap());
+    let fence = held + i64::try_from(WallClock::DAY_MICROS / 24).unwrap();
+    for (session, resource, hold) in [
+        (&other, "x", Hold::Token(1)),
+        (&other, "x", Hold::RequestId("r".to_owned())),
+        (&holder, "vacant", Hold::Token(1)),
+        (&holder, "x", Hold::RequestId("another".to_owned())),
+    ] {
+        let mut request = releasing(session, resource, hold);
+        request.refused_by_fence = fence;
+        client.clone().release(request).await.unwrap();
+    }
+    let next = acquire(client, asking(&other, "r", "y", NO_WAIT)).await;
+    let next = token(&next.unwrap());
+    assert!(next < fence, "{next} is not moved past {fence}");
     coordinator.stop().await;
 }
