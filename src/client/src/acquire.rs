@@ -128,13 +128,14 @@ pub(crate) async fn acquire(
             tries.go_on();
             continue;
         }
+        let may_have_happened = failure.may_have_happened;
         let error = match core.while_held(tries.after(failure, deadline)).await {
             Err(state) => return Err(lost_error(state)),
             Ok(Next::Retry) => continue,
             Ok(Next::GiveUp(error)) => error,
         };
         let unknown = tries.may_have_happened();
-        if is_decided(&error, unknown, request.wait.is_zero()) {
+        if !may_have_happened && is_decided(&error, unknown, request.wait.is_zero()) {
             claim.decided();
         }
         if let ClientError::SessionLost { reason } = &error {

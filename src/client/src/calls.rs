@@ -115,15 +115,17 @@ impl<'a> Tries<'a> {
     /// Learns from a failure, and pauses before a retry unless `deadline` comes first.
     pub(crate) async fn after(&mut self, failure: Failure, deadline: Moment) -> Next {
         match failure.verdict {
-            Verdict::Final => return Next::GiveUp(failure.error),
-            Verdict::NotDone => {}
-            Verdict::Unknown => {
-                self.may_have_happened = true;
-                self.last.attempt = self.last.attempt.saturating_add(1);
+            Verdict::Final => {
+                return Next::GiveUp(failure.error.after_tries(self.may_have_happened));
             }
+            Verdict::NotDone | Verdict::Unknown => {}
             Verdict::EpochStale { stored } => {
                 self.epochs.after_stale(self.last.epoch, stored);
             }
+        }
+        if failure.may_have_happened {
+            self.may_have_happened = true;
+            self.last.attempt = self.last.attempt.saturating_add(1);
         }
         debug!(verdict = ?failure.verdict, last = ?self.last, "trying again");
         let doubled = FIRST_PAUSE * (1 << self.failures.min(10));
@@ -131,21 +133,10 @@ impl<'a> Tries<'a> {
         self.failures = self.failures.saturating_add(1);
         let clock = &self.shared.clock;
         if clock.now().until(deadline) <= pause {
-            return Next::GiveUp(self.unavailable(failure.error));
+            return Next::GiveUp(failure.error.after_tries(self.may_have_happened));
         }
         clock.sleep(pause).await;
         Next::Retry
-    }
-
-    /// The error of a call that was tried for as long as it may be: any of its tries may have happened.
-    fn unavailable(&self, mut last: ClientError) -> ClientError {
-        if let ClientError::Unavailable {
-            may_have_happened, ..
-        } = &mut last
-        {
-            *may_have_happened |= self.may_have_happened;
-        }
-        last
     }
 }
 

@@ -80,6 +80,9 @@ pub enum ClientError {
         "the coordinator does not allow this; check credentials, access rules and session secret"
     )]
     Denied {
+        /// Whether the call may have taken effect: where it was not a coordinator that said so, or an earlier
+        /// try was not answered. What an acquire may have been granted is given back.
+        may_have_happened: bool,
         /// What the coordinator said, for the log.
         #[source]
         source: Source,
@@ -103,13 +106,19 @@ pub enum ClientError {
         /// The fence.
         fence: Option<FencingToken>,
     },
-    /// A limit of the coordinator is reached, and nothing was done. Try again later, with fewer.
-    #[error("the coordinator's limit of {limit} is reached ({bound}); try again later, with fewer")]
+    /// A limit of the coordinator or of its store is reached. Try again later, with fewer.
+    #[error(
+        "the coordinator's limit of {limit} is reached ({bound}); try again later, with fewer{}",
+        if *may_have_happened { "; it may have happened all the same" } else { "" }
+    )]
     LimitReached {
         /// Which limit.
         limit: String,
         /// Its bound.
         bound: String,
+        /// Whether the call may have taken effect: a store that is out of space may say so afterwards. What an
+        /// acquire may have been granted is given back.
+        may_have_happened: bool,
         /// After how long a new try may help, where that is known.
         retry_after: Option<Duration>,
     },
@@ -158,10 +167,33 @@ impl ClientError {
         match self {
             Self::Unavailable {
                 may_have_happened, ..
+            }
+            | Self::LimitReached {
+                may_have_happened, ..
+            }
+            | Self::Denied {
+                may_have_happened, ..
             } => *may_have_happened,
             Self::Unexpected { .. } => true,
             _ => false,
         }
+    }
+
+    /// The same error after an earlier try of the call, of which `earlier_unknown` tells.
+    pub(crate) fn after_tries(mut self, earlier_unknown: bool) -> Self {
+        if let Self::Unavailable {
+            may_have_happened, ..
+        }
+        | Self::LimitReached {
+            may_have_happened, ..
+        }
+        | Self::Denied {
+            may_have_happened, ..
+        } = &mut self
+        {
+            *may_have_happened |= earlier_unknown;
+        }
+        self
     }
 
     pub(crate) fn invalid(field: &str, bound: impl Into<String>, given: impl Into<String>) -> Self {

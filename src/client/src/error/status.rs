@@ -19,6 +19,8 @@ mod tests;
 pub(crate) struct Failure {
     pub(crate) error: ClientError,
     pub(crate) verdict: Verdict,
+    /// It may have been done all the same, also where the error has no room to say so.
+    pub(crate) may_have_happened: bool,
     /// Another endpoint may do better.
     pub(crate) endpoint_at_fault: bool,
 }
@@ -72,6 +74,7 @@ impl Failure {
 
     fn last(error: ClientError) -> Self {
         Self {
+            may_have_happened: error.may_have_happened(),
             error,
             verdict: Verdict::Final,
             endpoint_at_fault: false,
@@ -93,6 +96,7 @@ impl Failure {
                 source,
             },
             verdict,
+            may_have_happened: verdict == Verdict::Unknown,
             endpoint_at_fault,
         }
     }
@@ -113,10 +117,12 @@ impl From<Status> for Failure {
             metadata: info.map(|info| info.metadata).unwrap_or_default(),
             retry_after,
         };
-        match reason {
+        let mut failure = match reason {
             Some(reason) => by_reason(reason, &facts, status),
             None => by_code(&facts, status),
-        }
+        };
+        failure.may_have_happened |= facts.may_have_happened(false);
+        failure
     }
 }
 
@@ -134,6 +140,15 @@ impl Facts {
         self.metadata.get(key)?.parse().ok()
     }
 
+    /// What the coordinator said of it, or `unsaid`.
+    fn may_have_happened(&self, unsaid: bool) -> bool {
+        match self.metadata.get("mayHaveHappened").map(String::as_str) {
+            Some("true") => true,
+            Some("false") => false,
+            _ => unsaid,
+        }
+    }
+
     fn resource(&self) -> Result<ResourceName, Failure> {
         ResourceName::new(self.text("resource")).map_err(Failure::unexpected)
     }
@@ -141,31 +156,38 @@ impl Facts {
     fn away(
         &self,
         cause: Unavailable,
-        verdict: Verdict,
+        unsaid: Verdict,
         endpoint_at_fault: bool,
         status: Status,
     ) -> Failure {
-        Failure::unavailable(
-            cause,
-            verdict,
-            endpoint_at_fault,
-            Some(status.into()),
-            self.retry_after,
-        )
+        let verdict = match self.may_have_happened(unsaid == Verdict::Unknown) {
+            true => Verdict::Unknown,
+            false => Verdict::NotDone,
+        };
+        let source = Some(status.into());
+        Failure::unavailable(cause, verdict, endpoint_at_fault, source, self.retry_after)
     }
 
-    fn limit_reached(&self) -> ClientError {
+    fn limit_reached(&self, unsaid: bool) -> ClientError {
         ClientError::LimitReached {
             limit: self.text("limit"),
             bound: self.text("bound"),
+            may_have_happened: self.may_have_happened(unsaid),
             retry_after: self.retry_after,
+        }
+    }
+
+    fn denied(&self, unsaid: bool, status: Status) -> ClientError {
+        ClientError::Denied {
+            may_have_happened: self.may_have_happened(unsaid),
+            source: status.into(),
         }
     }
 }
 
 fn by_reason(reason: ErrorReason, facts: &Facts, status: Status) -> Failure {
     use Verdict::{NotDone, Unknown};
-    let (cause, default, at_fault) = match reason {
+    let (cause, unsaid, at_fault) = match reason {
         ErrorReason::StoreUnavailable => (Unavailable::Store, Unknown, true),
         ErrorReason::Draining => (Unavailable::Draining, NotDone, true),
         ErrorReason::HistoryRegressed => (Unavailable::HistoryRegressed, Unknown, true),
@@ -176,21 +198,17 @@ fn by_reason(reason: ErrorReason, facts: &Facts, status: Status) -> Failure {
         ErrorReason::EpochStale => return epoch_stale(facts, status),
         _ => return Failure::last(answer(reason, facts, status)),
     };
-    let verdict = match facts.text("mayHaveHappened").as_str() {
-        "true" => Unknown,
-        "false" => NotDone,
-        _ => default,
-    };
-    facts.away(cause, verdict, at_fault, status)
+    facts.away(cause, unsaid, at_fault, status)
 }
 
 fn epoch_stale(facts: &Facts, status: Status) -> Failure {
     match facts.text("storedEpoch").parse() {
-        Ok(stored) => facts.away(
+        Ok(stored) => Failure::unavailable(
             Unavailable::Superseded,
             Verdict::EpochStale { stored },
             false,
-            status,
+            Some(status.into()),
+            facts.retry_after,
         ),
         Err(error) => Failure::unexpected(error),
     }
@@ -236,10 +254,8 @@ fn answer(reason: ErrorReason, facts: &Facts, status: Status) -> ClientError {
         ErrorReason::FenceAhead => ClientError::FenceAhead {
             fence: facts.token("fence"),
         },
-        ErrorReason::LimitReached => facts.limit_reached(),
-        ErrorReason::Unauthenticated | ErrorReason::PermissionDenied => ClientError::Denied {
-            source: status.into(),
-        },
+        ErrorReason::LimitReached => facts.limit_reached(false),
+        ErrorReason::Unauthenticated | ErrorReason::PermissionDenied => facts.denied(false, status),
         ErrorReason::NotServed => ClientError::NotServed,
         _ => ClientError::Unexpected {
             source: status.into(),
@@ -260,10 +276,9 @@ fn by_code(facts: &Facts, status: Status) -> Failure {
         Code::Internal | Code::DataLoss => {
             facts.away(Unavailable::Internal, Verdict::Unknown, true, status)
         }
-        Code::Unauthenticated | Code::PermissionDenied => Failure::last(ClientError::Denied {
-            source: status.into(),
-        }),
-        Code::ResourceExhausted => Failure::last(facts.limit_reached()),
+        // Also how the transport tells of some connections that broke.
+        Code::Unauthenticated | Code::PermissionDenied => Failure::last(facts.denied(true, status)),
+        Code::ResourceExhausted => Failure::last(facts.limit_reached(true)),
         Code::Unimplemented => Failure::last(ClientError::NotServed),
         Code::Ok
         | Code::InvalidArgument

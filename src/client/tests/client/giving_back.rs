@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use palisade_client::{AcquireOptions, ClientError, Hold, LeaseEnd, LostReason, SessionState};
 use palisade_test_support::eventually;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::fake::{
     Fake, Method, PATIENCE, Step, client_of, in_time, lost_reply, orders, refusal, session_of,
@@ -68,6 +68,62 @@ async fn a_refusal_after_an_unknown_outcome_does_not_end_the_request() {
     );
     let error = in_time(session.try_acquire(&orders())).await.unwrap_err();
     assert!(matches!(error, ClientError::Denied { .. }), "{error:?}");
+    assert!(
+        error.may_have_happened(),
+        "the first try is not forgotten: {error:?}"
+    );
+    let releases = fake.saw(Method::Release, 1).await;
+    assert_eq!(
+        releases[0].request_id,
+        fake.calls(Method::Acquire)[0].request_id
+    );
+}
+
+#[tokio::test]
+async fn a_final_refusal_that_may_have_happened_all_the_same_is_given_back() {
+    let may = [
+        ("limit", "storeSpace"),
+        ("bound", "0"),
+        ("mayHaveHappened", "true"),
+    ];
+    for (what, step) in [
+        (
+            "a store out of space",
+            refusal(Code::ResourceExhausted, "LIMIT_REACHED", &may),
+        ),
+        (
+            "a connection reset with ENHANCE_YOUR_CALM",
+            Step::Refuse(Status::resource_exhausted("")),
+        ),
+        (
+            "a connection reset with INADEQUATE_SECURITY",
+            Step::Refuse(Status::permission_denied("")),
+        ),
+    ] {
+        let fake = Fake::start().await;
+        let session = session_of(&[&fake]).await;
+        fake.next(Method::Acquire, step);
+        let error = in_time(session.try_acquire(&orders())).await.unwrap_err();
+        assert!(error.may_have_happened(), "{what}: {error:?}");
+        let acquires = fake.calls(Method::Acquire);
+        assert_eq!(acquires.len(), 1, "{what}: final");
+        let releases = fake.saw(Method::Release, 1).await;
+        assert_eq!(releases[0].request_id, acquires[0].request_id, "{what}");
+        assert!(releases[0].epoch > acquires[0].epoch, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_coordinator_says_may_have_happened_counts_with_every_reason() {
+    let fake = Fake::start().await;
+    let session = session_of(&[&fake]).await;
+    let held = [("resource", "orders"), ("mayHaveHappened", "true")];
+    fake.next(
+        Method::Acquire,
+        refusal(Code::FailedPrecondition, "LEASE_HELD", &held),
+    );
+    let error = in_time(session.try_acquire(&orders())).await.unwrap_err();
+    assert!(matches!(error, ClientError::Held { .. }), "{error:?}");
     let releases = fake.saw(Method::Release, 1).await;
     assert_eq!(
         releases[0].request_id,

@@ -61,6 +61,7 @@ fn are_final<const N: usize>(cases: [(Failure, Expected); N]) {
     for (failure, expected) in cases {
         assert_eq!(failure.verdict, Verdict::Final, "{failure:?}");
         assert!(!failure.endpoint_at_fault, "{failure:?}");
+        assert!(!failure.may_have_happened, "{failure:?}");
         assert!(!failure.error.may_have_happened(), "{failure:?}");
         assert!(expected(&failure.error), "{failure:?}");
     }
@@ -193,6 +194,56 @@ fn what_may_have_happened_is_said_and_the_default_is_that_it_may() {
         );
         assert_eq!(failure.verdict, verdict, "{reason:?}");
         assert_eq!(failure.endpoint_at_fault, at_fault, "{reason:?}");
+    }
+}
+
+#[test]
+fn whatever_the_reason_what_may_have_happened_is_kept() {
+    for number in 1..=22 {
+        let reason = ErrorReason::try_from(number).expect("reasons have no gaps");
+        for (said, expected) in [("true", true), ("false", false)] {
+            let metadata = [
+                ("mayHaveHappened", said),
+                ("resource", "a"),
+                ("storedEpoch", "7"),
+            ];
+            let failure = refused(Code::Unavailable, reason, &metadata);
+            let understood = !matches!(failure.error, ClientError::Unexpected { .. });
+            assert_eq!(
+                failure.may_have_happened,
+                expected || !understood,
+                "{reason:?}: {failure:?}"
+            );
+        }
+    }
+    for (said, expected) in [("true", true), ("false", false)] {
+        let metadata = [("mayHaveHappened", said)];
+        for code in [
+            Code::Unavailable,
+            Code::ResourceExhausted,
+            Code::PermissionDenied,
+        ] {
+            let later = Failure::from(status(code, ERROR_DOMAIN, "FROM_THE_FUTURE", &metadata));
+            assert_eq!(later.may_have_happened, expected, "{code:?}: {later:?}");
+            assert_eq!(
+                later.error.may_have_happened(),
+                expected,
+                "{code:?}: {later:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_refusal_that_nobody_of_ours_made_is_final_and_may_have_happened() {
+    for code in [
+        Code::ResourceExhausted,
+        Code::PermissionDenied,
+        Code::Unauthenticated,
+    ] {
+        let failure = Failure::from(Status::with_error_details(code, "", ErrorDetails::new()));
+        assert_eq!(failure.verdict, Verdict::Final, "{code:?}");
+        assert!(failure.error.may_have_happened(), "{code:?}: {failure:?}");
     }
 }
 
