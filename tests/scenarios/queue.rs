@@ -4,18 +4,29 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use palisade_client::SessionOptions;
+use palisade_client::{Client, SessionOptions};
 use palisade_test_support::{Etcd, eventually, within};
+use rustix::process::Signal;
 
-use crate::setup::{client_of, coordinator, name, waiting};
+use crate::setup::{Worker, client_of, coordinator, name, waiting};
 
 const WAITERS: u32 = 1_000;
 /// Waiters whose process dies while they wait.
 const DEAD: [u32; 3] = [1, 500, 501];
-/// None of them is to end by itself, however busy the machine is.
+/// None of the living is to end by itself, however busy the machine is.
 const LONG_TTL: Duration = Duration::from_secs(120);
 /// For all of them, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);
+
+/// These workers only lead.
+const NO_POSTGRES: &str = "postgres://127.0.0.1:1/none";
+
+async fn expect_waiters(client: &Client, count: u32) {
+    let reached = async || client.get_lease(&name("r"), 0).await.unwrap().waiters == count;
+    eventually("the queue to have its length", LIMIT, reached)
+        .await
+        .unwrap();
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_waiters_are_served_in_order_and_the_dead_are_skipped() {
@@ -27,30 +38,30 @@ async fn a_thousand_waiters_are_served_in_order_and_the_dead_are_skipped() {
     let held = holder.acquire(&name("r"), waiting(LIMIT)).await.unwrap();
 
     let served = Arc::new(Mutex::new(Vec::new()));
-    let mut waiters = Vec::new();
+    let (mut living, mut dying) = (Vec::new(), Vec::new());
     for at in 0..WAITERS {
-        let session = client.open_session(options.clone()).await.unwrap();
-        let served = Arc::clone(&served);
-        let ending = session.clone();
-        let waiter = crate::setup::spawn(async move {
-            let Ok(lease) = session.acquire(&name("r"), waiting(LIMIT)).await else {
-                return;
-            };
-            served.lock().unwrap().push((at, lease.token()));
-            lease.release().await.unwrap();
-        });
-        let queued = async || client.get_lease(&name("r"), 0).await.unwrap().waiters == at + 1;
-        eventually("a place in the queue", LIMIT, queued)
-            .await
-            .unwrap();
-        waiters.push((waiter, ending));
+        if DEAD.contains(&at) {
+            let mut worker =
+                Worker::start(&[&coordinator.addr(), NO_POSTGRES, "r", "t", "unguarded"]);
+            worker.send("lead").await;
+            dying.push(worker);
+        } else {
+            let session = client.open_session(options.clone()).await.unwrap();
+            let served = Arc::clone(&served);
+            living.push(crate::setup::spawn(async move {
+                let lease = session.acquire(&name("r"), waiting(LIMIT)).await.unwrap();
+                served.lock().unwrap().push((at, lease.token()));
+                lease.release().await.unwrap();
+            }));
+        }
+        expect_waiters(&client, at + 1).await;
     }
-    for at in DEAD {
-        let (_, session) = &waiters[usize::try_from(at).unwrap()];
-        session.clone().close().await.unwrap();
+    for worker in dying {
+        worker.signal(Signal::KILL);
     }
+    expect_waiters(&client, WAITERS - u32::try_from(DEAD.len()).unwrap()).await;
     held.release().await.unwrap();
-    for (waiter, _session) in waiters {
+    for waiter in living {
         within("a waiter", LIMIT, waiter).await.unwrap().unwrap();
     }
 

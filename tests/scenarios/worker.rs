@@ -49,7 +49,7 @@ async fn main() -> Result<(), Failed> {
     };
     let mut worker = Worker {
         client: Client::connect(coordinator)?,
-        pool: PgPool::connect(postgres).await?,
+        pool: PgPool::connect_lazy(postgres)?,
         resource: resource.parse()?,
         table: table.clone(),
         guarded: mode == "guarded",

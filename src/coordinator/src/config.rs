@@ -184,13 +184,18 @@ impl StoreChoice {
         let Self::Etcd { endpoints, prefix } = self else {
             return Ok(());
         };
-        let is_url = |text: &String| text.starts_with("http://") || text.starts_with("https://");
+        let is_url = |text: &String| {
+            let uri = text.parse::<http::Uri>().ok();
+            uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some())
+        };
         if endpoints.is_empty() || !endpoints.iter().all(is_url) {
             return Err(SettingsError {
                 setting: "store.endpoints",
-                bound: "one or more URLs with http:// or https://".to_owned(),
+                bound:
+                    "one or more URLs as http://HOST:PORT (etcd over TLS is not in this version)"
+                        .to_owned(),
                 // Not what was given: URLs carry passwords.
-                given: format!("{} endpoints", endpoints.len()),
+                given: format!("{} of which some are not so", endpoints.len()),
             });
         }
         if prefix.is_empty() || prefix.len() > Self::MAX_PREFIX_BYTES {

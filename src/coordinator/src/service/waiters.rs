@@ -213,7 +213,12 @@ impl Shared {
         loop {
             if let Err(error) = shared.follow_once(&mut failures).await {
                 let cause: &dyn Error = &error;
-                warn!(error = cause, "news from the store broke off");
+                // Ever more seldom while the store stays away.
+                if failures.count_ones() <= 1 {
+                    warn!(error = cause, failures, "news from the store broke off");
+                } else {
+                    debug!(error = cause, failures, "news from the store broke off");
+                }
             }
             failures = failures.saturating_add(1);
             shared
