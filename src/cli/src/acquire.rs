@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use palisade_client::{AcquireOptions, Client, ClientError, Lease, Session, SessionOptions};
 use palisade_token::{FencingToken, HolderId, ResourceName};
 use serde::Serialize;
@@ -38,17 +40,41 @@ pub(crate) async fn run(args: AcquireArgs) -> Result<(), Failure> {
         acquired = acquire(&args, &client) => acquired,
         signal = stop.asked() => Err(signal.failure("ended before the resource was granted")),
     };
-    let ending = match acquired {
-        Ok(Some((session, lease))) => hold(&lease, &mut stop)
+    let limit = args.client.timeout;
+    match acquired {
+        Ok(Some((session, lease))) => {
+            // Told at once when it is lost: there is nothing left to give back, and work to be stopped.
+            hold(&lease, &mut stop).await?;
+            let limit = limit.min(lease.time_left());
+            unless_stopped(&mut stop, release(session, lease, &client, limit)).await
+        }
+        Ok(None) => Ok(()),
+        Err(failure) => {
+            unless_stopped(&mut stop, async {
+                settle(&client, limit).await;
+                Err(failure)
+            })
             .await
-            .map(|()| Some((session, lease))),
-        other => other,
-    };
+        }
+    }
+}
+
+async fn unless_stopped(
+    stop: &mut Stop,
+    ending: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
     tokio::select! {
-        result = end(ending, &client, &args) => result,
+        result = ending => result,
         signal = stop.asked() => Err(signal.failure(
             "ended at once; what was not given back yet ends with the session's TTL",
         )),
+    }
+}
+
+/// Waits until what was given back on the way has arrived.
+async fn settle(client: &Client, limit: Duration) {
+    if !client.settled(limit).await {
+        tracing::warn!("not everything was given back; it ends with the session's TTL");
     }
 }
 
@@ -151,24 +177,12 @@ fn gone(resource: &ResourceName, token: FencingToken) -> Failure {
     Failure::new(Kind::Lost, message)
 }
 
-/// Releases what is held, and waits until what was given back on the way has arrived.
-async fn end(
-    held: Result<Option<(Session, Lease)>, Failure>,
+async fn release(
+    session: Session,
+    lease: Lease,
     client: &Client,
-    args: &AcquireArgs,
+    limit: Duration,
 ) -> Result<(), Failure> {
-    let result = match held {
-        Ok(None) => Ok(()),
-        Ok(Some((session, lease))) => release(session, lease).await,
-        Err(failure) => Err(failure),
-    };
-    if !client.settled(args.client.timeout).await {
-        tracing::warn!("not everything was given back; it ends with the session's TTL");
-    }
-    result
-}
-
-async fn release(session: Session, lease: Lease) -> Result<(), Failure> {
     let (resource, token) = (lease.resource().clone(), lease.token());
     match lease.release().await {
         Ok(released) if released.ended_before.is_none() => {}
@@ -176,5 +190,8 @@ async fn release(session: Session, lease: Lease) -> Result<(), Failure> {
         Err(error) => return Err(error.into()),
     }
     output::note(format_args!("palisade: released {resource}"));
-    Ok(session.close().await?)
+    // It holds nothing any more: no harm if its end is not heard of.
+    drop(session);
+    settle(client, limit).await;
+    Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod demo;
 mod guarding;
+mod holding;
 mod leases;
 mod program;
 mod serving;

@@ -2,7 +2,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
 
+use palisade_test_support::eventually;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -82,6 +84,24 @@ impl Running {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end, which must come in time.
+    pub(crate) async fn ends_within(mut self, limit: Duration) -> Ended {
+        let ended = async || matches!(self.child.try_wait(), Ok(Some(_)));
+        eventually("the command to end", limit, ended)
+            .await
+            .unwrap();
+        self.ends()
+    }
+
+    /// The signals of this kind (`SigIgn`, `SigCgt`) as the kernel shows them, signal N as bit N - 1.
+    pub(crate) fn signals(&self, kind: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(kind)?.strip_prefix(':'));
+        u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
     }
 
     /// Waits for its end.
