@@ -1,8 +1,13 @@
 -- Version 1 of the schema `palisade`: the fence, and the guard of whole tables.
 --
--- enter, check and enforce run in every guarded transaction. A SET clause would cost each call about
--- 5 us, so they have none: instead every name in them, operators too, is qualified, and no search_path
--- of the caller's can put another function in their place. The rest runs seldom and pins search_path.
+-- stripe, enter, check and enforce run in every guarded transaction. A SET clause would cost each call
+-- about 5 us, so they have none: instead every name in them is qualified, of types (which pg_temp would
+-- come first for, whatever the search_path), functions, operators and collations alike, so that nothing of
+-- the caller's can stand in its place and run with the owner's rights. The rest runs seldom and pins
+-- search_path, pg_temp last.
+--
+-- A resource may come from a column of any collation: names are compared and hashed as "C" says, byte by
+-- byte. A nondeterministic collation would lead to the lock of another stripe.
 
 CREATE TABLE palisade.fence (
     resource text COLLATE "C" PRIMARY KEY
@@ -23,7 +28,7 @@ COMMENT ON TABLE palisade.fence IS
 -- locks of one transaction to 1,024, however many resources it enters; a seal may wait for a neighbour.
 CREATE FUNCTION palisade.stripe(resource text) RETURNS integer
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-    SELECT pg_catalog.hashtext(resource) OPERATOR(pg_catalog.&) 1023
+    SELECT pg_catalog.hashtext(resource COLLATE pg_catalog."C") OPERATOR(pg_catalog.&) 1023
 $$;
 COMMENT ON FUNCTION palisade.stripe(text) IS
     'The advisory lock of a resource is (1346456649, stripe): shared for writers, exclusive for a seal.';
@@ -100,10 +105,10 @@ BEGIN
     END IF;
     -- Exclusive from the start: a shared lock raised to it would deadlock with another such raise.
     PERFORM pg_advisory_xact_lock(1346456649, palisade.stripe(seal.resource));
-    SELECT * INTO fence FROM palisade.fence AS f WHERE f.resource = seal.resource;
+    SELECT * INTO fence FROM palisade.fence AS f WHERE f.resource = seal.resource COLLATE "C";
     IF seal.token < fence.token THEN
         PERFORM palisade.refuse('stale', seal.resource, seal.token, fence.token, NULL, NULL);
-    ELSIF seal.token = fence.token AND seal.holder <> fence.holder THEN
+    ELSIF seal.token = fence.token AND seal.holder COLLATE "C" <> fence.holder THEN
         PERFORM palisade.refuse('collision', seal.resource, seal.token, fence.token, NULL, NULL);
     ELSIF fence.resource IS NULL THEN
         INSERT INTO palisade.fence (resource, token, holder)
@@ -111,7 +116,7 @@ BEGIN
     ELSIF seal.token > fence.token THEN
         UPDATE palisade.fence AS f
             SET token = seal.token, holder = seal.holder, sealed_at = clock_timestamp()
-            WHERE f.resource = seal.resource;
+            WHERE f.resource = seal.resource COLLATE "C";
     END IF;
     RETURN fence.token;
 END $$;
@@ -127,37 +132,39 @@ COMMENT ON FUNCTION palisade.seal(text, bigint, text) IS
 CREATE FUNCTION palisade.enter(resource text, token bigint, holder text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
-    fence bigint;
-    fence_holder text;
-    outcome text := 'ok';
-    entries text;
-    setting text;
-    stamp text;
-    line text;
+    fence pg_catalog.int8;
+    fence_holder pg_catalog.text COLLATE pg_catalog."C";
+    outcome pg_catalog.text COLLATE pg_catalog."C" := 'ok';
+    entries pg_catalog.text COLLATE pg_catalog."C";
+    setting pg_catalog.text COLLATE pg_catalog."C";
+    stamp pg_catalog.text COLLATE pg_catalog."C";
+    line pg_catalog.text COLLATE pg_catalog."C";
 BEGIN
     -- Lock first, read second, in two statements: a read whose snapshot is older than the lock could
     -- miss the seal it has waited for. (The lock's value is void, and never NULL.)
     -- CASE, because OR does not promise to evaluate its left side at all.
     IF (CASE WHEN pg_catalog.pg_advisory_xact_lock_shared(
-            1346456649, pg_catalog.hashtext(resource) OPERATOR(pg_catalog.&) 1023) IS NULL THEN true
+            1346456649,
+            pg_catalog.hashtext(resource COLLATE pg_catalog."C") OPERATOR(pg_catalog.&) 1023) IS NULL THEN true
         ELSE pg_catalog.current_setting('transaction_isolation')
             OPERATOR(pg_catalog.=) 'read committed' END)
     THEN
         SELECT f.token, f.holder INTO fence, fence_holder FROM palisade.fence AS f
-            WHERE f.resource OPERATOR(pg_catalog.=) enter.resource;
+            WHERE f.resource OPERATOR(pg_catalog.=) enter.resource COLLATE pg_catalog."C";
     ELSE
         -- The snapshot may be older than the lock; FOR SHARE fails (40001) if the row has changed since.
         SELECT f.token, f.holder INTO fence, fence_holder FROM palisade.fence AS f
-            WHERE f.resource OPERATOR(pg_catalog.=) enter.resource FOR SHARE;
+            WHERE f.resource OPERATOR(pg_catalog.=) enter.resource COLLATE pg_catalog."C" FOR SHARE;
     END IF;
     IF NOT COALESCE(token OPERATOR(pg_catalog.=) fence
-        AND holder OPERATOR(pg_catalog.=) fence_holder, false) THEN
+        AND holder COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) fence_holder, false) THEN
         -- What is in the table was checked by it; what is not must not get into an entry unchecked.
         IF resource IS NULL OR token IS NULL OR holder IS NULL
             OR token OPERATOR(pg_catalog.<) 1 OR token OPERATOR(pg_catalog.>) 9007199254740991
-            OR holder OPERATOR(pg_catalog.!~) '^[0-9a-f]{32}$'
+            OR holder COLLATE pg_catalog."C" OPERATOR(pg_catalog.!~) '^[0-9a-f]{32}$'
             OR pg_catalog.octet_length(resource) OPERATOR(pg_catalog.>) 256
-            OR resource OPERATOR(pg_catalog.!~) '^[A-Za-z0-9._:-]+(/[A-Za-z0-9._:-]+)*$' THEN
+            OR resource COLLATE pg_catalog."C" OPERATOR(pg_catalog.!~)
+                '^[A-Za-z0-9._:-]+(/[A-Za-z0-9._:-]+)*$' THEN
             RAISE EXCEPTION 'not a grant: resource %, token %, holder %',
                 pg_catalog.left(resource, 256), token, pg_catalog.left(holder, 64)
                 USING ERRCODE = 'invalid_parameter_value';
@@ -166,7 +173,7 @@ BEGIN
             WHEN token OPERATOR(pg_catalog.<) fence THEN 'stale' ELSE 'collision' END;
     END IF;
     setting := 'palisade.e' OPERATOR(pg_catalog.||)
-        (pg_catalog.hashtext(resource) OPERATOR(pg_catalog.&) 1023)::pg_catalog.text;
+        (pg_catalog.hashtext(resource COLLATE pg_catalog."C") OPERATOR(pg_catalog.&) 1023)::pg_catalog.text;
     stamp := E'\n' OPERATOR(pg_catalog.||) pg_catalog.pg_current_xact_id()::pg_catalog.text
         OPERATOR(pg_catalog.||) ' ';
     line := stamp OPERATOR(pg_catalog.||) resource OPERATOR(pg_catalog.||) ' '
@@ -182,7 +189,8 @@ BEGIN
             OPERATOR(pg_catalog.>) 0 THEN
             RETURN outcome;
         ELSIF pg_catalog.strpos(
-            entries, stamp OPERATOR(pg_catalog.||) resource OPERATOR(pg_catalog.||) ' ')
+            entries, stamp OPERATOR(pg_catalog.||) resource COLLATE pg_catalog."C"
+                OPERATOR(pg_catalog.||) ' ')
             OPERATOR(pg_catalog.>) 0 THEN
             RAISE EXCEPTION 'this transaction has entered % before, with another grant or outcome', resource
                 USING ERRCODE = 'object_not_in_prerequisite_state';
@@ -199,8 +207,10 @@ COMMENT ON FUNCTION palisade.enter(text, bigint, text) IS
 CREATE FUNCTION palisade.entry(resource text) RETURNS text[]
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    entries text := current_setting('palisade.e' || (hashtext(resource) & 1023), true);
-    at integer := strpos(entries, E'\n' || pg_current_xact_id_if_assigned()::text || ' ' || resource || ' ');
+    entries text COLLATE "C" :=
+        current_setting('palisade.e' || (hashtext(resource COLLATE "C") & 1023), true);
+    at integer := strpos(entries,
+        E'\n' || pg_current_xact_id_if_assigned()::text || ' ' || resource COLLATE "C" || ' ');
 BEGIN
     IF at > 0 THEN
         RETURN string_to_array(split_part(substr(entries, at), E'\n', 2), ' ');
@@ -209,16 +219,17 @@ BEGIN
 END $$;
 
 CREATE FUNCTION palisade.check(
-    resource text, token bigint, holder text, entered boolean DEFAULT false
+    resource text, token bigint, holder text, entered pg_catalog.bool DEFAULT false
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
-    entry text[];
+    entry pg_catalog.text[];
 BEGIN
     IF pg_catalog.strpos(
         pg_catalog.current_setting('palisade.e' OPERATOR(pg_catalog.||)
-            (pg_catalog.hashtext(resource) OPERATOR(pg_catalog.&) 1023)::pg_catalog.text, true),
+            (pg_catalog.hashtext(resource COLLATE pg_catalog."C") OPERATOR(pg_catalog.&) 1023)
+                ::pg_catalog.text, true),
         E'\n' OPERATOR(pg_catalog.||) pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text
-            OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) resource
+            OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) resource COLLATE pg_catalog."C"
             OPERATOR(pg_catalog.||) ' ok ' OPERATOR(pg_catalog.||) token::pg_catalog.text
             OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) holder OPERATOR(pg_catalog.||) ' '
     ) OPERATOR(pg_catalog.>) 0 THEN
@@ -230,7 +241,8 @@ BEGIN
     END IF;
     IF palisade.enter(resource, token, holder) OPERATOR(pg_catalog.<>) 'ok' THEN
         entry := palisade.entry(resource);
-        PERFORM palisade.refuse(entry[3], resource, token, NULLIF(entry[6], '-')::pg_catalog.int8, NULL, NULL);
+        PERFORM palisade.refuse(entry[3], resource, token,
+            CASE WHEN entry[6] OPERATOR(pg_catalog.<>) '-' THEN entry[6]::pg_catalog.int8 END, NULL, NULL);
     END IF;
     RETURN pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8;
 END $$;
@@ -239,7 +251,7 @@ COMMENT ON FUNCTION palisade.check(text, bigint, text, boolean) IS
 
 CREATE FUNCTION palisade.enforce() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    entry text[];
+    entry pg_catalog.text[];
 BEGIN
     IF pg_catalog.strpos(
         pg_catalog.current_setting('palisade.e' OPERATOR(pg_catalog.||)
@@ -252,7 +264,7 @@ BEGIN
     entry := palisade.entry(TG_ARGV[0]);
     IF entry IS NOT NULL THEN
         PERFORM palisade.refuse(entry[3], TG_ARGV[0], entry[4]::pg_catalog.int8,
-            NULLIF(entry[6], '-')::pg_catalog.int8, NULL, NULL);
+            CASE WHEN entry[6] OPERATOR(pg_catalog.<>) '-' THEN entry[6]::pg_catalog.int8 END, NULL, NULL);
     END IF;
     PERFORM palisade.refuse('unguarded', TG_ARGV[0], NULL, NULL,
         pg_catalog.concat(TG_OP, ' on ', TG_TABLE_SCHEMA, '.', TG_TABLE_NAME), TG_TABLE_NAME);
@@ -325,7 +337,8 @@ END $$;
 CREATE FUNCTION palisade.status(resource text)
     RETURNS TABLE (token bigint, holder text, sealed_at timestamptz)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT f.token, f.holder, f.sealed_at FROM palisade.fence AS f WHERE f.resource = status.resource
+    SELECT f.token, f.holder, f.sealed_at FROM palisade.fence AS f
+        WHERE f.resource = status.resource COLLATE "C"
 $$;
 COMMENT ON FUNCTION palisade.status(text) IS
     'The fence of a resource, for a person to look at. Comparing with it is no check: use enter or check.';

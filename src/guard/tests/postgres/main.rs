@@ -10,6 +10,7 @@ mod db;
 mod fence;
 mod install;
 mod interleavings;
+mod names;
 mod pool;
 mod seal;
 mod unguarded;
