@@ -22,8 +22,9 @@ Exit codes:
   69  no coordinator, or none with its store, can be reached
   70  the lease was lost
   75  another session holds the resource, and the wait was over
- 130, 143  ended by SIGINT or SIGTERM before it was done
+ 129, 130, 143  ended by SIGHUP, SIGINT or SIGTERM before it was done
 
+SIGHUP, of a terminal that goes away, ends a command as SIGTERM does, but not under `nohup`.
 Data goes to stdout, everything else to stderr. PALISADE_LOG or RUST_LOG filter the log.";
 
 /// Leases with fencing tokens, and the guard that makes them count.
@@ -56,7 +57,7 @@ pub(crate) enum Command {
 /// in a file that one coordinator alone uses: `palisade.db` in `$STATE_DIRECTORY` if a service manager sets
 /// that, else in the current directory.
 ///
-/// SIGTERM and SIGINT let calls end before it does; a second one ends it at once. Once it listens, it
+/// SIGTERM, SIGINT and SIGHUP let calls end before it does; a second one ends it at once. Once it listens, it
 /// prints where: `PALISADE_ADDR=...` and `PALISADE_HTTP_ADDR=...`
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -177,7 +178,7 @@ pub(crate) struct ClientArgs {
     pub(crate) timeout: Duration,
 }
 
-/// Acquire a resource and hold it until SIGINT or SIGTERM, then release it.
+/// Acquire a resource and hold it until SIGINT, SIGTERM or SIGHUP, then release it.
 ///
 /// Prints the fencing token, or with `-o grant` the grant (resource#token#holder) that a guard takes, and
 /// renews the lease in the foreground. The exit code is 70 if it is lost, and 75 if it is not granted.

@@ -1,13 +1,16 @@
-use std::io;
+use std::future;
+use std::{fs, io};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::{Failure, Kind};
 
-/// The signals that ask a command to end in good order: SIGINT and SIGTERM. From its making on they no
-/// longer end the process by themselves.
+/// The signals that ask a command to end in good order: SIGINT, SIGTERM, and SIGHUP of a terminal that goes
+/// away. From its making on they no longer end the process by themselves.
 #[derive(Debug)]
 pub(crate) struct Stop {
+    /// None under `nohup`.
+    hangup: Option<Signal>,
     interrupt: Signal,
     terminate: Signal,
 }
@@ -19,7 +22,9 @@ pub(crate) struct Stopped(SignalKind);
 impl Stop {
     pub(crate) fn listen() -> Result<Self, Failure> {
         let listen = || -> io::Result<Self> {
+            let hangup = SignalKind::hangup();
             Ok(Self {
+                hangup: (!is_ignored(hangup)).then(|| signal(hangup)).transpose()?,
                 interrupt: signal(SignalKind::interrupt())?,
                 terminate: signal(SignalKind::terminate())?,
             })
@@ -29,10 +34,31 @@ impl Stop {
 
     /// Waits for the next one.
     pub(crate) async fn asked(&mut self) -> Stopped {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => future::pending().await,
+            }
+        };
         tokio::select! {
+            _ = hangup => Stopped(SignalKind::hangup()),
             _ = self.interrupt.recv() => Stopped(SignalKind::interrupt()),
             _ = self.terminate.recv() => Stopped(SignalKind::terminate()),
         }
+    }
+}
+
+/// Whether this process was started with the signal ignored: whoever did that wants it to go on. Where the
+/// kernel does not tell, the signal is left as it was found, too.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let bit = u32::try_from(kind.as_raw_value() - 1).ok();
+    match (ignored, bit.and_then(|bit| 1_u64.checked_shl(bit))) {
+        (Some(ignored), Some(mask)) => ignored & mask != 0,
+        _ => true,
     }
 }
 

@@ -80,19 +80,21 @@ async fn the_demo_on_real_servers_leaves_them_clean() {
 
 #[test]
 fn a_stopped_demo_cleans_up_even_while_a_worker_is_frozen() {
-    let home = tempfile::tempdir().unwrap();
-    let mut demo = start(home.path(), &[]);
-    while !demo.line().contains("FREEZES") {}
-    assert_eq!(
-        processes(home.path()),
-        4,
-        "the demo, its coordinator and two workers"
-    );
-    demo.signal(Signal::INT);
-    let ended = demo.ends();
-    assert_eq!(ended.code, Some(130), "{ended:?}");
-    assert_eq!(entries(home.path()), Vec::<String>::new());
-    assert_eq!(processes(home.path()), 0);
+    for (signal, code) in [(Signal::INT, 130), (Signal::HUP, 129)] {
+        let home = tempfile::tempdir().unwrap();
+        let mut demo = start(home.path(), &[]);
+        while !demo.line().contains("FREEZES") {}
+        assert_eq!(
+            processes(home.path()),
+            4,
+            "the demo, its coordinator and two workers"
+        );
+        demo.signal(signal);
+        let ended = demo.ends();
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        assert_eq!(entries(home.path()), Vec::<String>::new());
+        assert_eq!(processes(home.path()), 0);
+    }
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! How `palisade acquire` ends: by loss, by signals, and when nobody hears what it was granted.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::program::{Dev, Ended, Running, palisade};
+use crate::program::{Dev, Running};
 
 /// The least TTL, and some more for a busy machine; far below the `--timeout` of the calls here.
 const SOON_AFTER_TTL: Duration = Duration::from_secs(8);
@@ -39,4 +39,32 @@ async fn a_holder_that_cannot_renew_says_that_it_lost_and_tries_nothing_more() {
         "{}",
         ended.stderr
     );
+}
+
+#[test]
+fn a_terminal_that_goes_away_releases_what_is_held() {
+    let dev = Dev::start();
+    let (holder, _) = hold(&dev, "60s");
+    holder.signal(Signal::HUP);
+    let ended = holder.ends();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(!is_held(&dev));
+}
+
+#[test]
+fn under_nohup_a_terminal_may_go_away() {
+    const HANGUP: u64 = 1 << 0;
+    let dev = Dev::start();
+    let mut command = Command::new("sh");
+    let script = "trap '' HUP; exec \"$0\" acquire a";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_palisade")]);
+    let mut holder = Running::start({
+        command.env("PALISADE_ADDR", &dev.addr);
+        command
+    });
+    holder.line();
+    assert_ne!(holder.signals("SigIgn") & HANGUP, 0);
+    assert_eq!(holder.signals("SigCgt") & HANGUP, 0);
+    holder.signal(Signal::TERM);
+    assert_eq!(holder.ends().code, Some(0));
 }

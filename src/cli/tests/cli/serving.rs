@@ -79,21 +79,23 @@ fn a_service_manager_says_where_the_file_is() {
 
 #[test]
 fn dev_throws_its_state_away() {
-    let Dev {
-        running,
-        addr: _,
-        home,
-    } = Dev::start();
-    assert_eq!(entries(home.path()).len(), 1);
-    running.signal(Signal::INT);
-    let ended = running.ends();
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(
-        ended.stderr.contains("NOT for production"),
-        "{}",
-        ended.stderr
-    );
-    assert_eq!(entries(home.path()), Vec::<String>::new());
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let Dev {
+            running,
+            addr: _,
+            home,
+        } = Dev::start();
+        assert_eq!(entries(home.path()).len(), 1);
+        running.signal(signal);
+        let ended = running.ends();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(
+            ended.stderr.contains("NOT for production"),
+            "{}",
+            ended.stderr
+        );
+        assert_eq!(entries(home.path()), Vec::<String>::new());
+    }
 }
 
 #[test]
