@@ -15,9 +15,6 @@ mod trust;
 mod view;
 mod watch;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,3 +169,6 @@ impl Store for EtcdStore {
         self.least_ttl
     }
 }
+
+#[cfg(test)]
+mod tests;

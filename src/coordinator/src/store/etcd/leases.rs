@@ -130,7 +130,7 @@ impl EtcdStore {
     }
 
     /// Ends a lease whose grant is not told; false where that is left to its session's end (I5).
-    async fn give_back(&self, hold: &Hold) -> bool {
+    pub(super) async fn give_back(&self, hold: &Hold) -> bool {
         let given_back = async {
             let link = self.links.get().await?;
             let raw = codec::hold_value(&hold.claim, hold.generation);
