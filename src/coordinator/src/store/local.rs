@@ -240,32 +240,32 @@ impl<J: Journal> Inner<J> {
         Ok(generation)
     }
 
-    /// Ends all sessions that are due, each as one revision and several as one transaction.
+    /// Ends sessions that are due, each as one revision and a batch of them as one transaction. Whoever comes
+    /// next ends the next batch: between them the lock is free for others (I12).
     async fn sweep(&self, state: &mut State<J>) -> Result<(), StoreError> {
-        loop {
-            let due = state.deadlines.due(self.clock.now(), SWEEP_BATCH);
-            if due.is_empty() {
-                return Ok(());
-            }
-            let mut changes = Vec::new();
-            let mut events = Vec::new();
-            // Nobody sees these until they are durable: the lock is held, and then the doubt.
-            state.is_in_doubt = true;
-            for &id in &due {
-                let plan = state.ledger.plan_end_session(id);
-                events.extend(state.ledger.apply(plan.revision, &plan.changes));
-                changes.extend(plan.changes);
-            }
-            let revision = state.ledger.revision();
-            state.journal.write(revision, &changes).await?;
-            state.is_in_doubt = false;
-            state.durable = revision;
-            for id in due {
-                state.deadlines.remove(id);
-                info!(session = %id, "session expired");
-            }
-            self.tell(events);
+        let due = state.deadlines.due(self.clock.now(), SWEEP_BATCH);
+        if due.is_empty() {
+            return Ok(());
         }
+        let mut changes = Vec::new();
+        let mut events = Vec::new();
+        // Nobody sees these until they are durable: the lock is held, and then the doubt.
+        state.is_in_doubt = true;
+        for &id in &due {
+            let plan = state.ledger.plan_end_session(id);
+            events.extend(state.ledger.apply(plan.revision, &plan.changes));
+            changes.extend(plan.changes);
+        }
+        let revision = state.ledger.revision();
+        state.journal.write(revision, &changes).await?;
+        state.is_in_doubt = false;
+        state.durable = revision;
+        for id in due {
+            state.deadlines.remove(id);
+            info!(session = %id, "session expired");
+        }
+        self.tell(events);
+        Ok(())
     }
 
     /// Makes a plan durable, then true, then known.
