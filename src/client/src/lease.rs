@@ -127,8 +127,9 @@ impl Lease {
     /// it has not, let the lease expire instead. Goes on in the background if the caller stops waiting.
     ///
     /// # Errors
-    /// [`ClientError::SessionLost`]: there is nothing left to release. [`ClientError::Unavailable`]: it is
-    /// tried further until the session ends. [`ClientError::Denied`].
+    /// [`ClientError::SessionLost`]: there is nothing left to release. [`ClientError::StaleToken`]: it is
+    /// not this session's any more. All others, [`ClientError::Unavailable`] and [`ClientError::Denied`]
+    /// among them: it is tried further in the background until the session ends.
     pub async fn release(self) -> Result<Released, ClientError> {
         self.release_because(None).await
     }
@@ -137,8 +138,8 @@ impl Lease {
     /// the next token is above it.
     ///
     /// # Errors
-    /// As [`Lease::release`], and [`ClientError::FenceAhead`]: released, but an operator has to advance the
-    /// generation.
+    /// As [`Lease::release`], and [`ClientError::FenceAhead`]: released, but the next lease's token will be
+    /// refused, too.
     pub async fn release_refused_by(self, fence: FencingToken) -> Result<Released, ClientError> {
         self.release_because(Some(fence)).await
     }

@@ -1,6 +1,7 @@
 //! How a hold or a queue place is given back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use palisade_api::v1::release_request;
 use palisade_api::{ReleaseOutcome, ReleaseRequest, ReleaseResponse};
@@ -16,6 +17,14 @@ use crate::error::{ClientError, Unavailable};
 use crate::info::LeaseEnd;
 use crate::random;
 use crate::session::core::{Core, Owner, lost_error};
+
+#[cfg(test)]
+mod tests;
+
+/// The pause before what was not given back is tried again, doubled with each further try...
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// ...up to this share of the TTL: a renewal's interval (I5).
+const PAUSES_PER_TTL: u32 = 3;
 
 /// What a release did. Either way the hold that was named stands no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,23 +124,14 @@ impl From<ReleaseResponse> for Released {
 }
 
 /// Gives back in a task of its own, for as long as the session stands; when it has ended, so has the hold.
+/// Tells the outcome, or of a refusal that may be for long.
 pub(crate) fn in_background(
     owner: &Arc<Owner>,
     release: Release,
 ) -> oneshot::Receiver<Result<Released, ClientError>> {
     let (told, outcome) = oneshot::channel();
-    // The owner goes with it: the session is not closed, and goes on being renewed, until it is done.
-    let owner = Arc::clone(owner);
     let tasks = owner.core.shared.tasks.clone();
-    tasks.spawn("give back", async move {
-        let outcome = persist(&owner.core, release).await;
-        match &outcome {
-            Ok(released) => debug!(?released, "given back"),
-            Err(error @ ClientError::SessionLost { .. }) => debug!(%error, "not given back"),
-            Err(error) => warn!(%error, "not given back; it ends with its session"),
-        }
-        drop(told.send(outcome));
-    });
+    tasks.spawn("give back", persist(Arc::clone(owner), release, told));
     outcome
 }
 
@@ -154,28 +154,77 @@ pub(crate) async fn and_wait(
     }
 }
 
-async fn persist(core: &Core, mut release: Release) -> Result<Released, ClientError> {
-    let shared = &core.shared;
+/// `owner` goes with it: the session is not closed, and goes on being renewed, until it is done or turns
+/// out to be difficult. From there on others must keep the session: if nobody does, it is closed,
+/// which gives everything back.
+async fn persist(
+    owner: Arc<Owner>,
+    mut release: Release,
+    told: oneshot::Sender<Result<Released, ClientError>>,
+) {
+    let core = Arc::clone(&owner.core);
+    let (mut owner, mut told) = (Some(owner), Some(told));
+    let tell = |told: &mut Option<oneshot::Sender<_>>, outcome| {
+        drop(told.take().map(|told| told.send(outcome)));
+    };
+    let mut pause = FIRST_PAUSE;
     loop {
-        let running = release.run(shared, &core.credentials, &core.epochs);
-        let error = match core.while_held(running).await {
-            Err(state) => return Err(lost_error(state)),
-            Ok(Ok(released)) => return Ok(released),
-            Ok(Err(error)) => error,
-        };
-        match &error {
-            ClientError::Unavailable { .. } | ClientError::LimitReached { .. } => {}
-            ClientError::SessionLost { reason } => {
-                core.lose(*reason);
-                return Err(error);
+        let error = match try_once(&core, &release).await {
+            Ok(released) => {
+                debug!(?released, "given back");
+                return tell(&mut told, Ok(released));
             }
-            _ => return Err(error),
+            Err(error) => error,
+        };
+        let (resource, later) = (&release.resource, after(&error));
+        match (later, &owner) {
+            (Later::Over, _) => debug!(%error, %resource, "nothing to give back"),
+            (_, Some(_)) => warn!(%error, %resource, "not given back yet"),
+            (_, None) => debug!(%error, %resource, "not given back yet"),
         }
-        warn!(%error, resource = %release.resource, "not given back yet");
+        match later {
+            Later::Over => return tell(&mut told, Err(error)),
+            Later::Soon => {}
+            Later::Perhaps => tell(&mut told, Err(error)),
+        }
+        drop(owner.take());
         release.above = Some(core.epochs.current());
-        let pause = random::jittered(shared.call_timeout, 500);
-        if let Err(state) = core.while_held(shared.clock.sleep(pause)).await {
-            return Err(lost_error(state));
+        pause = pause.min(core.ttl / PAUSES_PER_TTL);
+        let slept = core.shared.clock.sleep(random::jittered(pause, 500));
+        if let Err(state) = core.while_held(slept).await {
+            return tell(&mut told, Err(lost_error(state)));
         }
+        pause *= 2;
+    }
+}
+
+async fn try_once(core: &Core, release: &Release) -> Result<Released, ClientError> {
+    let running = release.run(&core.shared, &core.credentials, &core.epochs);
+    let outcome = core.while_held(running).await.map_err(lost_error)?;
+    if let Err(ClientError::SessionLost { reason }) = &outcome {
+        core.lose(*reason);
+    }
+    outcome
+}
+
+/// What trying a release again may come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Later {
+    /// Nothing: there is nothing to give back, or it cannot be named.
+    Over,
+    /// It will be done.
+    Soon,
+    /// It may be done: permissions change, and other coordinators answer better.
+    Perhaps,
+}
+
+fn after(error: &ClientError) -> Later {
+    match error {
+        ClientError::SessionLost { .. }
+        | ClientError::StaleToken { .. }
+        | ClientError::FenceAhead { .. }
+        | ClientError::Invalid { .. } => Later::Over,
+        ClientError::Unavailable { .. } | ClientError::LimitReached { .. } => Later::Soon,
+        _ => Later::Perhaps,
     }
 }

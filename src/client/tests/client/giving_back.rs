@@ -214,6 +214,67 @@ async fn a_release_nobody_waits_for_goes_on() {
 }
 
 #[tokio::test]
+async fn odd_refusals_do_not_stop_a_give_back() {
+    let fake = Fake::start().await;
+    let session = session_of(&[&fake]).await;
+    fake.next(Method::Acquire, Step::Hang);
+    for step in [
+        refusal(Code::PermissionDenied, "PERMISSION_DENIED", &[]),
+        refusal(Code::FailedPrecondition, "FROM_THE_FUTURE", &[]),
+        refusal(Code::Unimplemented, "NOT_SERVED", &[]),
+        refusal(
+            Code::ResourceExhausted,
+            "LIMIT_REACHED",
+            &[("limit", "rate")],
+        ),
+    ] {
+        fake.next(Method::Release, step);
+    }
+    let resource = orders();
+    tokio::select! {
+        lease = session.try_acquire(&resource) => panic!("{lease:?}"),
+        _calls = fake.saw(Method::Acquire, 1) => {}
+    }
+    let releases = fake.saw(Method::Release, 5).await;
+    assert!(
+        releases.windows(2).all(|two| two[0].epoch < two[1].epoch),
+        "{releases:?}"
+    );
+    in_time(session.close()).await.unwrap();
+    assert_eq!(fake.calls(Method::Release).len(), 5, "until it is done");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_release_is_told_of_its_refusal_and_it_goes_on() {
+    let fake = Fake::start().await;
+    let session = session_of(&[&fake]).await;
+    let lease = in_time(session.try_acquire(&orders())).await.unwrap();
+    let denied = refusal(Code::PermissionDenied, "PERMISSION_DENIED", &[]);
+    fake.next(Method::Release, denied);
+    let error = in_time(lease.release()).await.unwrap_err();
+    assert!(matches!(error, ClientError::Denied { .. }), "{error:?}");
+    fake.saw(Method::Release, 2).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_given_back_does_not_keep_a_session_that_nobody_uses() {
+    let fake = Fake::start().await;
+    let client = client_of(&[&fake]);
+    let session = in_time(client.open_session(Default::default()))
+        .await
+        .unwrap();
+    let denied = refusal(Code::PermissionDenied, "PERMISSION_DENIED", &[]);
+    fake.always(Method::Release, Some(denied));
+    drop(in_time(session.try_acquire(&orders())).await.unwrap());
+    fake.saw(Method::Release, 2).await;
+    assert!(session.state().is_held(), "the others go on");
+    assert_eq!(fake.calls(Method::Close), []);
+    drop(session);
+    assert!(client.settled(PATIENCE).await);
+    assert_eq!(fake.calls(Method::Close).len(), 1);
+}
+
+#[tokio::test]
 async fn a_detached_session_is_left_alone_and_released_with_its_credentials() {
     let fake = Fake::start().await;
     let client = client_of(&[&fake]);
