@@ -235,8 +235,11 @@ async fn many_sessions_end_at_once() {
         client.take(&format!("r/{number}"), "1").await;
     }
     world.clock.pass(LEAST_TTL);
-    let page = world.store.leases("", None, count).await.unwrap();
-    assert_eq!(page.leases, []);
+    // Whoever comes ends one batch; none of them waits for all.
+    for left in [count - SWEEP_BATCH, count - 2 * SWEEP_BATCH, 0] {
+        let page = world.store.leases("", None, count).await.unwrap();
+        assert!(page.leases.len() <= left, "{} of {left}", page.leases.len());
+    }
     assert_eq!(world.disk.durable().sessions().count(), 0);
 }
 
