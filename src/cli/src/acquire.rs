@@ -1,14 +1,19 @@
 use std::time::Duration;
 
-use palisade_client::{AcquireOptions, Client, ClientError, Lease, Session, SessionOptions};
+use palisade_client::{
+    AcquireOptions, Client, ClientError, Lease, LostReason, Session, SessionOptions,
+};
 use palisade_token::{FencingToken, HolderId, ResourceName};
 use serde::Serialize;
 
 use crate::args::{AcquireArgs, AcquireOutput};
+use crate::clock;
 use crate::failure::{Failure, Kind};
 use crate::output;
 use crate::signals::Stop;
 use crate::units::show_duration;
+
+const ONCE_MORE: &str = "a second signal ends it at once";
 
 /// What is printed with `-o json`.
 #[derive(Debug, Serialize)]
@@ -38,13 +43,21 @@ pub(crate) async fn run(args: AcquireArgs) -> Result<(), Failure> {
     let mut stop = Stop::listen()?;
     let acquired = tokio::select! {
         acquired = acquire(&args, &client) => acquired,
-        signal = stop.asked() => Err(signal.failure("ended before the resource was granted")),
+        signal = stop.asked() => {
+            output::note(format_args!("palisade: ending; {ONCE_MORE}"));
+            Err(signal.failure("ended before the resource was granted"))
+        }
     };
     let limit = args.client.timeout;
     match acquired {
         Ok(Some((session, lease))) => {
             // Told at once when it is lost: there is nothing left to give back, and work to be stopped.
             hold(&lease, &mut stop).await?;
+            output::note(format_args!(
+                "palisade: releasing {}; {ONCE_MORE}",
+                lease.resource()
+            ));
+            // Past its end there is nothing to release, and nobody to wait for.
             let limit = limit.min(lease.time_left());
             unless_stopped(&mut stop, release(session, lease, &client, limit)).await
         }
@@ -120,8 +133,14 @@ async fn acquire(args: &AcquireArgs, client: &Client) -> Result<Option<(Session,
         secret: credentials.secret.expose_hex(),
         epoch: credentials.epoch,
     });
-    print(&acquired, args.output)?;
-    Ok(None)
+    let printed = print(&acquired, args.output);
+    if printed.is_err() {
+        // Nobody knows how to release it. If this fails it ends with its TTL, as it would without.
+        if let Err(error) = client.detached(credentials).close().await {
+            tracing::warn!(%error, "not given back; it ends with the session's TTL");
+        }
+    }
+    printed.map(|()| None)
 }
 
 fn default_label() -> String {
@@ -150,11 +169,11 @@ fn refused(error: ClientError, args: &AcquireArgs) -> Failure {
 
 fn print(acquired: &Acquired<'_>, format: AcquireOutput) -> Result<(), Failure> {
     match (format, &acquired.credentials) {
-        (AcquireOutput::Json, _) => output::json(acquired),
-        (AcquireOutput::Grant, _) => output::data(&acquired.grant),
-        (AcquireOutput::Text, None) => output::data(acquired.token),
+        (AcquireOutput::Json, _) => output::data_once(output::json_line(acquired)?),
+        (AcquireOutput::Grant, _) => output::data_once(&acquired.grant),
+        (AcquireOutput::Text, None) => output::data_once(acquired.token),
         // Nothing in it needs more quotes: names, numbers and hexadecimal digits, and `#` in the grant.
-        (AcquireOutput::Text, Some(Detached { secret, epoch })) => output::data(format_args!(
+        (AcquireOutput::Text, Some(Detached { secret, epoch })) => output::data_once(format_args!(
             "token={}\nholder={}\ngrant='{}'\nsession={}\nsecret={secret}\nepoch={epoch}",
             acquired.token, acquired.holder, acquired.grant, acquired.session
         )),
@@ -184,14 +203,28 @@ async fn release(
     limit: Duration,
 ) -> Result<(), Failure> {
     let (resource, token) = (lease.resource().clone(), lease.token());
-    match lease.release().await {
-        Ok(released) if released.ended_before.is_none() => {}
-        Ok(_) | Err(ClientError::SessionLost { .. }) => return Err(gone(&resource, token)),
-        Err(error) => return Err(error.into()),
+    if lease.grant().is_err() {
+        return Err(gone(&resource, token));
+    }
+    match clock::within(limit, lease.release()).await {
+        Some(Ok(released)) if released.ended_before.is_none() => {}
+        None => return Err(not_released(&resource)),
+        // Its time was over before a coordinator answered.
+        Some(Err(ClientError::SessionLost {
+            reason: LostReason::Expired,
+        })) => return Err(not_released(&resource)),
+        Some(Ok(_) | Err(ClientError::SessionLost { .. })) => return Err(gone(&resource, token)),
+        Some(Err(error)) => return Err(error.into()),
     }
     output::note(format_args!("palisade: released {resource}"));
     // It holds nothing any more: no harm if its end is not heard of.
     drop(session);
     settle(client, limit).await;
     Ok(())
+}
+
+fn not_released(resource: &ResourceName) -> Failure {
+    let message =
+        format!("no coordinator took back {resource} in time; it ends with the session's TTL");
+    Failure::new(Kind::Unreachable, message)
 }

@@ -14,34 +14,43 @@ use crate::failure::Failure;
 
 /// Prints a line of data. A reader that has gone away has seen what it wanted.
 pub(crate) fn data(line: impl Display) -> Result<(), Failure> {
-    put(format_args!("{line}\n"))
-}
-
-/// Prints a value as one line of JSON.
-pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
-    data(to_json(value, serde_json::to_string)?)
-}
-
-/// Prints a value as JSON for people.
-pub(crate) fn pretty_json(value: &impl Serialize) -> Result<(), Failure> {
-    data(to_json(value, serde_json::to_string_pretty)?)
-}
-
-fn to_json<T: Serialize>(
-    value: &T,
-    write: fn(&T) -> serde_json::Result<String>,
-) -> Result<String, Failure> {
-    write(value).map_err(|error| Failure::other(format!("cannot write JSON: {error}")))
-}
-
-fn put(text: std::fmt::Arguments<'_>) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_fmt(text).and_then(|()| stdout.flush()) {
+    match put(line) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::io("write to stdout")(error))
         }
         _ => Ok(()),
     }
+}
+
+/// Prints a line of data that is told only once: without a reader that is a failure.
+pub(crate) fn data_once(line: impl Display) -> Result<(), Failure> {
+    put(line).map_err(Failure::io("write to stdout"))
+}
+
+/// Prints a value as one line of JSON.
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    data(json_line(value)?)
+}
+
+/// Prints a value as JSON for people.
+pub(crate) fn pretty_json(value: &impl Serialize) -> Result<(), Failure> {
+    data(serde_json::to_string_pretty(value).map_err(no_json)?)
+}
+
+/// A value as one line of JSON.
+pub(crate) fn json_line(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value).map_err(no_json)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what map_err gives")]
+fn no_json(error: serde_json::Error) -> Failure {
+    Failure::other(format!("cannot write JSON: {error}"))
+}
+
+fn put(line: impl Display) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
 }
 
 /// Tells people something. Nobody may be listening, which is no reason to stop.
