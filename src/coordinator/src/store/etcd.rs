@@ -4,6 +4,7 @@
 //! never by a read, a watch or a keepalive reply: each of them is stale in some version of etcd.
 
 mod codec;
+mod connect;
 mod fault;
 mod keys;
 mod leases;

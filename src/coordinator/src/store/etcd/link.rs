@@ -3,22 +3,19 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{
-    Channel, Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, KvClient, LeaseClient,
-    ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse, WatchClient,
+    Client, Compare, CompareOp, Error, GetOptions, KvClient, LeaseClient, ResponseHeader, Txn,
+    TxnOp, TxnOpResponse, TxnResponse, WatchClient,
 };
-use hyper_util::rt::TokioIo;
 use palisade_token::FencingToken;
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 use tracing::{info, warn};
 
 use super::codec::{self, Stored, revision};
+use super::connect;
 use super::fault::{Fault, Kind};
 use super::keys::Keys;
 use super::trust::{Reached, Trust, Verdict};
@@ -29,10 +26,6 @@ use crate::store::{Failure, Outcome, StoreError};
 
 /// How long a TCP and HTTP/2 connection may take to open: an etcd that needs longer is as good as away.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// etcd closes connections that ping more often than every 5 s.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// How long an answer to a ping may take before the connection is given up.
-const PING_LIMIT: Duration = Duration::from_secs(5);
 /// A caller that gives up after this long without an answer takes the connection with it: it may be half
 /// open, and a caller with a shorter limit than a call's would never find out.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -76,7 +69,7 @@ impl Link {
             outcome: Outcome::NotApplied,
             source: Some(source),
         };
-        let client = match within(&context.clock, CONNECT_LIMIT, connect(url)).await {
+        let client = match within(&context.clock, CONNECT_LIMIT, connect::open(url)).await {
             Ok(connected) => connected.map_err(unavailable)?,
             Err(elapsed) => return Err(unavailable(elapsed.into())),
         };
@@ -374,31 +367,4 @@ fn reached(header: &ResponseHeader) -> Result<Reached, StoreError> {
         revision: revision(header.revision())?,
         term: header.raft_term(),
     })
-}
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-async fn connect(url: &str) -> Result<Client, BoxError> {
-    let endpoint = Endpoint::from_shared(url.to_owned())?
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_LIMIT)
-        .keep_alive_while_idle(false);
-    let used = Arc::new(AtomicBool::new(false));
-    let connector = tower::service_fn(move |uri: http::Uri| {
-        let used = Arc::clone(&used);
-        async move {
-            if used.swap(true, Ordering::SeqCst) {
-                return Err(io::Error::other("a link is one connection"));
-            }
-            let host = uri.host().unwrap_or_default();
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(2379))).await?;
-            stream.set_nodelay(true)?;
-            Ok(TokioIo::new(stream))
-        }
-    });
-    let channel = endpoint.connect_with_connector(connector).await?;
-    let options = ConnectOptions::new().with_require_leader(true);
-    Ok(Client::from_channel(Channel::Tonic(channel), Some(options)).await?)
 }
