@@ -99,6 +99,10 @@ BEGIN
     ELSIF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'a seal needs READ COMMITTED: an older snapshot does not show the present fence'
             USING ERRCODE = 'feature_not_supported';
+    ELSIF palisade.entry(resource) IS NOT NULL THEN
+        -- The entry would still admit this transaction when the fence is above it.
+        RAISE EXCEPTION 'this transaction has entered %: seal it in one of its own', resource
+            USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
         PERFORM set_config('synchronous_commit', 'on', true);
@@ -117,6 +121,10 @@ BEGIN
         UPDATE palisade.fence AS f
             SET token = seal.token, holder = seal.holder, sealed_at = clock_timestamp()
             WHERE f.resource = seal.resource COLLATE "C";
+    ELSE
+        -- The seal that this one repeats may have committed here without its synchronous standby (its wait
+        -- was cancelled). Only a transaction that writes log waits for the standby, and for all before it.
+        PERFORM pg_logical_emit_message(true, 'palisade', ''::text);
     END IF;
     RETURN fence.token;
 END $$;

@@ -1,10 +1,13 @@
 use std::time::Duration;
 
-use palisade_guard::postgres::SealPolicy;
+use palisade_guard::postgres::{Guard, SealPolicy};
 use palisade_guard::{Blocker, Class, GuardError};
+use palisade_test_support::{Postgres, eventually};
 use palisade_token::{Grant, HolderId};
+use sqlx::PgPool;
+use tokio::task::JoinSet;
 
-use crate::db::{Db, assert_stale, grant, name, run, sql};
+use crate::db::{Db, PATIENCE, assert_stale, grant, name, run, sql};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -101,7 +104,7 @@ async fn a_seal_needs_read_committed_and_keeps_what_it_acknowledges() {
         db.name
     );
     db.run(&setting).await;
-    let pool = sqlx::PgPool::connect(&db.url).await.unwrap();
+    let pool = PgPool::connect(&db.url).await.unwrap();
     let sealed = db.guard.seal(&pool, &grant("orders", 2)).await.unwrap();
     db.guard
         .begin(&pool, &sealed)
@@ -248,7 +251,7 @@ async fn a_seal_without_the_right_to_end_blockers_still_names_them() {
     ))
     .await;
     let weak = db.url.replace("postgres@", &format!("{role}@"));
-    let weak = sqlx::PgPool::connect(&weak).await.unwrap();
+    let weak = PgPool::connect(&weak).await.unwrap();
     let writer = db.guard.begin(&db.pool, &sealed).await.unwrap();
     let guard = db
         .guard
@@ -263,4 +266,99 @@ async fn a_seal_without_the_right_to_end_blockers_still_names_them() {
     weak.close().await;
     db.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
         .await;
+}
+
+/// A repeat must not answer before what it repeats is durable: its own commit waits for the standby, too.
+#[tokio::test]
+async fn a_repeated_seal_waits_for_the_synchronous_standby_like_the_first() {
+    // A server of its own, for every commit on it comes to wait.
+    let server = Postgres::builder().fsync(false).start().await.unwrap();
+    let pool = PgPool::connect(&server.create_database("store").await.unwrap())
+        .await
+        .unwrap();
+    let guard = Guard::new();
+    guard.install(&pool).await.unwrap();
+    let psql = async |sql: &str| server.psql("postgres", sql).await.unwrap();
+    let standby = async |names: &str| {
+        psql(&format!(
+            "ALTER SYSTEM SET synchronous_standby_names = '{names}'"
+        ))
+        .await;
+        psql("SELECT pg_reload_conf()").await;
+        eventually("the setting is read", PATIENCE, async || {
+            psql("SHOW synchronous_standby_names").await.trim() == names
+        })
+        .await
+        .unwrap();
+    };
+    let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let waits = async || {
+        eventually("a commit waits for the standby", PATIENCE, async || {
+            !psql(waiting).await.is_empty()
+        })
+        .await
+        .unwrap();
+    };
+    standby("nobody").await;
+    let held = grant("orders", 10);
+    let seal = async |guard: Guard, pool: PgPool| {
+        let mut seals = JoinSet::new();
+        let held = grant("orders", 10);
+        seals.spawn(async move { guard.seal(&pool, &held).await });
+        waits().await;
+        seals
+    };
+    // A session that ends in the wait has committed here, and tells nobody.
+    let mut first = seal(guard, pool.clone()).await;
+    psql(&format!(
+        "SELECT pg_terminate_backend(pid) FROM ({waiting}) AS w"
+    ))
+    .await;
+    let error = first.join_next().await.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.class(), Class::Backend, "{error:?}");
+    assert_eq!(
+        guard
+            .fence(&pool, &held.resource)
+            .await
+            .unwrap()
+            .unwrap()
+            .token,
+        held.token
+    );
+
+    let mut second = seal(guard, pool.clone()).await;
+    standby("").await;
+    second.join_next().await.unwrap().unwrap().unwrap();
+}
+
+/// An entry of before would let the commit pass under a fence that is above it.
+#[tokio::test]
+async fn a_transaction_that_has_entered_a_resource_does_not_seal_it() {
+    let db = Db::with_orders().await;
+    let (old, new) = (sql(&grant("orders", 11)), sql(&grant("orders", 12)));
+    db.seal(&grant("orders", 11)).await;
+    let mut connection = db.connect().await;
+    for (token, level) in [(&new, "raised"), (&old, "repeated")] {
+        let both = format!("BEGIN; SELECT palisade.enter({old}); SELECT palisade.seal({token})");
+        assert_eq!(
+            run(&mut connection, &both).await,
+            Err("55000".to_owned()),
+            "{level}"
+        );
+        run(&mut connection, "ROLLBACK").await.unwrap();
+    }
+    // Another resource, an entry that was taken back, and one of an earlier transaction are no matter.
+    let bills = sql(&grant("bills", 1));
+    for allowed in [
+        format!("BEGIN; SELECT palisade.enter({old}); SELECT palisade.seal({bills}); ROLLBACK"),
+        format!(
+            "BEGIN; SAVEPOINT s; SELECT palisade.enter({old}); ROLLBACK TO s; SELECT palisade.seal({new}); ROLLBACK"
+        ),
+        format!("BEGIN; SELECT palisade.enter({old}); COMMIT"),
+        format!(
+            "BEGIN; SELECT palisade.seal({new}); SELECT palisade.check({new}); INSERT INTO orders VALUES (1, 12); COMMIT"
+        ),
+    ] {
+        assert_eq!(run(&mut connection, &allowed).await, Ok(()), "{allowed}");
+    }
 }
