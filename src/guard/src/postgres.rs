@@ -49,6 +49,20 @@
 //! to statements that name it until `protect` runs again. Logical replication into a protected table
 //! passes. Above READ COMMITTED a check needs a transaction that may write.
 //!
+//! A protected table that is attached *later* under a parent or a partition root without protection is
+//! written through that parent, whose statements do not fire the triggers of what is below it. Protect the
+//! parent. This finds such tables:
+//!
+//! ```sql
+//! SELECT i.inhparent::regclass AS parent, i.inhrelid::regclass AS protected
+//! FROM pg_trigger AS t JOIN pg_inherits AS i ON i.inhrelid = t.tgrelid
+//! WHERE t.tgname = 'zz_palisade_guard' AND NOT EXISTS (
+//!     SELECT FROM pg_trigger AS p WHERE p.tgrelid = i.inhparent AND p.tgname = t.tgname);
+//! ```
+//!
+//! Protection belongs to the table, not to its name: when names are swapped (a new `orders` is built and
+//! renamed into place) it stays with the old table. Protect the new one before the swap.
+//!
 //! A dump restored without its triggers' state (`pg_restore --disable-triggers`) leaves them at less than
 //! ALWAYS: run `protect` again, and seal every resource before the store is opened.
 //!
@@ -56,7 +70,10 @@
 //!
 //! A writer that hangs in its transaction keeps a seal waiting: set `idle_in_transaction_session_timeout`,
 //! and TCP keepalives for clients that vanish. A seal is as safe as a commit: with asynchronous standbys a
-//! failover can lose it. The library speaks the simple protocol only, so that a pooler in transaction mode
+//! failover can lose it. With synchronous ones a COMMIT whose wait for the standby is *cancelled*
+//! (`pg_cancel_backend`, a client's cancel request) succeeds with no more than a warning, and is kept by this
+//! server only: cancel no seal that waits there. One whose session is terminated in that wait reports an
+//! error; sealing the same grant again waits for the standby as the first time did. The library speaks the simple protocol only, so that a pooler in transaction mode
 //! may sit in between.
 
 mod begin;

@@ -231,3 +231,30 @@ async fn a_table_is_protected_for_one_resource() {
     let refused = run(&mut connection, "DELETE FROM \"Odd '\\ name\"").await;
     assert_eq!(refused, Err(ZF003.to_owned()));
 }
+
+/// What the documentation says is not covered, and its query that finds it.
+#[tokio::test]
+async fn a_protected_table_under_an_open_parent_is_found() {
+    let db = Db::with_orders().await;
+    let find = "SELECT count(*) FROM pg_trigger AS t JOIN pg_inherits AS i ON i.inhrelid = t.tgrelid \
+        WHERE t.tgname = 'zz_palisade_guard' AND NOT EXISTS ( \
+            SELECT FROM pg_trigger AS p WHERE p.tgrelid = i.inhparent AND p.tgname = t.tgname)";
+    db.run("CREATE TABLE later (id bigint, token bigint) PARTITION BY RANGE (id)")
+        .await;
+    assert_eq!(db.number(find).await, 0);
+    db.run(
+        "ALTER TABLE later ATTACH PARTITION orders FOR VALUES FROM (0) TO (10); \
+         INSERT INTO later VALUES (1, 1)",
+    )
+    .await;
+    assert_eq!(db.number(find).await, 1);
+    db.guard
+        .protect(&db.pool, "later", &name("orders"))
+        .await
+        .unwrap();
+    assert_eq!(db.number(find).await, 0);
+    assert_eq!(
+        run(&mut db.connect().await, "INSERT INTO later VALUES (1, 1)").await,
+        Err(ZF003.to_owned())
+    );
+}
