@@ -173,7 +173,7 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "URL[,URL...]", env = "PALISADE_ADDR", default_value = DEFAULT_ADDR)]
     #[arg(value_delimiter = ',', value_parser = parse_address)]
     pub(crate) addr: Vec<String>,
-    /// How long a call is tried; a --wait comes on top
+    /// How long a call is tried
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_timeout)]
     pub(crate) timeout: Duration,
 }
@@ -190,7 +190,7 @@ pub(crate) struct ClientArgs {
 Examples:
   palisade acquire orders/eu-1
   palisade acquire orders/eu-1 --ttl 10s --wait 30s --label nightly-import -o json
-  eval \"$(palisade acquire orders/eu-1 --ttl 60s --detach)\" && echo \"$grant\"")]
+  held=$(palisade acquire orders/eu-1 --ttl 60s --detach) && eval \"$held\" && echo \"$grant\"")]
 pub(crate) struct AcquireArgs {
     /// What to acquire
     #[arg(value_name = "RESOURCE")]
@@ -198,7 +198,7 @@ pub(crate) struct AcquireArgs {
     /// How long the lease stands without a renewal
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_duration)]
     pub(crate) ttl: Duration,
-    /// How long to wait while others hold it; without it the answer comes at once
+    /// How long to wait while others hold it, on top of --timeout; without it the answer comes at once
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
     pub(crate) wait: Duration,
     /// A name for people who look at the lease
@@ -241,7 +241,7 @@ pub(crate) enum AcquireOutput {
 #[command(group = ArgGroup::new("hold").required(true).args(["token", "request"]))]
 #[command(after_help = "\
 Examples:
-  eval \"$(palisade acquire orders/eu-1 --detach)\"
+  held=$(palisade acquire orders/eu-1 --detach) && eval \"$held\" || exit
   PALISADE_SECRET=\"$secret\" palisade release orders/eu-1 --token \"$token\" --session \"$session\"")]
 pub(crate) struct ReleaseArgs {
     /// What to release
