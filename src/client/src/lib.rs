@@ -10,7 +10,7 @@
 //! use palisade_client::{AcquireOptions, Client, SessionOptions};
 //!
 //! let client = Client::builder()
-//!     .endpoints(["http://10.0.0.1:7420", "http://10.0.0.2:7420"])
+//!     .endpoints(["http://10.0.0.1:7650", "http://10.0.0.2:7650"])
 //!     .connect()?;
 //! let session = client.open_session(SessionOptions::default().label("worker-7")).await?;
 //! let wait = AcquireOptions::default().wait(Duration::from_secs(60));
