@@ -31,7 +31,7 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use palisade_client::{AcquireOptions, Client, SessionOptions};
 ///
-/// let client = Client::connect("http://127.0.0.1:7420")?;
+/// let client = Client::connect("http://127.0.0.1:7650")?;
 /// let session = client.open_session(SessionOptions::default()).await?;
 /// let lease = session.acquire(&"orders/eu-1".parse()?, AcquireOptions::default()).await?;
 /// println!("{}", lease.grant()?);
@@ -77,10 +77,12 @@ impl Client {
     }
 
     /// Who holds a resource and how many wait, with the first `queue_size` (0 to 1000) of them. True at the
-    /// revision told; by the time it is read it may be otherwise.
+    /// revision told; by the time it is read it may be otherwise. Coordinators of version 0.1 count the
+    /// waiters and do not list them: they answer [`ClientError::NotServed`] to a `queue_size` above 0.
     ///
     /// # Errors
-    /// [`ClientError::Invalid`], [`ClientError::Denied`], [`ClientError::Unavailable`].
+    /// [`ClientError::Invalid`], [`ClientError::Denied`], [`ClientError::NotServed`],
+    /// [`ClientError::Unavailable`].
     pub async fn get_lease(
         &self,
         resource: &ResourceName,

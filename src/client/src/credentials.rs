@@ -52,7 +52,8 @@ impl fmt::Debug for Secret {
 }
 
 /// What another process needs to take a session over: see [`Session::detach`](crate::Session::detach) and
-/// [`Client::detached`](crate::Client::detached).
+/// [`Client::detached`](crate::Client::detached). The first process is shut out by the other's first release,
+/// not by its renewals.
 ///
 /// ```
 /// use palisade_client::{Credentials, Secret};
@@ -69,7 +70,8 @@ pub struct Credentials {
     pub session_id: String,
     /// Its secret.
     pub secret: Secret,
-    /// The largest epoch that it used, or 0 if that is not known: then the first call asks.
+    /// The largest epoch that it used, or 0 if that is not known: then a call goes on from the stored one,
+    /// and what the first process may still have under way is not shut out.
     pub epoch: u64,
 }
 

@@ -14,6 +14,10 @@ use crate::release::{Hold, Release, Released};
 /// A session of another process, by its credentials: nothing happens by itself, and nothing when it is
 /// dropped.
 ///
+/// Its calls carry a larger epoch than the credentials name. With the largest that the other process used,
+/// what that one may still have under way is shut out from the first [`DetachedSession::release`] on, and
+/// not by renewals: an acquire that it sent can be granted until then.
+///
 /// ```no_run
 /// # async fn example(client: palisade_client::Client) -> Result<(), Box<dyn std::error::Error>> {
 /// use palisade_client::{Credentials, Hold, Secret};
@@ -34,7 +38,7 @@ pub struct DetachedSession {
 
 impl DetachedSession {
     pub(crate) fn new(shared: Arc<Shared>, credentials: Credentials) -> Self {
-        // Above what the other process used: whatever it may still have under way is shut out.
+        // Above what the other process used: the first release shuts out what it may still have under way.
         let epochs = Epochs::starting_at(credentials.epoch.saturating_add(1));
         Self {
             shared,
@@ -71,7 +75,7 @@ impl DetachedSession {
     }
 
     /// Renews the session once. Answers what is left of its TTL and when that counts from, on the client's
-    /// [`Clock`](crate::Clock); no drift and no margin is taken off.
+    /// [`Clock`](crate::Clock); no drift and no margin is taken off. Shuts out nothing of the other process.
     ///
     /// # Errors
     /// [`ClientError::SessionLost`], [`ClientError::Denied`], [`ClientError::Unavailable`].

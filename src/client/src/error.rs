@@ -98,9 +98,12 @@ pub enum ClientError {
         current: Option<FencingToken>,
     },
     /// The lease is released. The fence that refused it is more than a day ahead of the coordinator's
-    /// clock: an operator has to run `palisade generation advance` before a new lease is admitted.
+    /// clock, so it will refuse the next lease's token, too. Correct that clock if it is behind; else the
+    /// guard's database: it was sealed by a clock that was ahead, or is not of this coordinator's store.
     #[error(
-        "the guard's fence {fence:?} is far ahead of the clock; advance the generation past it"
+        "the lease is released, but the guard's fence ({}) is over a day ahead of the coordinator's clock and \
+         will refuse the next token, too; correct that clock, or the guard's database",
+        fence.map_or_else(|| "not told".to_owned(), |fence| fence.to_string())
     )]
     FenceAhead {
         /// The fence.

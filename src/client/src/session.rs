@@ -196,7 +196,8 @@ impl Session {
     /// # Errors
     /// [`ClientError::Held`] without a wait, [`ClientError::WaitExpired`] after it,
     /// [`ClientError::AlreadyHeld`], [`ClientError::SessionLost`], [`ClientError::Invalid`],
-    /// [`ClientError::Denied`], [`ClientError::LimitReached`], [`ClientError::Unavailable`].
+    /// [`ClientError::Denied`], [`ClientError::LimitReached`], [`ClientError::NotServed`] with a lock-delay,
+    /// [`ClientError::Unavailable`].
     pub async fn acquire(
         &self,
         resource: &ResourceName,
