@@ -16,6 +16,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// A fast shutdown ends its sessions and writes a checkpoint.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
+/// After 5 s a server in an immediate shutdown kills its sessions itself.
+const QUIT_LIMIT: Duration = Duration::from_secs(10);
+
 /// A clash needs another program on a port that was free a moment ago: twice is no coincidence.
 const START_ATTEMPTS: usize = 3;
 
@@ -248,6 +251,8 @@ impl Postgres {
             ("port", &port),
             ("unix_socket_directories", &socket),
             ("shared_buffers", "32MB"),
+            // In the data directory: what a kill leaves behind goes with it, instead of filling /dev/shm.
+            ("dynamic_shared_memory_type", "mmap"),
         ];
         let own = self
             .settings
@@ -272,6 +277,23 @@ impl Postgres {
         }
     }
 
+    /// Removes the System V segment of a server that did not live to do it. The kernel would keep it, and
+    /// has room for 4096.
+    fn remove_segment(&self) {
+        let file = self.home.path().join("data/postmaster.pid");
+        let Ok(text) = fs::read_to_string(file) else {
+            return;
+        };
+        // Line 7 is the segment's key and id; the file is gone after a shutdown.
+        let id = text
+            .lines()
+            .nth(6)
+            .and_then(|line| line.split_whitespace().nth(1));
+        if let Some(id) = id {
+            drop(Command::new("ipcrm").args(["-m", id]).output());
+        }
+    }
+
     fn client(&self, name: &str) -> Command {
         let mut command = Command::new(self.programs.bin.join(name));
         command
@@ -279,6 +301,17 @@ impl Postgres {
             .env("PGPORT", self.port.number().to_string())
             .env("PGUSER", "postgres");
         command
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // An immediate shutdown gives its shared memory back; SIGKILL, which comes after it, does not.
+            process.end_by(Signal::QUIT, QUIT_LIMIT);
+            drop(process);
+            self.remove_segment();
+        }
     }
 }
 

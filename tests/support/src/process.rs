@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use crate::clock::Wait;
+use crate::clock::{self, Wait};
 use crate::{Error, program, tree};
 
 /// How much of a log an error quotes.
@@ -126,6 +126,13 @@ impl Process {
                 self.wait(limit).await
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// [`Process::stop_by`] for drops: sends the signal and waits for the end, at most `limit`.
+    pub(crate) fn end_by(&mut self, signal: Signal, limit: Duration) {
+        if self.signal(signal).is_ok() {
+            clock::eventually_blocking(limit, || !matches!(self.try_wait(), Ok(None)));
         }
     }
 

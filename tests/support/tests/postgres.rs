@@ -1,5 +1,6 @@
 //! PostgreSQL is started, killed, frozen and started again, and keeps what it acknowledged.
 
+use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -113,4 +114,41 @@ async fn a_setting_that_the_server_refuses_is_told_with_its_log() {
         format!("{error:?}").contains("invalid value for parameter \"work_mem\""),
         "{error:?}"
     );
+}
+
+/// System V segments and POSIX shared memory outlive a process that was killed, and the data directory.
+#[tokio::test]
+async fn leaves_no_shared_memory_behind() {
+    let segments = || {
+        let list = fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        list.lines()
+            .skip(1)
+            .filter_map(|line| line.split_whitespace().nth(1).map(ToOwned::to_owned))
+            .collect::<Vec<_>>()
+    };
+    for how in ["dropped", "frozen", "killed", "stopped"] {
+        let mut server = Postgres::builder().fsync(false).start().await.unwrap();
+        let own = server
+            .psql("postgres", "SELECT pg_read_file('postmaster.pid')")
+            .await
+            .unwrap();
+        let line: Vec<_> = own.lines().nth(6).unwrap().split_whitespace().collect();
+        let [_, id] = line.as_slice() else {
+            panic!("{own}");
+        };
+        assert!(segments().contains(&(*id).to_owned()), "{own}");
+        let shared = server
+            .psql("postgres", "SHOW dynamic_shared_memory_type")
+            .await
+            .unwrap();
+        assert_eq!(shared.trim(), "mmap");
+        match how {
+            "frozen" => server.pause().unwrap(),
+            "killed" => server.kill().unwrap(),
+            "stopped" => server.stop().await.unwrap(),
+            _ => {}
+        }
+        drop(server);
+        assert!(!segments().contains(&(*id).to_owned()), "{how}");
+    }
 }
