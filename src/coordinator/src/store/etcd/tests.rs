@@ -4,6 +4,7 @@
 
 mod endings;
 mod grants;
+mod pauses;
 mod queues;
 mod sessions;
 
@@ -19,7 +20,7 @@ use super::leases::{end, enqueue, is_as_seen, leave, raise};
 use super::link::Link;
 use super::view::{Sight, Subject};
 use super::{EtcdOptions, EtcdStore};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::domain::{
     Acquire, AcquireStep, Generation, HoldName, Release, ReleaseStep, RequestId, decide_acquire,
     decide_release,
@@ -81,9 +82,13 @@ fn name() -> ResourceName {
 }
 
 fn coordinator(etcd: &Etcd, prefix: &str) -> Arc<EtcdStore> {
-    let mut options = EtcdOptions::new(etcd.endpoints());
+    coordinator_at(etcd.endpoints(), prefix, SystemClock::shared())
+}
+
+fn coordinator_at(endpoints: Vec<String>, prefix: &str, clock: Arc<dyn Clock>) -> Arc<EtcdStore> {
+    let mut options = EtcdOptions::new(endpoints);
     prefix.clone_into(&mut options.prefix);
-    EtcdStore::new(options, SystemClock::shared(), SystemEntropy::shared())
+    EtcdStore::new(options, clock, SystemEntropy::shared())
 }
 
 impl World {
