@@ -3,11 +3,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use palisade_coordinator::domain::SessionId;
 use palisade_coordinator::store::etcd::EtcdOptions;
 use palisade_token::{FencingToken, ResourceName};
 
 use crate::units::{parse_address, parse_duration};
+use etcd_url::EtcdUrl;
 
+mod etcd_url;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +22,7 @@ Exit codes:
    0  done
    1  anything without a code of its own
    2  the command line, or a value in it, cannot be used
-  69  no coordinator, or none with its store, can be reached
+  69  no coordinator, or none with its store, or no database can be reached
   70  the lease was lost
   75  another session holds the resource, and the wait was over
  129, 130, 143  ended by SIGHUP, SIGINT or SIGTERM before it was done
@@ -66,7 +69,7 @@ Examples:
   palisade serve --embedded /var/lib/palisade/palisade.db --log-format json")]
 pub(crate) struct ServeArgs {
     /// Keep the state in this etcd cluster
-    #[arg(long, value_name = "URL[,URL...]", value_delimiter = ',')]
+    #[arg(long, value_name = "URL[,URL...]", value_delimiter = ',', value_parser = EtcdUrl)]
     pub(crate) etcd: Vec<String>,
     /// What the coordinator's keys in etcd begin with
     #[arg(long, value_name = "TEXT", default_value = EtcdOptions::PREFIX)]
@@ -141,7 +144,7 @@ With --etcd the coordinator uses keys below a prefix of its own, and deletes the
 needs CREATEDB.")]
 pub(crate) struct DemoArgs {
     /// Keep the leases in this etcd instead of a file
-    #[arg(long, value_name = "URL[,URL...]", value_delimiter = ',')]
+    #[arg(long, value_name = "URL[,URL...]", value_delimiter = ',', value_parser = EtcdUrl)]
     pub(crate) etcd: Vec<String>,
     /// Guard a table on this PostgreSQL server instead of an SQLite file
     #[arg(long, value_name = "URL")]
@@ -157,6 +160,13 @@ fn parse_demo_ttl(text: &str) -> Result<Duration, String> {
         ttl if (least..=most).contains(&ttl) => Ok(ttl),
         _ => Err("it must be 5s to 60s".to_owned()),
     }
+}
+
+fn parse_session(text: &str) -> Result<String, String> {
+    let id: SessionId = text.parse().map_err(|_| {
+        "write the 16 hexadecimal digits, in lower case, that `acquire` has printed".to_owned()
+    })?;
+    Ok(id.to_string())
 }
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {
@@ -254,7 +264,7 @@ pub(crate) struct ReleaseArgs {
     #[arg(long, value_name = "ID")]
     pub(crate) request: Option<String>,
     /// The session that holds it
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = parse_session)]
     pub(crate) session: String,
     /// That session's secret, in hexadecimal; better given in the environment, where `ps` does not show it
     #[arg(

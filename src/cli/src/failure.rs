@@ -1,8 +1,13 @@
-use std::fmt;
-use std::io;
+//! How commands fail. What parts of this program and servers say is told in the words of the command line.
 
-use palisade_client::{ClientError, LeaseError, Unavailable};
-use palisade_guard::GuardError;
+use std::error::Error;
+use std::{fmt, io};
+
+use palisade_client::LeaseError;
+
+mod client;
+mod database;
+mod settings;
 
 /// Why a command ended without success: a sentence for people, and the code for scripts.
 #[derive(Debug)]
@@ -18,7 +23,7 @@ pub(crate) enum Kind {
     Other,
     /// The command line, or a value in it, cannot be used.
     Usage,
-    /// No coordinator, or none whose store can be reached, served the call.
+    /// No coordinator, or none whose store can be reached, served the call; or the database is away.
     Unreachable,
     /// The lease was lost while it was held.
     Lost,
@@ -58,6 +63,12 @@ impl Failure {
         Self::new(Kind::Usage, message)
     }
 
+    /// The same failure, and what it was that failed.
+    pub(crate) fn while_doing(self, what: impl fmt::Display) -> Self {
+        let message = format!("{} ({what})", self.message);
+        Self { message, ..self }
+    }
+
     /// Says what was being done when the operating system refused.
     pub(crate) fn io(doing: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::other(format!("cannot {doing}: {error}"))
@@ -70,65 +81,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        tracing::debug!(?error, "the call failed");
-        let kind = match &error {
-            ClientError::Held { .. } | ClientError::WaitExpired { .. } => Kind::Busy,
-            ClientError::Invalid { .. } => Kind::Usage,
-            ClientError::SessionLost { .. } => Kind::Lost,
-            ClientError::Unavailable { .. } => Kind::Unreachable,
-            _ => Kind::Other,
-        };
-        let message = match &error {
-            ClientError::Unavailable {
-                cause,
-                may_have_happened,
-                ..
-            } => unavailable(*cause, *may_have_happened),
-            ClientError::SessionLost { .. } => {
-                "the session has ended, and all its leases with it; open a new one".to_owned()
-            }
-            other => other.to_string(),
-        };
-        Self::new(kind, message)
-    }
-}
-
-fn unavailable(cause: Unavailable, may_have_happened: bool) -> String {
-    let what = match cause {
-        Unavailable::Unreachable => {
-            "no coordinator can be reached; start one (`palisade dev`), or name it with --addr or \
-             PALISADE_ADDR"
-        }
-        Unavailable::NoAnswer => {
-            "the coordinator did not answer in time; try again, or allow more (--timeout)"
-        }
-        Unavailable::Store => {
-            "the coordinator cannot reach its store; look at its /readyz, and try again"
-        }
-        Unavailable::Draining => {
-            "the coordinator is shutting down; try again, or name another with --addr"
-        }
-        Unavailable::HistoryRegressed => {
-            "the coordinator grants nothing until it trusts its store's history; look at its log"
-        }
-        Unavailable::WrongCluster => {
-            "the coordinator grants nothing: its etcd endpoints are of different clusters; look at its log"
-        }
-        _ => {
-            "the coordinator did not serve the call; try again, and look at its log if that does not help"
-        }
-    };
-    let doubt = if may_have_happened {
-        " (the call may have taken effect all the same)"
-    } else {
-        ""
-    };
-    format!("{what}{doubt}")
-}
+impl Error for Failure {}
 
 impl From<LeaseError> for Failure {
     fn from(error: LeaseError) -> Self {
@@ -136,20 +89,8 @@ impl From<LeaseError> for Failure {
     }
 }
 
-impl From<GuardError> for Failure {
-    fn from(error: GuardError) -> Self {
-        Self::other(with_cause(&error))
-    }
-}
-
-impl From<sqlx::Error> for Failure {
-    fn from(error: sqlx::Error) -> Self {
-        Self::other(format!("the database cannot be used: {error}"))
-    }
-}
-
-/// An error and the one that caused it: a database is the caller's own here, so its words may be shown.
-pub(crate) fn with_cause(error: &dyn std::error::Error) -> String {
+/// An error and the one that caused it.
+pub(crate) fn with_cause(error: &dyn Error) -> String {
     match error.source() {
         None => error.to_string(),
         Some(source) => format!("{error}: {source}"),

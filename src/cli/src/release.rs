@@ -1,4 +1,4 @@
-use palisade_client::{Credentials, Hold, LeaseEnd, Secret};
+use palisade_client::{ClientError, Credentials, Hold, LeaseEnd, Secret};
 
 use crate::args::ReleaseArgs;
 use crate::failure::Failure;
@@ -7,7 +7,14 @@ use crate::output;
 /// `palisade release`.
 pub(crate) async fn run(args: ReleaseArgs) -> Result<(), Failure> {
     let client = crate::connect(&args.client)?;
-    let secret = Secret::from_hex(&args.secret)?;
+    let secret = Secret::from_hex(&args.secret).map_err(|error| match error {
+        // How much there is of it helps, and gives nothing away.
+        ClientError::Invalid { bound, .. } => Failure::usage(format!(
+            "--secret has {} characters; it must be {bound}",
+            args.secret.chars().count()
+        )),
+        other => other.into(),
+    })?;
     let hold = match (args.token, args.request) {
         (Some(token), _) => Hold::Token(token),
         (None, Some(request)) => Hold::Request(request),

@@ -2,12 +2,12 @@ use std::env;
 use std::path::PathBuf;
 
 use palisade_coordinator::config::{Settings, StoreChoice};
-use palisade_coordinator::serve::{Addresses, ServeError, Server};
+use palisade_coordinator::serve::{Addresses, Server};
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{DevArgs, Faces, ServeArgs};
-use crate::failure::{Failure, Kind, with_cause};
+use crate::failure::Failure;
 use crate::output;
 use crate::signals::{Stop, Stopped};
 
@@ -114,18 +114,4 @@ async fn stdin_closed() {
     let mut stdin = tokio::io::stdin();
     let mut ignored = [0; 64];
     while matches!(stdin.read(&mut ignored).await, Ok(1..)) {}
-}
-
-impl From<ServeError> for Failure {
-    fn from(error: ServeError) -> Self {
-        let kind = match &error {
-            ServeError::Settings(_) => Kind::Usage,
-            _ => Kind::Other,
-        };
-        let message = match &error {
-            ServeError::Store(cause) => with_cause(cause),
-            other => with_cause(other),
-        };
-        Self::new(kind, message)
-    }
 }

@@ -8,7 +8,7 @@ use palisade_guard::GuardError;
 use palisade_token::{FencingToken, Grant, ResourceName};
 
 use super::script::Books;
-use crate::failure::with_cause;
+use crate::failure::Failure;
 
 /// What the account holds at first.
 pub(crate) const OPENING_BALANCE: i64 = 100;
@@ -43,14 +43,14 @@ impl From<GuardError> for BankError {
             GuardError::Stale {
                 presented, fence, ..
             } => Self::Stale { presented, fence },
-            other => Self::Other(with_cause(&other)),
+            other => Self::Other(Failure::from(other).to_string()),
         }
     }
 }
 
 impl From<sqlx::Error> for BankError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Other(error.to_string())
+        Self::Other(Failure::from(error).to_string())
     }
 }
 

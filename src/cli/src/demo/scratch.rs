@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
 
 use crate::clock;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 
 /// What a server that is well does at once.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -41,11 +41,11 @@ async fn run(server: &str, statement: &str) -> Result<(), Failure> {
         connection.close().await
     };
     match clock::within(LIMIT, work).await {
-        Some(Ok(())) => Ok(()),
-        Some(Err(error)) => Err(Failure::other(format!(
-            "PostgreSQL refused `{statement}`: {error}"
-        ))),
-        None => Err(Failure::other("PostgreSQL does not answer")),
+        Some(result) => result.map_err(|error| Failure::from(error).while_doing(statement)),
+        None => Err(Failure::new(
+            Kind::Unreachable,
+            "PostgreSQL does not answer",
+        )),
     }
 }
 

@@ -93,7 +93,41 @@ fn the_guard_is_installed_in_a_file_that_is_there_only() {
 #[test]
 fn a_database_that_is_away_is_an_error_without_its_password() {
     let url = "postgres://someone:hunter2@127.0.0.1:1/orders";
-    let away = run(&["guard", "install", "--postgres", url]);
-    assert_eq!(away.code, Some(1), "{away:?}");
-    assert!(!away.stderr.contains("hunter2"), "{}", away.stderr);
+    for line in [
+        &["guard", "install", "--postgres", url][..],
+        &["demo", "--postgres", url],
+    ] {
+        let away = run(line);
+        assert_eq!(away.code, Some(69), "{away:?}");
+        assert!(!away.stderr.contains("hunter2"), "{}", away.stderr);
+        assert!(away.stderr.contains("cannot be reached"), "{}", away.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_refuses_is_heard_and_nobody_else() {
+    let postgres = Postgres::start().await.unwrap();
+    let role = "CREATE ROLE reader LOGIN";
+    postgres.psql("postgres", role).await.unwrap();
+    let url = postgres.url();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    let (scheme, _) = url.split_once("://").unwrap();
+    let (_, address) = server.rsplit_once('@').unwrap();
+    for (url, says) in [
+        (
+            format!("{server}/absent"),
+            "database \"absent\" does not exist",
+        ),
+        (
+            format!("{scheme}://reader@{address}/postgres"),
+            "permission denied for database postgres",
+        ),
+    ] {
+        let refused = run(&["guard", "install", "--postgres", &url]);
+        let line = format!("palisade: the database refused: {says}\n");
+        assert_eq!(
+            (refused.code, refused.stderr.as_str()),
+            (Some(1), line.as_str())
+        );
+    }
 }

@@ -1,14 +1,26 @@
-use crate::program::{Dev, palisade, run};
+use palisade_test_support::Etcd;
+
+use crate::program::{Dev, Running, address, palisade, run};
 
 #[test]
 fn what_cannot_be_used_ends_with_2_and_says_why() {
-    let lines: [&[&str]; 7] = [
+    let lines: [&[&str]; 8] = [
         &[],
         &["nonsense"],
         &["acquire", "a//b"],
         &["acquire", "a", "--ttl", "5"],
         &["acquire", "a", "--addr", "localhost"],
         &["serve", "--etcd", "not-a-url"],
+        &[
+            "release",
+            "a",
+            "--token",
+            "1",
+            "--session",
+            "0",
+            "--secret",
+            "00",
+        ],
         &["serve", "--listen", "127.0.0.1:7", "--http", "127.0.0.1:7"],
     ];
     for line in lines {
@@ -23,16 +35,97 @@ fn what_cannot_be_used_ends_with_2_and_says_why() {
 }
 
 #[test]
-fn a_bound_that_the_coordinator_keeps_is_told_as_such() {
+fn a_bound_that_the_coordinator_keeps_is_told_of_the_flag() {
     let dev = Dev::start();
-    let ended = dev.run(&["acquire", "a", "--ttl", "24h"]);
+    let (long, secret) = ("x".repeat(129), "00".repeat(32));
+    let release = |more: &[&str]| {
+        let session = ["release", "a", "--session", "0123456789abcdef"];
+        dev.run(&[&session, more].concat())
+    };
+    for (ended, start) in [
+        (dev.run(&["acquire", "a", "--ttl", "24h"]), "--ttl is "),
+        (dev.run(&["acquire", "a", "--ttl", "1ms"]), "--ttl is 1 ms;"),
+        (dev.run(&["acquire", "a", "--wait", "99h"]), "--wait is "),
+        (
+            dev.run(&["acquire", "a", "--label", &long]),
+            "--label is 129 bytes;",
+        ),
+        (
+            dev.run(&["acquire", "a", "--metadata", &"x".repeat(4097)]),
+            "--metadata is 4097 bytes;",
+        ),
+        (
+            release(&["--token", "1", "--secret", "zz"]),
+            "--secret has 2 characters; it must be 32 to 128 hexadecimal digits",
+        ),
+        (
+            release(&["--request", "", "--secret", &secret]),
+            "--request is ",
+        ),
+        (dev.run(&["list", "a b"]), "PREFIX is "),
+    ] {
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        let message = ended.stderr.strip_prefix("palisade: ").unwrap();
+        assert!(message.starts_with(start), "{start}: {message}");
+        assert!(!message.contains("\\\""), "quoted twice: {message}");
+    }
+}
+
+#[test]
+fn an_etcd_that_cannot_be_used_is_refused_while_parsing_and_not_shown() {
+    for (url, says) in [
+        ("garbage", "http://HOST:PORT"),
+        ("", "http://HOST:PORT"),
+        ("http://a:1,", "http://HOST:PORT"),
+        ("http://a", "the port is missing"),
+        (
+            "http://root:hunter2@a:1",
+            "etcd's users are not in this version",
+        ),
+        ("https://a:1", "etcd over TLS is not in this version"),
+        (
+            "https://root:hunter2@a:1",
+            "etcd over TLS is not in this version",
+        ),
+    ] {
+        for command in ["serve", "demo"] {
+            let ended = run(&[command, "--etcd", url]);
+            assert_eq!(
+                (ended.code, ended.stdout.as_str()),
+                (Some(2), ""),
+                "{url}: {ended:?}"
+            );
+            assert!(ended.stderr.contains("--etcd"), "{url}: {}", ended.stderr);
+            assert!(ended.stderr.contains(says), "{url}: {}", ended.stderr);
+            assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+        }
+    }
+    let ended = run(&["serve", "--etcd", "http://127.0.0.1:1", "--etcd-prefix", ""]);
     assert_eq!(ended.code, Some(2), "{ended:?}");
-    assert!(ended.stderr.contains("ttl"), "{}", ended.stderr);
     assert!(
-        !ended.stderr.contains("Invalid"),
-        "no names of types: {}",
+        ended.stderr.contains("--etcd-prefix is 0 bytes"),
+        "{}",
         ended.stderr
     );
+}
+
+#[tokio::test]
+async fn what_is_no_coordinator_is_told_as_such() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = palisade(&["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    command.current_dir(directory.path());
+    let mut coordinator = Running::start(command);
+    address(&mut coordinator);
+    let http = coordinator.line();
+    let http = http.strip_prefix("PALISADE_HTTP_ADDR=").unwrap();
+    let etcd = Etcd::start().await.unwrap();
+    for addr in [http, &etcd.url()] {
+        for line in [&["get", "a"][..], &["acquire", "a"]] {
+            let ended = run(&[line, &["--addr", addr, "--timeout", "2s"]].concat());
+            assert_eq!(ended.code, Some(69), "{addr}: {ended:?}");
+            assert!(ended.stderr.contains("--listen"), "{}", ended.stderr);
+        }
+    }
 }
 
 #[test]

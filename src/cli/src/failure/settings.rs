@@ -1,0 +1,28 @@
+use palisade_coordinator::config::SettingsError;
+use palisade_coordinator::serve::ServeError;
+
+use super::{Failure, Kind, with_cause};
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        match &error {
+            ServeError::Settings(error) => Self::new(Kind::Usage, setting(error)),
+            ServeError::Store(cause) => Self::other(with_cause(cause)),
+            ServeError::AddressInUse { address, setting } => Self::other(format!(
+                "{address} is in use by another process; choose another with --{setting}"
+            )),
+            other => Self::other(with_cause(other)),
+        }
+    }
+}
+
+fn setting(error: &SettingsError) -> String {
+    let name = match error.setting {
+        "store.endpoints" => "--etcd",
+        "store.prefix" => "--etcd-prefix",
+        "listen" => "--listen",
+        "http" => "--http",
+        other => other,
+    };
+    format!("{name} is {}; it must be {}", error.given, error.bound)
+}
