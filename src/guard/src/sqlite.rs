@@ -26,14 +26,15 @@
 //!
 //! ```sql
 //! BEGIN IMMEDIATE;
-//! INSERT INTO palisade_entry (resource, token, holder) VALUES ('orders', 42, '00…0f');
+//! INSERT INTO main.palisade_entry (resource, token, holder) VALUES ('orders', 42, '00…0f');
 //! UPDATE orders SET paid = 1 WHERE id = 7;
-//! DELETE FROM palisade_entry;
+//! DELETE FROM main.palisade_entry;
 //! COMMIT;
 //! ```
 //!
 //! Run `PRAGMA foreign_keys = ON` first: then an entry that is left behind fails the COMMIT. Without it, one
-//! would let other connections write, until the next seal.
+//! would let other connections write, until the next seal. Seal with [`Guard::seal`], or at
+//! `PRAGMA synchronous = FULL`: at NORMAL in WAL mode a loss of power may take a seal back.
 //!
 //! # What is not covered
 //!

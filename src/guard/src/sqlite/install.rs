@@ -4,7 +4,7 @@ use super::immediate::Immediate;
 use super::{Guard, errors};
 use crate::GuardError;
 
-const BOOTSTRAP: &str = "CREATE TABLE IF NOT EXISTS palisade_migration (
+const BOOTSTRAP: &str = "CREATE TABLE IF NOT EXISTS main.palisade_migration (
     version INTEGER NOT NULL PRIMARY KEY,
     applied_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 )";
@@ -26,7 +26,7 @@ impl Guard {
             .await
             .map_err(errors::plain)?;
         let found: i64 =
-            sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM palisade_migration")
+            sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM main.palisade_migration")
                 .fetch_one(&mut *tx)
                 .await
                 .map_err(errors::plain)?;
@@ -40,7 +40,7 @@ impl Guard {
                     .execute(&mut *tx)
                     .await
                     .map_err(errors::plain)?;
-                sqlx::query("INSERT INTO palisade_migration (version) VALUES (?)")
+                sqlx::query("INSERT INTO main.palisade_migration (version) VALUES (?)")
                     .bind(version)
                     .execute(&mut *tx)
                     .await

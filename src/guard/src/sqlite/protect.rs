@@ -23,24 +23,20 @@ impl Guard {
     ) -> Result<(), GuardError> {
         let mut tx = Immediate::begin(pool).await?;
         let table = &ordinary(&mut tx, table).await?;
+        let present = guards(&mut tx, table).await?;
         for event in EVENTS {
-            let text = trigger(table, event, resource);
-            let present: Option<String> = sqlx::query_scalar(
-                "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?",
-            )
-            .bind(trigger_name(table, event))
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(errors::plain)?;
-            match present {
-                Some(present) if present == text => {}
+            let prefix = trigger_name("", event);
+            let condition = condition(resource);
+            match present.iter().find(|(name, _)| name.starts_with(&prefix)) {
+                Some((_, text)) if text.contains(&condition) => {}
                 Some(_) => {
                     return Err(GuardError::Misuse(
                         "the table is protected for another resource: unprotect it first",
                     ));
                 }
                 None => {
-                    sqlx::raw_sql(AssertSqlSafe(text))
+                    vacant(&mut tx, &trigger_name(table, event)).await?;
+                    sqlx::raw_sql(AssertSqlSafe(trigger(table, event, resource)))
                         .execute(&mut *tx)
                         .await
                         .map_err(errors::plain)?;
@@ -57,9 +53,9 @@ impl Guard {
     pub async fn unprotect(&self, pool: &SqlitePool, table: &str) -> Result<(), GuardError> {
         let mut tx = Immediate::begin(pool).await?;
         let table = &ordinary(&mut tx, table).await?;
-        for event in EVENTS {
-            let name = identifier(&trigger_name(table, event));
-            sqlx::raw_sql(AssertSqlSafe(format!("DROP TRIGGER IF EXISTS main.{name}")))
+        for (name, _) in guards(&mut tx, table).await? {
+            let name = identifier(&name);
+            sqlx::raw_sql(AssertSqlSafe(format!("DROP TRIGGER main.{name}")))
                 .execute(&mut *tx)
                 .await
                 .map_err(errors::plain)?;
@@ -71,7 +67,7 @@ impl Guard {
 /// The table's name as it was created: SQLite does not tell names apart by case.
 async fn ordinary(connection: &mut SqliteConnection, table: &str) -> Result<String, GuardError> {
     let name: Option<String> = sqlx::query_scalar(
-        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE \
+        "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE \
          AND name NOT LIKE 'palisade\\_%' ESCAPE '\\' AND sql NOT LIKE 'CREATE VIRTUAL%'",
     )
     .bind(table)
@@ -83,6 +79,41 @@ async fn ordinary(connection: &mut SqliteConnection, table: &str) -> Result<Stri
     ))
 }
 
+/// Name and text of the guard's triggers on a table. By table: a table that was renamed since has triggers
+/// with its old name in theirs.
+async fn guards(
+    connection: &mut SqliteConnection,
+    table: &str,
+) -> Result<Vec<(String, String)>, GuardError> {
+    sqlx::query_as(
+        "SELECT name, sql FROM main.sqlite_schema WHERE type = 'trigger' \
+         AND tbl_name = ? COLLATE NOCASE AND name GLOB 'zz_palisade_guard_*'",
+    )
+    .bind(table)
+    .fetch_all(connection)
+    .await
+    .map_err(errors::plain)
+}
+
+/// Refuses a name that a trigger of another table has.
+async fn vacant(connection: &mut SqliteConnection, trigger: &str) -> Result<(), GuardError> {
+    let taken: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema \
+         WHERE type = 'trigger' AND name = ? COLLATE NOCASE)",
+    )
+    .bind(trigger)
+    .fetch_one(connection)
+    .await
+    .map_err(errors::plain)?;
+    if taken {
+        return Err(GuardError::Misuse(
+            "a table that had this name before is still protected under it: unprotect that one, and \
+             protect it again",
+        ));
+    }
+    Ok(())
+}
+
 fn trigger_name(table: &str, event: &str) -> String {
     format!("zz_palisade_guard_{event}_{table}")
 }
@@ -91,16 +122,22 @@ fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// What tells one resource's triggers from another's; SQLite rewrites the rest when a table is renamed.
+fn condition(resource: &ResourceName) -> String {
+    format!("WHERE e.resource = '{resource}')")
+}
+
 /// Two lookups in tables of a few rows for each row written. The names are of the trigger's own database:
 /// no temporary table can stand in for them.
 fn trigger(table: &str, event: &str, resource: &ResourceName) -> String {
     let (name, table) = (identifier(&trigger_name(table, event)), identifier(table));
     let (unguarded, refused) = (errors::UNGUARDED, errors::REFUSED);
+    let condition = condition(resource);
     format!(
-        "CREATE TRIGGER {name} BEFORE {event} ON {table} \
+        "CREATE TRIGGER main.{name} BEFORE {event} ON {table} \
          WHEN NOT EXISTS (SELECT 1 FROM palisade_entry AS e JOIN palisade_fence AS f \
          ON f.resource = e.resource AND f.token = e.token AND f.holder = e.holder \
-         WHERE e.resource = '{resource}') BEGIN \
+         {condition} BEGIN \
          SELECT CASE WHEN EXISTS (SELECT 1 FROM palisade_entry WHERE resource = '{resource}') \
          THEN RAISE(ABORT, '{refused}{resource}') \
          ELSE RAISE(ABORT, '{unguarded}{resource}') END; END"

@@ -64,7 +64,10 @@ async fn raise(
     let mut tx = Immediate::begin_on(connection).await?;
     let fence = read(&mut tx, &grant.resource).await?.map(mark);
     let refusal = match decide::seal(grant.into(), fence) {
-        Sealing::Already => None,
+        Sealing::Already => {
+            write_again(&mut tx, &grant.resource).await?;
+            None
+        }
         Sealing::Raise => {
             write(&mut tx, grant).await?;
             None
@@ -90,7 +93,7 @@ async fn raise(
 
 async fn write(connection: &mut SqliteConnection, grant: &Grant) -> Result<(), GuardError> {
     sqlx::query(
-        "INSERT INTO palisade_fence (resource, token, holder, sealed_at) \
+        "INSERT INTO main.palisade_fence (resource, token, holder, sealed_at) \
          VALUES (?, ?, ?, CAST(strftime('%s', 'now') AS INTEGER) * 1000000) \
          ON CONFLICT (resource) DO UPDATE SET \
          token = excluded.token, holder = excluded.holder, sealed_at = excluded.sealed_at",
@@ -104,6 +107,21 @@ async fn write(connection: &mut SqliteConnection, grant: &Grant) -> Result<(), G
     .map_err(errors::plain)
 }
 
+/// A seal made with plain SQL may have been committed at less than FULL, and not be on the disk yet. A commit
+/// that changes nothing would not flush it, and SQLite skips the write of a row that is as before: hence
+/// the microsecond.
+async fn write_again(
+    connection: &mut SqliteConnection,
+    resource: &ResourceName,
+) -> Result<(), GuardError> {
+    sqlx::query("UPDATE main.palisade_fence SET sealed_at = sealed_at + 1 WHERE resource = ?")
+        .bind(resource.as_str())
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(errors::plain)
+}
+
 pub(super) fn mark(fence: Fence) -> Mark {
     Mark {
         token: fence.token,
@@ -115,12 +133,13 @@ pub(super) async fn read(
     connection: &mut SqliteConnection,
     resource: &ResourceName,
 ) -> Result<Option<Fence>, GuardError> {
-    let row: Option<(i64, String, i64)> =
-        sqlx::query_as("SELECT token, holder, sealed_at FROM palisade_fence WHERE resource = ?")
-            .bind(resource.as_str())
-            .fetch_optional(connection)
-            .await
-            .map_err(errors::plain)?;
+    let row: Option<(i64, String, i64)> = sqlx::query_as(
+        "SELECT token, holder, sealed_at FROM main.palisade_fence WHERE resource = ?",
+    )
+    .bind(resource.as_str())
+    .fetch_optional(connection)
+    .await
+    .map_err(errors::plain)?;
     row.map(|(token, holder, sealed_at)| {
         Fence::from_store(resource, token, &holder, sealed_at)
             .ok_or_else(|| GuardError::Backend(Box::from("palisade_fence holds what is no fence")))

@@ -50,7 +50,7 @@ impl Guard {
         sealed.iter().try_for_each(Sealed::alive)?;
         let mut tx = Immediate::begin(pool).await?;
         // What others have forgotten here would admit this transaction to their tables.
-        sqlx::query("DELETE FROM palisade_entry")
+        sqlx::query("DELETE FROM main.palisade_entry")
             .execute(&mut *tx)
             .await
             .map_err(errors::plain)?;
@@ -62,7 +62,9 @@ impl Guard {
                 drop(tx.rollback().await);
                 return Err(entry.learn(refusal));
             }
-            sqlx::query("INSERT INTO palisade_entry (resource, token, holder) VALUES (?, ?, ?)")
+            let entry =
+                "INSERT INTO main.palisade_entry (resource, token, holder) VALUES (?, ?, ?)";
+            sqlx::query(entry)
                 .bind(grant.resource.as_str())
                 .bind(grant.token.as_i64())
                 .bind(grant.holder.to_string())
@@ -119,23 +121,44 @@ impl GuardedTx {
             drop(self.tx.rollback().await);
             return Err(refused);
         }
-        let deleted = sqlx::query("DELETE FROM palisade_entry")
-            .execute(&mut *self.tx)
-            .await;
-        match deleted {
+        match self.take_entries().await {
             Err(error) => {
                 drop(self.tx.rollback().await);
                 Err(GuardError::RolledBack(Some(Box::new(error))))
             }
-            Ok(deleted) if usize::try_from(deleted.rows_affected()) != Ok(self.sealed.len()) => {
+            Ok(false) => {
                 drop(self.tx.rollback().await);
                 Err(GuardError::RolledBack(None))
             }
-            Ok(_) => {
+            Ok(true) => {
                 drop(self.tx.commit().await?);
                 Ok(Committed {})
             }
         }
+    }
+
+    /// Deletes the entries; says whether they are those of this transaction, and agree with the fence.
+    /// Without foreign keys they outlive a COMMIT that was sent by hand, and others may seal after it.
+    async fn take_entries(&mut self) -> Result<bool, sqlx::Error> {
+        let agreeing: Vec<(String, i64, String)> = sqlx::query_as(
+            "SELECT e.resource, e.token, e.holder FROM main.palisade_entry AS e \
+             JOIN main.palisade_fence AS f \
+             ON f.resource = e.resource AND f.token = e.token AND f.holder = e.holder \
+             ORDER BY e.resource",
+        )
+        .fetch_all(&mut *self.tx)
+        .await?;
+        sqlx::query("DELETE FROM main.palisade_entry")
+            .execute(&mut *self.tx)
+            .await?;
+        let own = self.grants().map(|grant| {
+            (
+                grant.resource.as_str().to_owned(),
+                grant.token.as_i64(),
+                grant.holder.to_string(),
+            )
+        });
+        Ok(own.eq(agreeing))
     }
 
     /// Rolls back. Not needed before a drop, but it says when it is done.

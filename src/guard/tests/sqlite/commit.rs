@@ -4,7 +4,7 @@ use palisade_guard::GuardError;
 use sqlx::Connection;
 use sqlx::sqlite::SqlitePoolOptions;
 
-use crate::db::{BUSY, Db, RAISED, assert_stale, grant, run};
+use crate::db::{BUSY, Db, RAISED, assert_stale, enter, grant, run};
 
 #[tokio::test]
 async fn a_stale_grant_is_refused_in_every_clone() {
@@ -124,4 +124,40 @@ async fn a_lock_that_is_not_given_is_an_error_to_retry() {
         run(&mut plain, "BEGIN IMMEDIATE").await,
         Err(BUSY.to_owned())
     );
+}
+
+/// Without foreign keys an entry outlives a COMMIT by hand: it counts for as much as the fence says.
+#[tokio::test]
+async fn a_commit_by_hand_is_found_without_foreign_keys_too() {
+    let db = Db::new().await;
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(db.options.clone().foreign_keys(false))
+        .await
+        .unwrap();
+    let plain = "CREATE TABLE unprotected (id INTEGER)";
+    run(&mut db.connect().await, plain).await.unwrap();
+    let forged = enter(&grant("bills", 3));
+    for meanwhile in ["another seal", "another entry"] {
+        let token = if meanwhile == "another seal" { 10 } else { 20 };
+        let old = db.seal(&grant("orders", token)).await;
+        let mut tx = db.guard.begin(&pool, &old).await.unwrap();
+        run(&mut tx, "COMMIT").await.unwrap();
+        if meanwhile == "another seal" {
+            db.seal(&grant("orders", 11)).await;
+        } else {
+            db.seal(&grant("bills", 3)).await;
+            let swap = format!("PRAGMA foreign_keys = OFF; DELETE FROM palisade_entry; {forged}");
+            run(&mut db.connect().await, &swap).await.unwrap();
+        }
+        run(&mut tx, "BEGIN; INSERT INTO unprotected VALUES (1)")
+            .await
+            .unwrap();
+        let error = tx.commit().await.unwrap_err();
+        assert!(
+            matches!(error, GuardError::RolledBack(None)),
+            "{meanwhile}: {error:?}"
+        );
+        assert_eq!(db.number("SELECT count(*) FROM unprotected").await, 0);
+    }
 }

@@ -176,3 +176,70 @@ async fn nothing_below_a_seal_commits_after_it_returned() {
         assert_eq!(db.number(&below).await, count, "{below}");
     }
 }
+
+/// A seal by plain SQL at `synchronous = NORMAL` may be lost with the power; the library's repeat of it
+/// flushes the log, and with that the seal before: it must be a commit that writes.
+#[tokio::test]
+async fn a_repeated_seal_writes_again() {
+    let db = Db::new().await;
+    let held = grant("orders", 10);
+    let by_hand = format!(
+        "INSERT INTO palisade_fence VALUES ('orders', 10, '{}', 0)",
+        held.holder
+    );
+    run(&mut db.connect().await, &by_hand).await.unwrap();
+    let mut watcher = db.connect().await;
+    let mut last = 0;
+    for _ in 0..4 {
+        db.seal(&held).await;
+        let version: i64 = sqlx::query_scalar("PRAGMA data_version")
+            .fetch_one(&mut watcher)
+            .await
+            .unwrap();
+        assert!(version > last, "the seal has written nothing");
+        last = version;
+    }
+    let fence = db.guard.fence(&db.pool, &held.resource).await.unwrap();
+    assert_eq!(fence.unwrap().token, held.token);
+}
+
+/// A name without a schema means a temporary table first.
+#[tokio::test]
+async fn temporary_tables_do_not_stand_in_for_the_guards() {
+    let db = Db::empty().await;
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(db.options.clone())
+        .await
+        .unwrap();
+    let shadow = "CREATE TEMP TABLE palisade_migration (version); \
+                  CREATE TEMP TABLE palisade_fence (resource, token, holder, sealed_at); \
+                  CREATE TEMP TABLE palisade_entry (resource, token, holder); \
+                  CREATE TEMP TABLE palisade_never (id); \
+                  CREATE TEMP TABLE orders (id, token)";
+    run(&mut pool.acquire().await.unwrap(), shadow)
+        .await
+        .unwrap();
+    let tables = "CREATE TABLE orders (id INTEGER PRIMARY KEY, token INTEGER)";
+    run(&mut db.connect().await, tables).await.unwrap();
+    db.guard.install(&pool).await.unwrap();
+    db.guard
+        .protect(&pool, "orders", &name("orders"))
+        .await
+        .unwrap();
+    let old = db.guard.seal(&pool, &grant("orders", 10)).await.unwrap();
+    assert_eq!(
+        db.number("SELECT token FROM palisade_fence").await,
+        10,
+        "sealed where the others look"
+    );
+    let write = "DELETE FROM orders; INSERT INTO orders VALUES (1, 1)";
+    let refused = run(&mut db.connect().await, write).await;
+    assert_eq!(refused, Err(RAISED.to_owned()));
+    let tx = db.guard.begin(&pool, &old).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(db.number("SELECT count(*) FROM palisade_entry").await, 0);
+    db.seal(&grant("orders", 11)).await;
+    let error = db.guard.begin(&pool, &old).await.unwrap_err();
+    assert_stale(&error, 10, 11);
+}

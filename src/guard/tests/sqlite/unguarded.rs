@@ -212,3 +212,35 @@ async fn a_forgotten_entry_fails_the_commit_or_ends_with_the_next_seal() {
         Err(RAISED.to_owned())
     );
 }
+
+#[tokio::test]
+async fn a_renamed_table_keeps_its_protection_and_gives_it_up() {
+    let db = Db::new().await;
+    let mut owner = db.connect().await;
+    let rename = "ALTER TABLE orders RENAME TO \"old orders\"; \
+                  CREATE TABLE orders (id INTEGER PRIMARY KEY, token INTEGER)";
+    run(&mut owner, rename).await.unwrap();
+    let write = "INSERT INTO \"old orders\" VALUES (1, 1)";
+    assert_eq!(run(&mut owner, write).await, Err(RAISED.to_owned()));
+    // The same again is no change, another resource is refused, under the new name like under the old one.
+    let protect = async |table: &str, resource: &str| {
+        let name = name(resource);
+        db.guard.protect(&db.pool, table, &name).await
+    };
+    let triggers = "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name GLOB 'zz_*'";
+    assert_eq!(db.number(triggers).await, 6);
+    protect("OLD orders", "orders").await.unwrap();
+    assert_eq!(db.number(triggers).await, 6);
+    for (table, resource) in [("old orders", "bills"), ("orders", "orders")] {
+        let error = protect(table, resource).await.unwrap_err();
+        assert!(matches!(error, GuardError::Misuse(_)), "{table}: {error:?}");
+    }
+    db.guard.unprotect(&db.pool, "Old Orders").await.unwrap();
+    assert_eq!(db.number(triggers).await, 3);
+    run(&mut owner, write).await.unwrap();
+    protect("orders", "orders").await.unwrap();
+    protect("old orders", "bills").await.unwrap();
+    assert_eq!(run(&mut owner, write).await, Err(RAISED.to_owned()));
+    let write = "INSERT INTO orders VALUES (1, 1)";
+    assert_eq!(run(&mut owner, write).await, Err(RAISED.to_owned()));
+}
