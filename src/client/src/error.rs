@@ -77,7 +77,8 @@ pub enum ClientError {
     /// The coordinator does not allow this to the caller: check the credentials, the access rules, and
     /// that the session's secret is its own.
     #[error(
-        "the coordinator does not allow this; check credentials, access rules and session secret"
+        "the coordinator does not allow this; check credentials, access rules and session secret{}",
+        if *may_have_happened { "; it may have happened all the same" } else { "" }
     )]
     Denied {
         /// Whether the call may have taken effect: where it was not a coordinator that said so, or an earlier
