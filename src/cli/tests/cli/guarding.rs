@@ -131,3 +131,53 @@ async fn a_database_that_refuses_is_heard_and_nobody_else() {
         );
     }
 }
+
+/// What an operator is told to ask a database, from `deploy/README.md`.
+fn audit_queries() -> Vec<String> {
+    let text = include_str!("../../../../deploy/README.md");
+    let blocks = text.split("```sql\n").skip(1);
+    blocks
+        .map(|block| block.split("```").next().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn the_queries_for_operators_find_what_the_triggers_cannot_see() {
+    let postgres = Postgres::start().await.unwrap();
+    let psql = async |sql: &str| postgres.psql("postgres", sql).await.unwrap();
+    let installed = run(&["guard", "install", "--postgres", &postgres.url()]);
+    assert_eq!(installed.code, Some(0), "{installed:?}");
+    let queries = audit_queries();
+    let [weak, inheritance] = queries.as_slice() else {
+        panic!("{queries:?}")
+    };
+    psql(
+        "CREATE TABLE orders (id bigint) PARTITION BY RANGE (id); \
+         CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (0) TO (9); \
+         SELECT palisade.protect('orders', 'orders'); \
+         CREATE TABLE plain (id bigint) PARTITION BY RANGE (id); \
+         CREATE TABLE plain_1 PARTITION OF plain FOR VALUES FROM (0) TO (9)",
+    )
+    .await;
+    for query in &queries {
+        assert_eq!(psql(query).await, "", "{query}");
+    }
+    psql("CREATE TABLE orders_2 PARTITION OF orders FOR VALUES FROM (9) TO (99)").await;
+    assert_eq!(psql(inheritance).await.trim(), "orders|t|orders_2|f");
+    psql("SELECT palisade.protect('orders', 'orders')").await;
+    assert_eq!(psql(inheritance).await, "");
+
+    psql(
+        "CREATE TABLE plain_2 (id bigint); SELECT palisade.protect('plain_2', 'plain'); \
+         ALTER TABLE plain ATTACH PARTITION plain_2 FOR VALUES FROM (9) TO (99)",
+    )
+    .await;
+    assert_eq!(psql(inheritance).await.trim(), "plain|f|plain_2|t");
+    psql("SELECT palisade.protect('plain', 'plain')").await;
+    assert_eq!(psql(inheritance).await, "");
+
+    psql("ALTER TABLE orders ENABLE TRIGGER zz_palisade_guard").await;
+    assert_eq!(psql(weak).await.trim(), "orders|zz_palisade_guard|O");
+    psql("SELECT palisade.protect('orders', 'orders')").await;
+    assert_eq!(psql(weak).await, "");
+}
