@@ -171,6 +171,18 @@ async fn it_is_not_said_that_nothing_is_held_once_something_is() {
 }
 
 #[tokio::test]
+async fn it_is_not_said_that_another_holds_once_it_does_not() {
+    let world = World::new().await;
+    let (holder, client) = (world.client("holder").await, world.client("one").await);
+    let hold = holder.take("r", "holds").await;
+    let late = world.decides_release(&client, waits()).await;
+    assert_eq!(late.step.kind(), "say that it ended");
+    holder.give_back(&hold).await;
+    client.take("r", "waits").await;
+    world.is_too_late(late).await;
+}
+
+#[tokio::test]
 async fn it_is_not_said_that_nothing_waits_once_something_does() {
     let world = World::new().await;
     let (holder, client) = (world.client("holder").await, world.client("one").await);
