@@ -27,6 +27,8 @@ pub(crate) fn start(format: LogFormat, default: &str) -> Result<(), Failure> {
     })?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Told where the line could not be told, that would end the thread that logs.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     match format {
         LogFormat::Text => lines.with_ansi(output::has_colour(&io::stderr())).init(),

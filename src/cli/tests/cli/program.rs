@@ -49,15 +49,19 @@ pub(crate) fn run(arguments: &[&str]) -> Ended {
 pub(crate) struct Running {
     child: Child,
     stdout: BufReader<ChildStdout>,
-    stderr: BufReader<ChildStderr>,
+    /// None where it goes elsewhere.
+    stderr: Option<BufReader<ChildStderr>>,
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command) -> Self {
-        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+    pub(crate) fn start(command: Command) -> Self {
+        Self::start_logging_to(command, Stdio::piped())
+    }
+
+    pub(crate) fn start_logging_to(mut command: Command, log: Stdio) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let stderr = child.stderr.take().map(BufReader::new);
         Self {
             child,
             stdout,
@@ -76,7 +80,7 @@ impl Running {
     pub(crate) fn says(&mut self, text: &str) {
         let mut said = String::new();
         while !said.lines().last().unwrap_or_default().contains(text) {
-            let read = self.stderr.read_line(&mut said).unwrap();
+            let read = self.stderr.as_mut().unwrap().read_line(&mut said).unwrap();
             assert_ne!(read, 0, "{text} was not said: {said}");
         }
     }
@@ -109,7 +113,9 @@ impl Running {
         let code = self.child.wait().unwrap().code();
         let (mut stdout, mut stderr) = (String::new(), String::new());
         self.stdout.read_to_string(&mut stdout).unwrap();
-        self.stderr.read_to_string(&mut stderr).unwrap();
+        if let Some(from) = &mut self.stderr {
+            from.read_to_string(&mut stderr).unwrap();
+        }
         Ended {
             code,
             stdout,

@@ -99,6 +99,21 @@ fn dev_throws_its_state_away() {
 }
 
 #[test]
+fn nobody_has_to_read_what_is_logged() {
+    let home = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = palisade(&["dev", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    command.env("TMPDIR", home.path());
+    let mut running = Running::start_logging_to(command, Stdio::from(writer));
+    address(&mut running);
+    running.signal(Signal::HUP);
+    let ended = running.ends();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(entries(home.path()), Vec::<String>::new());
+}
+
+#[test]
 fn a_coordinator_ends_with_a_parent_that_asked_for_it() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = palisade(&["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
