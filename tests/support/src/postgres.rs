@@ -1,12 +1,13 @@
-use std::env;
+mod programs;
+
 use std::fs;
-use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
+use self::programs::Programs;
 use crate::home::Home;
 use crate::{Error, Port, Process, program};
 
@@ -51,13 +52,6 @@ pub struct Postgres {
 #[derive(Debug, Clone, Default)]
 pub struct PostgresBuilder {
     settings: Vec<(String, String)>,
-}
-
-#[derive(Debug, Clone)]
-struct Programs {
-    bin: PathBuf,
-    // Of the user to run as, where root runs the tests.
-    owner: Option<(u32, u32)>,
 }
 
 impl PostgresBuilder {
@@ -239,7 +233,7 @@ impl Postgres {
     /// [`Error::Exited`] or [`Error::TimedOut`] when it does not come up.
     pub async fn start_again(&mut self) -> Result<(), Error> {
         self.kill()?;
-        let mut postgres = self.programs.command("postgres");
+        let mut postgres = self.programs.server();
         postgres
             .arg("-D")
             .arg(self.home.path().join("data"))
@@ -267,7 +261,7 @@ impl Postgres {
             .insert(Process::spawn("postgres", &postgres, &log)?);
         let wait = process.starting(START_LIMIT);
         loop {
-            let mut ready = Command::new(self.programs.bin.join("pg_isready"));
+            let mut ready = Command::new(self.programs.path("pg_isready"));
             ready.args(["-q", "-h", "127.0.0.1", "-p", &port]);
             if program::run(ready).await.is_ok() {
                 return process.check_running();
@@ -295,7 +289,7 @@ impl Postgres {
     }
 
     fn client(&self, name: &str) -> Command {
-        let mut command = Command::new(self.programs.bin.join(name));
+        let mut command = Command::new(self.programs.path(name));
         command
             .env("PGHOST", "127.0.0.1")
             .env("PGPORT", self.port.number().to_string())
@@ -313,106 +307,4 @@ impl Drop for Postgres {
             self.remove_segment();
         }
     }
-}
-
-impl Programs {
-    async fn find() -> Result<Self, Error> {
-        let named = env::var_os("PALISADE_TEST_POSTGRES_BIN").map(PathBuf::from);
-        let bin = match named.or_else(newest_of_debian) {
-            Some(bin) => bin,
-            None => PathBuf::from(
-                program::run({
-                    let mut config = Command::new("pg_config");
-                    config.arg("--bindir");
-                    config
-                })
-                .await
-                .unwrap_or_default()
-                .trim(),
-            ),
-        };
-        if !bin.join("initdb").is_file() || !bin.join("postgres").is_file() {
-            return Err(Error::Missing {
-                program: "PostgreSQL's server (initdb, postgres)".to_owned(),
-                advice:
-                    "run tests/run, which installs it, or set PALISADE_TEST_POSTGRES_BIN to the \
-                         directory of its programs"
-                        .to_owned(),
-            });
-        }
-        let owner = if rustix::process::geteuid().is_root() {
-            Some(unprivileged().await?)
-        } else {
-            None
-        };
-        Ok(Self { bin, owner })
-    }
-
-    /// A program that runs as the server's user, with none of the caller's PostgreSQL environment.
-    fn command(&self, name: &str) -> Command {
-        let program = self.bin.join(name);
-        let mut command = match self.owner {
-            None => Command::new(program),
-            Some((user, group)) => {
-                let mut command = Command::new("setpriv");
-                command
-                    .arg(format!("--reuid={user}"))
-                    .arg(format!("--regid={group}"))
-                    .args(["--clear-groups", "--"])
-                    .arg(program);
-                command
-            }
-        };
-        for (name, _) in
-            env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG"))
-        {
-            command.env_remove(name);
-        }
-        command
-    }
-
-    /// Makes the server's user the owner of `directory`.
-    fn give(&self, directory: &Path) -> Result<(), Error> {
-        let Some((user, group)) = self.owner else {
-            return Ok(());
-        };
-        chown(directory, Some(user), Some(group)).map_err(Error::io("give away the data directory"))
-    }
-}
-
-/// The newest `/usr/lib/postgresql/*/bin` with a server in it.
-fn newest_of_debian() -> Option<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
-    versions
-        .flatten()
-        .filter_map(|entry| {
-            let version: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let bin = entry.path().join("bin");
-            bin.join("postgres").is_file().then_some((version, bin))
-        })
-        .max()
-        .map(|(_, bin)| bin)
-}
-
-/// User and group to run as instead of root.
-async fn unprivileged() -> Result<(u32, u32), Error> {
-    for user in ["postgres", "nobody"] {
-        if let (Ok(uid), Ok(gid)) = (id("-u", user).await, id("-g", user).await) {
-            return Ok((uid, gid));
-        }
-    }
-    Err(Error::Missing {
-        program: "a user to run PostgreSQL as".to_owned(),
-        advice: "PostgreSQL does not run as root: create the user `postgres` or `nobody`"
-            .to_owned(),
-    })
-}
-
-async fn id(which: &str, user: &str) -> Result<u32, Error> {
-    let mut id = Command::new("id");
-    id.args([which, user]);
-    let text = program::run(id).await?;
-    text.trim()
-        .parse()
-        .map_err(|_| Error::Unexpected(format!("id {which} {user} said {text:?}")))
 }

@@ -1,10 +1,13 @@
 //! PostgreSQL is started, killed, frozen and started again, and keeps what it acknowledged.
 
+use std::env;
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use palisade_test_support::{Error, Postgres, eventually, within};
+use tempfile::TempDir;
 
 async fn count(server: &Postgres) -> String {
     let rows = server.psql("orders", "SELECT count(*) FROM orders").await;
@@ -151,4 +154,63 @@ async fn leaves_no_shared_memory_behind() {
         drop(server);
         assert!(!segments().contains(&(*id).to_owned()), "{how}");
     }
+}
+
+const INNER: &str = "PALISADE_TEST_INNER_POSTGRES";
+
+/// Not a test of its own: what `a_killed_test_takes_its_server_along` starts and kills.
+#[tokio::test]
+async fn inner_that_starts_a_server_and_is_killed() {
+    let Some(file) = env::var_os(INNER) else {
+        return;
+    };
+    let server = Postgres::start().await.unwrap();
+    let pid = server
+        .psql(
+            "postgres",
+            "SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)",
+        )
+        .await
+        .unwrap();
+    fs::write(
+        file,
+        format!("{}\n{}\n", pid.trim(), server.socket_dir().display()),
+    )
+    .unwrap();
+    std::future::pending::<()>().await;
+}
+
+/// Also where the server runs as another user than the test.
+#[tokio::test]
+async fn a_killed_test_takes_its_server_along() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("server");
+    let mut inner = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "inner_that_starts_a_server_and_is_killed"])
+        .env(INNER, &file)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let read = || fs::read_to_string(&file).unwrap_or_default();
+    let soon = Duration::from_secs(60);
+    eventually("the inner server", soon, async || {
+        read().lines().count() == 2
+    })
+    .await
+    .unwrap();
+    let told = read();
+    let (pid, home) = told.trim().split_once('\n').unwrap();
+    let server = Path::new("/proc").join(pid);
+    assert!(server.exists());
+    inner.kill().unwrap();
+    inner.wait().unwrap();
+    eventually("the end of the inner server", soon, async || {
+        !server.exists()
+    })
+    .await
+    .unwrap();
+    fs::remove_dir_all(home).unwrap();
 }
