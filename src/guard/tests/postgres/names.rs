@@ -4,7 +4,7 @@ use sqlx::{Connection, PgConnection, Row};
 
 use crate::db::{Db, grant, run, sql};
 
-/// `pg_temp` is searched for types before everything else, whatever the search_path: a bare `text` in a
+/// `pg_temp` is searched for types before everything else, whatever the `search_path`: a bare `text` in a
 /// function that runs as a superuser would run the writer's own CHECK as one.
 #[tokio::test]
 async fn a_writers_own_types_do_not_run_as_the_owner() {
