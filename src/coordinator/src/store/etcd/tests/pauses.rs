@@ -11,10 +11,10 @@ use palisade_test_support::Etcd;
 
 use super::{TTL, coordinator_at, name};
 use crate::clock::{Clock, Moment, SystemClock};
-use crate::domain::{Acquired, Generation, Hold, Session, WallClock};
+use crate::domain::{Acquired, Claim, Generation, Hold, Session, WallClock};
 use crate::store::Store;
 use crate::store::conformance::Client;
-use crate::store::etcd::view::{Sight, Subject};
+use crate::store::etcd::view::{Sight, Subject, is_vacant};
 use crate::store::etcd::{EtcdStore, codec};
 
 /// More calls than any operation makes when it is disturbed once.
@@ -228,24 +228,55 @@ async fn nothing_is_acquired_in_place_of_what_was_granted_since() {
     .await;
 }
 
+async fn vacates(store: Arc<EtcdStore>) {
+    let holder = opens(&store, "holder").await;
+    holder.take("r", "holds").await;
+    for waiter in ["first", "second"] {
+        opens(&store, waiter).await.queue("r", "waits").await;
+    }
+    holder.close().await.unwrap();
+}
+
+async fn promotes(store: Arc<EtcdStore>) {
+    store.promote(&name()).await.unwrap();
+}
+
 #[tokio::test]
 async fn nobody_is_promoted_in_place_of_one_who_was_granted_since() {
-    let prepares = async |store: Arc<EtcdStore>| {
-        let holder = opens(&store, "holder").await;
-        holder.take("r", "holds").await;
-        for waiter in ["first", "second"] {
-            opens(&store, waiter).await.queue("r", "waits").await;
-        }
-        holder.close().await.unwrap();
-    };
-    let promotes = async |store: Arc<EtcdStore>| store.promote(&name()).await.unwrap();
     let takes = async |store: Arc<EtcdStore>| {
         let first = client(&store, "first");
         first.acquire("r", "waits").await.unwrap()
     };
-    at_every_pause(prepares, promotes, takes, async |store, acquired| {
+    at_every_pause(vacates, promotes, takes, async |store, acquired| {
         let now = held_now(store).await;
         assert_eq!(now.map(Acquired::Held), Some(acquired));
+    })
+    .await;
+}
+
+/// No operation grants past a queue. Where there is such a lease all the same, it is not overwritten.
+#[tokio::test]
+async fn nobody_is_promoted_in_place_of_a_lease_that_should_not_be_there() {
+    let intrudes = async |store: Arc<EtcdStore>| {
+        opens(&store, "intruder").await;
+        let session = session_now(&store, &Client::session("intruder", TTL)).await;
+        let asks = client(&store, "intruder").wish("r", "1", false);
+        let claim = Claim::new(&session.unwrap(), name(), asks.request, asks.metadata);
+        let generation = generation_now(&store).await.unwrap();
+        let link = store.links.get().await.unwrap();
+        let keys = &link.context().keys;
+        let put = TxnOp::put(
+            keys.lease(&name()),
+            codec::hold_value(&claim, generation),
+            Some(keys.on_lease(claim.session)),
+        );
+        let vacant = vec![is_vacant(keys, &name())];
+        link.write(vacant, vec![put]).await.unwrap().is_some()
+    };
+    at_every_pause(vacates, promotes, intrudes, async |store, intruded| {
+        let now = held_now(store).await.unwrap();
+        let holder = if intruded { "intruder" } else { "first" };
+        assert_eq!(now.claim.label, holder);
     })
     .await;
 }
