@@ -37,7 +37,7 @@ fn message(error: &ClientError) -> String {
             may_have_happened,
             ..
         } if limit == "storeSpace" => told_with_doubt(
-            "the coordinator's store is full; leases can still be released",
+            "the coordinator's store is full; sessions can still be closed",
             *may_have_happened,
         ),
         // All that this program calls is served by every version of a coordinator.
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_full_store_is_no_limit_of_zero() {
-        let full = "the coordinator's store is full; leases can still be released";
+        let full = "the coordinator's store is full; sessions can still be closed";
         assert_eq!(limit_reached("storeSpace", "0"), full);
         let other = limit_reached("waiters", "64");
         assert!(other.contains("waiters") && other.contains("64"), "{other}");

@@ -196,9 +196,9 @@ impl Leases {
             None => Ok(()),
             Some(fence) => self.step_past(fence, release, deadline).await,
         };
-        // A fence that is too far ahead keeps no lease from being released.
+        // What will not pass soon keeps no lease from being released.
         let refused = match stepped {
-            Err(error @ CallError::FenceAhead { .. }) => Err(error),
+            Err(error) if is_lasting(&error) => Err(error.or_happened()),
             other => other.map(Ok)?,
         };
         let asked = deadline.run(Kind::Write, self.store.release(release));
@@ -276,6 +276,18 @@ impl Leases {
         let asked = self.store.leases(prefix, after, limit);
         deadline.run(Kind::Read, asked).await
     }
+}
+
+/// Whether stepping past a fence failed for a reason that asking again does not cure.
+fn is_lasting(error: &CallError) -> bool {
+    matches!(
+        error,
+        CallError::FenceAhead { .. }
+            | CallError::Store(StoreError::Failed {
+                failure: Failure::NoSpace | Failure::Generation(_),
+                ..
+            })
+    )
 }
 
 fn is_far_ahead(error: &StoreError) -> bool {

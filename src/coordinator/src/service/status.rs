@@ -261,7 +261,7 @@ fn failed(failure: &Failure, outcome: Outcome) -> Telling {
         Failure::NoSpace => Telling::new(
             Code::ResourceExhausted,
             Reason::LimitReached,
-            "storeSpace is reached: the store takes no more data; leases can still be released",
+            "storeSpace is reached: the store takes no more data; sessions can still be closed",
         )
         .with("limit", "storeSpace")
         .with("bound", 0)

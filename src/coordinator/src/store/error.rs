@@ -16,7 +16,7 @@ pub enum Failure {
     /// The store is away, has no quorum, or did not answer in time. Try again later.
     #[error("the store is unavailable")]
     Unavailable,
-    /// The store takes no more data. Leases can still be released.
+    /// The store takes no more data. Sessions can still be closed, and end by themselves.
     #[error("the store is out of space")]
     NoSpace,
     /// No generation is trusted now: history may have gone backwards. A new one is on its way.

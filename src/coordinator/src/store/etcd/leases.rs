@@ -181,11 +181,21 @@ impl EtcdStore {
             let Some(session) = &sight.session else {
                 return Err(Refusal::SessionEnded { session }.into());
             };
-            let done = match decide_release(&sight.view, &release)? {
-                ReleaseStep::Answer(answer) => {
-                    let seen = is_as_seen(&link, &sight, &release);
-                    link.confirm_in_log(seen).await?.then_some(answer)
-                }
+            let decided = decide_release(&sight.view, &release);
+            // What a read shows may be stale: the log decides what ends a request.
+            let ends_it = matches!(
+                decided,
+                Err(Refusal::StaleToken { .. }) | Ok(ReleaseStep::Answer(_))
+            );
+            if ends_it
+                && !link
+                    .confirm_in_log(is_as_seen(&link, &sight, &release))
+                    .await?
+            {
+                continue;
+            }
+            let done = match decided? {
+                ReleaseStep::Answer(answer) => Some(answer),
                 ReleaseStep::Raise(mark) => {
                     if raise(&link, session, mark).await? {
                         release.caller = release.caller.having_raised();
