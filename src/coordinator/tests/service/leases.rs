@@ -11,6 +11,7 @@ use palisade_api::{AcquireRequest, ErrorReason, LeaseEnd, ReleaseOutcome};
 use palisade_coordinator::domain::WallClock;
 use tonic::Code;
 
+use crate::store::Mode;
 use crate::support::{
     Coordinator, LONG, acquire, acquiring, again, asking, get, open, opening, outcome, refused,
     release, releasing, token,
@@ -336,5 +337,22 @@ async fn only_the_holder_of_a_lease_moves_tokens_past_a_fence() {
     let next = acquire(client, asking(&other, "r", "y", NO_WAIT)).await;
     let next = token(&next.unwrap());
     assert!(next < fence, "{next} is not moved past {fence}");
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn a_fence_that_cannot_be_stepped_past_keeps_no_lease_from_being_released() {
+    let coordinator = Coordinator::start().await;
+    let client = &coordinator.client;
+    let session = open(client, "s").await;
+    let held = acquire(client, asking(&session, "r", "x", NO_WAIT)).await;
+    let held = token(&held.unwrap());
+    coordinator.store.mode.send_replace(Mode::IsFull);
+    let mut request = releasing(&session, "x", Hold::Token(held));
+    request.refused_by_fence = held + 1;
+    let status = client.clone().release(request).await.unwrap_err();
+    let told = refused(&status, Code::ResourceExhausted, ErrorReason::LimitReached);
+    assert_eq!(told["mayHaveHappened"], "true");
+    assert_eq!(get(client, "x").await.lease, None, "released all the same");
     coordinator.stop().await;
 }

@@ -25,6 +25,8 @@ pub(crate) enum Mode {
     Hangs,
     /// Releases happen, and are reported as failed.
     LosesReleases,
+    /// It makes no generation, for want of space.
+    IsFull,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,7 @@ impl Switch {
         let mode = *mode.wait_for(|mode| *mode != Mode::Hangs).await.unwrap();
         match mode {
             Mode::Away => Err(StoreError::not_applied(Failure::Unavailable)),
-            Mode::Up | Mode::Hangs | Mode::LosesReleases => Ok(()),
+            Mode::Up | Mode::Hangs | Mode::LosesReleases | Mode::IsFull => Ok(()),
         }
     }
 }
@@ -137,6 +139,9 @@ impl Store for Switch {
 
     async fn advance(&self, past: Option<FencingToken>) -> Result<Generation, StoreError> {
         self.pass().await?;
+        if *self.mode.borrow() == Mode::IsFull {
+            return Err(StoreError::unknown(Failure::NoSpace, "full"));
+        }
         self.memory.advance(past).await
     }
 
