@@ -9,7 +9,7 @@ mod refusal;
 
 pub use decide::{
     Acquire, AcquireStep, Acquired, Caller, HoldName, Release, ReleaseStep, Released, View, admit,
-    decide_acquire, decide_promotion, decide_release,
+    decide_acquire, decide_attach, decide_promotion, decide_raise, decide_release,
 };
 pub use generation::{Generation, GenerationError, Span, WallClock};
 pub use ids::{IdError, Nonce, OpenId, Principal, RequestId, Revision, SecretHash, SessionId};

@@ -112,6 +112,7 @@ impl Service {
             epoch: credentials.epoch,
             is_retry,
             process: self.leases.process,
+            mark: None,
         }
     }
 }

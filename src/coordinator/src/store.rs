@@ -21,8 +21,8 @@ use futures::stream::BoxStream;
 use palisade_token::{FencingToken, ResourceName};
 
 use crate::domain::{
-    Acquire, Acquired, Caller, Event, Generation, Hold, Release, Released, RequestId, Revision,
-    Session, SessionId,
+    Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, Release, Released, RequestId,
+    Revision, Session, SessionId,
 };
 
 pub use error::{Failure, Outcome, StoreError};
@@ -85,6 +85,18 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Ends a session with all that it holds and waits for. One that has ended already is no error.
     async fn close_session(&self, caller: &Caller) -> Result<(), StoreError>;
+
+    /// Makes the caller's stream the session's own: raises the mark to the caller's epoch, sub-number 0 and
+    /// nonce. A mark that a first try has raised so is found; any other needs a larger epoch (I4).
+    async fn attach(&self, caller: &Caller) -> Result<Session, StoreError>;
+
+    /// Raises the mark from the one that the caller's stream wrote last; one that is found raised so already
+    /// is no error (I4). From there on nothing that was submitted under an older mark can happen.
+    async fn raise(&self, caller: &Caller, to: AttachMark) -> Result<(), StoreError>;
+
+    /// What a session holds and waits for. It may be old: enough to find what nobody knows of (I5), as
+    /// releasing it looks again.
+    async fn holdings(&self, session: SessionId) -> Result<Vec<Acquired>, StoreError>;
 
     /// How long a session has left at least, at some moment within this call.
     async fn time_left(&self, session: SessionId) -> Result<Duration, StoreError>;

@@ -63,6 +63,7 @@ impl Coordinator {
             epoch: 1,
             is_retry: false,
             process: self.process,
+            mark: None,
         };
         self.store.open_session(session).await?;
         Ok(Client { caller })

@@ -23,8 +23,12 @@ pub struct Caller {
     pub epoch: u64,
     /// Whether the call is marked as one that was sent before.
     pub is_retry: bool,
-    /// The coordinator process that serves the call.
+    /// Names whoever raises marks for this caller: the coordinator process that serves the call, or the
+    /// one stream that it came on.
     pub process: Nonce,
+    /// The mark that the caller's stream wrote last; `None` for a unary call, which is served under
+    /// whatever mark is found.
+    pub mark: Option<AttachMark>,
 }
 
 impl Caller {
@@ -171,17 +175,15 @@ pub enum ReleaseStep {
 /// Checks that a caller may use a session, and returns it.
 ///
 /// # Errors
-/// [`Refusal::SessionEnded`], [`Refusal::NotYours`] or [`Refusal::EpochStale`].
+/// [`Refusal::SessionEnded`], [`Refusal::NotYours`], [`Refusal::EpochStale`], or for a stream
+/// [`Refusal::Superseded`].
 pub fn admit<'a>(session: Option<&'a Session>, caller: &Caller) -> Result<&'a Session, Refusal> {
-    let Some(session) = session else {
-        return Err(Refusal::SessionEnded {
-            session: caller.session,
-        });
-    };
-    if session.principal != caller.principal || session.secret != caller.secret {
-        return Err(Refusal::NotYours {
-            session: caller.session,
-        });
+    let session = recognise(session, caller)?;
+    if let Some(mark) = caller.mark {
+        return match session.mark == mark {
+            true => Ok(session),
+            false => Err(superseded(session)),
+        };
     }
     let stored = session.mark.epoch;
     // A retry under the stored epoch could be overtaken by a delayed copy of its first try.
@@ -194,8 +196,78 @@ pub fn admit<'a>(session: Option<&'a Session>, caller: &Caller) -> Result<&'a Se
     Ok(session)
 }
 
+/// Checks that a session lives and is the caller's own.
+fn recognise<'a>(session: Option<&'a Session>, caller: &Caller) -> Result<&'a Session, Refusal> {
+    let Some(session) = session else {
+        return Err(Refusal::SessionEnded {
+            session: caller.session,
+        });
+    };
+    if session.principal != caller.principal || session.secret != caller.secret {
+        return Err(Refusal::NotYours {
+            session: caller.session,
+        });
+    }
+    Ok(session)
+}
+
+fn superseded(session: &Session) -> Refusal {
+    Refusal::Superseded {
+        session: session.id,
+        stored: session.mark,
+    }
+}
+
+/// Decides whether a new stream becomes the session's own: the mark to raise to, or `None` where a first
+/// try has raised it already (I4).
+///
+/// # Errors
+/// [`Refusal::SessionEnded`], [`Refusal::NotYours`] or [`Refusal::EpochStale`].
+pub fn decide_attach(
+    session: Option<&Session>,
+    caller: &Caller,
+) -> Result<Option<AttachMark>, Refusal> {
+    let session = recognise(session, caller)?;
+    let wanted = AttachMark {
+        epoch: caller.epoch,
+        sub: 0,
+        nonce: caller.process,
+    };
+    if session.mark == wanted {
+        return Ok(None);
+    }
+    if caller.epoch <= session.mark.epoch {
+        return Err(Refusal::EpochStale {
+            given: caller.epoch,
+            stored: session.mark.epoch,
+        });
+    }
+    Ok(Some(wanted))
+}
+
+/// Decides whether a stream may raise the mark from the one that it wrote last; false where that is done.
+/// Any other mark that is found means that the stream is superseded (I4).
+///
+/// # Errors
+/// [`Refusal::SessionEnded`], [`Refusal::NotYours`] or [`Refusal::Superseded`].
+pub fn decide_raise(
+    session: Option<&Session>,
+    caller: &Caller,
+    to: AttachMark,
+) -> Result<bool, Refusal> {
+    let session = recognise(session, caller)?;
+    if session.mark == to {
+        return Ok(false);
+    }
+    if caller.mark == Some(session.mark) {
+        return Ok(true);
+    }
+    Err(superseded(session))
+}
+
 fn raise(session: &Session, caller: &Caller) -> Option<AttachMark> {
-    (caller.epoch > session.mark.epoch).then_some(AttachMark {
+    let is_above = caller.mark.is_none() && caller.epoch > session.mark.epoch;
+    is_above.then_some(AttachMark {
         epoch: caller.epoch,
         sub: 0,
         nonce: caller.process,

@@ -3,7 +3,7 @@
 //! The stores that own their state run on it: it plans what an operation comes to, the store makes the
 //! planned changes durable, and only then are they applied. One plan is one transaction and one revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use palisade_token::ResourceName;
@@ -11,7 +11,7 @@ use palisade_token::ResourceName;
 use super::{
     Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Event, Generation, Hold, Place,
     Refusal, Release, ReleaseStep, Released, RequestId, Revision, Session, SessionId, View, admit,
-    decide_acquire, decide_promotion, decide_release,
+    decide_acquire, decide_attach, decide_promotion, decide_raise, decide_release,
 };
 
 /// One change of the state.
@@ -53,6 +53,14 @@ pub struct Ledger {
     sessions: BTreeMap<SessionId, Session>,
     holds: BTreeMap<ResourceName, Hold>,
     queues: BTreeMap<ResourceName, BTreeMap<Revision, Place>>,
+    /// What each session holds and waits for, so that its end costs what it has and not what there is.
+    owned: BTreeMap<SessionId, Owned>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Owned {
+    holds: BTreeSet<ResourceName>,
+    places: BTreeSet<(ResourceName, Revision)>,
 }
 
 impl Ledger {
@@ -182,6 +190,57 @@ impl Ledger {
         admit(self.sessions.get(&caller.session), caller)
     }
 
+    /// Plans that a stream becomes the session's own (I4).
+    ///
+    /// # Errors
+    /// A [`Refusal`] of [`decide_attach`].
+    pub fn plan_attach(&self, caller: &Caller) -> Result<Plan<Session>, Refusal> {
+        let found = self.sessions.get(&caller.session);
+        let mark = decide_attach(found, caller)?;
+        self.plan_mark(caller.session, mark)
+    }
+
+    /// Plans that a stream raises its own mark (I4).
+    ///
+    /// # Errors
+    /// A [`Refusal`] of [`decide_raise`].
+    pub fn plan_raise(&self, caller: &Caller, to: AttachMark) -> Result<Plan<Session>, Refusal> {
+        let found = self.sessions.get(&caller.session);
+        let is_due = decide_raise(found, caller, to)?;
+        self.plan_mark(caller.session, is_due.then_some(to))
+    }
+
+    fn plan_mark(&self, id: SessionId, mark: Option<AttachMark>) -> Result<Plan<Session>, Refusal> {
+        let found = self.sessions.get(&id);
+        let mut session = found
+            .cloned()
+            .ok_or(Refusal::SessionEnded { session: id })?;
+        let Some(mark) = mark else {
+            return Ok(self.planned(Vec::new(), session));
+        };
+        session.mark = mark;
+        Ok(self.planned(vec![Change::PutSession(session.clone())], session))
+    }
+
+    /// What a session holds and waits for.
+    #[must_use]
+    pub fn holdings(&self, id: SessionId) -> Vec<Acquired> {
+        let holds = self.holds_of(id).cloned().map(Acquired::Held);
+        holds
+            .chain(self.places_of(id).cloned().map(Acquired::Queued))
+            .collect()
+    }
+
+    fn holds_of(&self, id: SessionId) -> impl Iterator<Item = &Hold> {
+        let names = self.owned.get(&id).into_iter().flat_map(|own| &own.holds);
+        names.filter_map(|name| self.holds.get(name))
+    }
+
+    fn places_of(&self, id: SessionId) -> impl Iterator<Item = &Place> {
+        let places = self.owned.get(&id).into_iter().flat_map(|own| &own.places);
+        places.filter_map(|(name, since)| self.queues.get(name)?.get(since))
+    }
+
     /// Plans the end of a session: its leases go to those that wait, its own places are given back (I5).
     #[must_use]
     pub fn plan_end_session(&self, id: SessionId) -> Plan<()> {
@@ -189,25 +248,15 @@ impl Ledger {
             return self.planned(Vec::new(), ());
         }
         let mut changes = vec![Change::DropSession(id)];
-        for queue in self.queues.values() {
-            let own = queue.values().filter(|place| place.claim.session == id);
-            changes.extend(own.cloned().map(Change::DropPlace));
-        }
-        for (resource, hold) in &self.holds {
-            if hold.claim.session == id {
-                changes.push(Change::DropHold(resource.clone()));
-                let heirs = self
-                    .queues
-                    .get(resource)
-                    .into_iter()
-                    .flat_map(BTreeMap::values);
-                let heir = heirs.into_iter().find(|place| place.claim.session != id);
-                changes.extend(
-                    heir.and_then(|heir| self.promotion(heir))
-                        .into_iter()
-                        .flatten(),
-                );
-            }
+        changes.extend(self.places_of(id).cloned().map(Change::DropPlace));
+        for hold in self.holds_of(id) {
+            let resource = &hold.claim.resource;
+            changes.push(Change::DropHold(resource.clone()));
+            let queue = self.queues.get(resource);
+            let heirs = queue.into_iter().flat_map(BTreeMap::values);
+            let heir = heirs.into_iter().find(|place| place.claim.session != id);
+            let promotion = heir.and_then(|heir| self.promotion(heir));
+            changes.extend(promotion.into_iter().flatten());
         }
         self.planned(changes, ())
     }
@@ -346,20 +395,17 @@ impl Ledger {
                     self.sessions.remove(id);
                 }
                 Change::PutHold(hold) => {
-                    self.holds.insert(hold.claim.resource.clone(), hold.clone());
+                    self.put_hold(hold);
                     events.push(Event::Granted(hold.clone()));
                 }
                 Change::DropHold(resource) => {
-                    self.holds.remove(resource);
+                    self.drop_hold(resource);
                     events.push(Event::Vacant {
                         resource: resource.clone(),
                         revision,
                     });
                 }
-                Change::PutPlace(place) => {
-                    let queue = self.queues.entry(place.claim.resource.clone()).or_default();
-                    queue.insert(place.since, place.clone());
-                }
+                Change::PutPlace(place) => self.put_place(place),
                 Change::DropPlace(place) => self.drop_place(place),
                 Change::PutGeneration(generation) => self.generation = Some(*generation),
             }
@@ -367,7 +413,45 @@ impl Ledger {
         events
     }
 
+    fn put_hold(&mut self, hold: &Hold) {
+        let resource = &hold.claim.resource;
+        self.drop_hold(resource);
+        self.holds.insert(resource.clone(), hold.clone());
+        let owned = self.owned.entry(hold.claim.session).or_default();
+        owned.holds.insert(resource.clone());
+    }
+
+    fn drop_hold(&mut self, resource: &ResourceName) {
+        if let Some(hold) = self.holds.remove(resource) {
+            self.disown(hold.claim.session, |owned| {
+                owned.holds.remove(resource);
+            });
+        }
+    }
+
+    fn disown(&mut self, id: SessionId, change: impl FnOnce(&mut Owned)) {
+        if let Some(owned) = self.owned.get_mut(&id) {
+            change(owned);
+            if owned.holds.is_empty() && owned.places.is_empty() {
+                self.owned.remove(&id);
+            }
+        }
+    }
+
+    fn put_place(&mut self, place: &Place) {
+        let resource = &place.claim.resource;
+        let queue = self.queues.entry(resource.clone()).or_default();
+        queue.insert(place.since, place.clone());
+        let owned = self.owned.entry(place.claim.session).or_default();
+        owned.places.insert((resource.clone(), place.since));
+    }
+
     fn drop_place(&mut self, place: &Place) {
+        self.disown(place.claim.session, |owned| {
+            owned
+                .places
+                .remove(&(place.claim.resource.clone(), place.since));
+        });
         if let Some(queue) = self.queues.get_mut(&place.claim.resource) {
             queue.remove(&place.since);
             if queue.is_empty() {

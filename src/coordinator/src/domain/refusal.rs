@@ -1,6 +1,6 @@
 use palisade_token::FencingToken;
 
-use super::{GenerationError, RequestId, SessionId};
+use super::{AttachMark, GenerationError, RequestId, SessionId};
 
 /// Why the coordinator says no. Nothing happened, and it will not happen later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +49,15 @@ pub enum Refusal {
         given: u64,
         /// The epoch in the session's mark.
         stored: u64,
+    },
+    /// Another stream or a call with a larger epoch has raised the session's mark: what came on this stream
+    /// is over, and nothing of it is tried again.
+    #[error("the session's stream is superseded: its mark is at epoch {}", stored.epoch)]
+    Superseded {
+        /// The session.
+        session: SessionId,
+        /// The mark that was found.
+        stored: AttachMark,
     },
     /// The request id names another request of this session.
     #[error("request {request} was made with another {field}")]

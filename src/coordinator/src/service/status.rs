@@ -239,6 +239,7 @@ fn refused(refusal: &Refusal, about: &About) -> Telling {
             .session(about)
             .with("epoch", given)
             .with("storedEpoch", stored),
+        Refusal::Superseded { .. } => say(Code::Aborted, Reason::Superseded).session(about),
         Refusal::RequestMismatch { request, field } => {
             say(Code::InvalidArgument, Reason::RequestMismatch)
                 .with("requestId", request)

@@ -13,6 +13,7 @@ mod history;
 mod leases;
 mod queues;
 mod sessions;
+mod streams;
 mod views;
 
 use std::future::Future;
@@ -136,6 +137,8 @@ const CASES: &[(&str, Case)] = cases! {
         metadata_belongs_to_the_request, release_by_token, release_by_request,
         tokens_of_others_release_nothing, tokens_grow, racing_requests_have_one_winner,
         a_call_given_up_can_be_made_again;
+    streams: a_newer_stream_supersedes, attaching_again_finds_the_mark,
+        a_raised_mark_shuts_out_copies, calls_beside_a_stream, holdings_are_found;
     queues: waiters_are_served_in_order, a_try_takes_no_place, a_try_gives_the_place_back,
         a_request_waits_in_one_place, a_refused_request_is_not_served_later,
         a_place_can_be_left, waiters_are_limited,

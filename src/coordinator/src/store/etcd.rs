@@ -3,8 +3,10 @@
 //! No Lock or Election RPC is used: both grant to dead sessions. Ownership is decided by a transaction,
 //! never by a read, a watch or a keepalive reply: each of them is stale in some version of etcd.
 
+mod attach;
 mod codec;
 mod connect;
+
 mod fault;
 mod keys;
 mod leases;
@@ -30,7 +32,8 @@ use self::links::Links;
 use super::{Alive, Page, Standing, Store, StoreError};
 use crate::clock::Clock;
 use crate::domain::{
-    Acquire, Acquired, Caller, Event, Generation, Release, Released, RequestId, Session, SessionId,
+    Acquire, Acquired, AttachMark, Caller, Event, Generation, Release, Released, RequestId,
+    Session, SessionId,
 };
 use crate::entropy::Entropy;
 
@@ -109,6 +112,18 @@ impl Store for EtcdStore {
 
     async fn close_session(&self, caller: &Caller) -> Result<(), StoreError> {
         self.do_close(caller).await
+    }
+
+    async fn attach(&self, caller: &Caller) -> Result<Session, StoreError> {
+        self.do_attach(caller).await
+    }
+
+    async fn raise(&self, caller: &Caller, to: AttachMark) -> Result<(), StoreError> {
+        self.do_raise(caller, to).await
+    }
+
+    async fn holdings(&self, session: SessionId) -> Result<Vec<Acquired>, StoreError> {
+        self.do_holdings(session).await
     }
 
     async fn time_left(&self, session: SessionId) -> Result<Duration, StoreError> {

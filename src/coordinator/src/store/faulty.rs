@@ -23,7 +23,8 @@ use palisade_token::{FencingToken, ResourceName};
 
 use super::{Alive, Failure, Page, Standing, Store, StoreError};
 use crate::domain::{
-    Acquire, Acquired, Caller, Event, Generation, Release, Released, RequestId, Session, SessionId,
+    Acquire, Acquired, AttachMark, Caller, Event, Generation, Release, Released, RequestId,
+    Session, SessionId,
 };
 
 /// How many calls may be on their way late at once; another one is lost.
@@ -47,6 +48,8 @@ enum Call {
     Open(Session),
     Renew(Caller),
     Close(Caller),
+    Attach(Caller),
+    Raise(Caller, AttachMark),
     Acquire(Acquire),
     Release(Release),
     Promote(ResourceName),
@@ -142,6 +145,8 @@ impl Faulty {
             Call::Open(session) => drop(self.inner.open_session(session).await),
             Call::Renew(caller) => drop(self.inner.renew_session(&caller).await),
             Call::Close(caller) => drop(self.inner.close_session(&caller).await),
+            Call::Attach(caller) => drop(self.inner.attach(&caller).await),
+            Call::Raise(caller, to) => drop(self.inner.raise(&caller, to).await),
             Call::Acquire(acquire) => drop(self.inner.acquire(&acquire).await),
             Call::Release(release) => drop(self.inner.release(&release).await),
             Call::Promote(resource) => drop(self.inner.promote(&resource).await),
@@ -207,6 +212,21 @@ impl Store for Faulty {
     async fn close_session(&self, caller: &Caller) -> Result<(), StoreError> {
         let call = Call::Close(caller.clone());
         self.write(call, self.inner.close_session(caller)).await
+    }
+
+    async fn attach(&self, caller: &Caller) -> Result<Session, StoreError> {
+        let call = Call::Attach(caller.clone());
+        self.write(call, self.inner.attach(caller)).await
+    }
+
+    async fn raise(&self, caller: &Caller, to: AttachMark) -> Result<(), StoreError> {
+        let call = Call::Raise(caller.clone(), to);
+        self.write(call, self.inner.raise(caller, to)).await
+    }
+
+    async fn holdings(&self, session: SessionId) -> Result<Vec<Acquired>, StoreError> {
+        self.read()?;
+        self.inner.holdings(session).await
     }
 
     async fn time_left(&self, session: SessionId) -> Result<Duration, StoreError> {

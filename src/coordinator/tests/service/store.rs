@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use palisade_coordinator::domain::{
-    Acquire, Acquired, Caller, Event, Generation, Release, Released, RequestId, Session, SessionId,
+    Acquire, Acquired, AttachMark, Caller, Event, Generation, Release, Released, RequestId,
+    Session, SessionId,
 };
 use palisade_coordinator::store::memory::MemoryStore;
 use palisade_coordinator::store::{Alive, Failure, Page, Standing, Store, StoreError};
@@ -83,6 +84,21 @@ impl Store for Switch {
     async fn close_session(&self, caller: &Caller) -> Result<(), StoreError> {
         self.pass().await?;
         self.memory.close_session(caller).await
+    }
+
+    async fn attach(&self, caller: &Caller) -> Result<Session, StoreError> {
+        self.pass().await?;
+        self.memory.attach(caller).await
+    }
+
+    async fn raise(&self, caller: &Caller, to: AttachMark) -> Result<(), StoreError> {
+        self.pass().await?;
+        self.memory.raise(caller, to).await
+    }
+
+    async fn holdings(&self, session: SessionId) -> Result<Vec<Acquired>, StoreError> {
+        self.pass().await?;
+        self.memory.holdings(session).await
     }
 
     async fn time_left(&self, session: SessionId) -> Result<Duration, StoreError> {

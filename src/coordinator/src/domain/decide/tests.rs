@@ -32,6 +32,7 @@ fn caller(session: &Session, epoch: u64) -> Caller {
         epoch,
         is_retry: false,
         process: PROCESS,
+        mark: None,
     }
 }
 

@@ -120,6 +120,7 @@ impl Witness {
             epoch: stored + u64::from(raises),
             is_retry,
             process: Nonce::from_bytes([9; 16]),
+            mark: None,
         }
     }
 
@@ -374,6 +375,7 @@ fn nothing_is_granted_without_a_generation() {
             epoch: 1,
             is_retry: false,
             process: Nonce::from_bytes([9; 16]),
+            mark: None,
         },
         resource: resource(1),
         request: request(1),

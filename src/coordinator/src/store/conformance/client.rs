@@ -89,6 +89,7 @@ impl Client {
                 epoch: session.mark.epoch,
                 is_retry: false,
                 process: SystemEntropy.nonce(),
+                mark: None,
             },
             max_waiters: 1000,
         }
@@ -131,6 +132,37 @@ impl Client {
         let mut client = self.clone();
         client.caller.is_retry = true;
         client
+    }
+
+    /// The same client with a stream of its own at an epoch.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn attached(&self, epoch: u64) -> Result<Self, StoreError> {
+        let mut client = self.at(epoch);
+        client.caller.process = SystemEntropy.nonce();
+        let session = self.store.attach(&client.caller).await?;
+        client.caller.mark = Some(session.mark);
+        Ok(client)
+    }
+
+    /// The same stream after it raised its mark.
+    ///
+    /// # Errors
+    /// What the store says.
+    ///
+    /// # Panics
+    /// Where it has no stream.
+    pub async fn raised(&self) -> Result<Self, StoreError> {
+        let mut client = self.clone();
+        let from = self.caller.mark.expect("it is attached");
+        let to = AttachMark {
+            sub: from.sub + 1,
+            ..from
+        };
+        self.store.raise(&self.caller, to).await?;
+        client.caller.mark = Some(to);
+        Ok(client)
     }
 
     /// An acquire of this client.

@@ -17,6 +17,13 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{RequestId, SessionId};
 
+/// What a session has by a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owned {
+    Lease,
+    Place,
+}
+
 /// Names keys below one prefix.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
@@ -74,6 +81,15 @@ impl Keys {
         let text = std::str::from_utf8(key).ok()?;
         let name = text.strip_prefix(&self.prefix)?.strip_prefix("lease/")?;
         ResourceName::new(name).ok()
+    }
+
+    /// What a key on a session's lease is, if it is something that the session has.
+    pub(super) fn owned(&self, key: &[u8]) -> Option<Owned> {
+        let below = key.strip_prefix(self.prefix.as_bytes())?;
+        if below.starts_with(b"lease/") {
+            return Some(Owned::Lease);
+        }
+        below.starts_with(b"queue/").then_some(Owned::Place)
     }
 
     pub(super) fn place(

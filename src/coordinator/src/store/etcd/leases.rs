@@ -59,7 +59,10 @@ impl EtcdStore {
                     None
                 }
                 AcquireStep::Leave(place) => {
-                    leave(&link, &place).await?;
+                    let mark = acquire.caller.mark.map(|_| session);
+                    let mark =
+                        mark.map(|session| view::is_marked_as(&link.context().keys, session));
+                    leave(&link, &place, mark).await?;
                     None
                 }
                 AcquireStep::Grant { .. } | AcquireStep::Enqueue(_) if !is_current => None,
@@ -203,14 +206,15 @@ impl EtcdStore {
                     None
                 }
                 ReleaseStep::Leave(place) => {
-                    leave(&link, &place)
+                    leave(&link, &place, own_mark(&link, session, &release))
                         .await?
                         .map(|committed| Released::Place {
                             ended: committed.reached.revision,
                         })
                 }
                 ReleaseStep::End { hold, successor } => {
-                    let ended = end(&link, &sight, successor.as_ref()).await?;
+                    let mark = own_mark(&link, session, &release);
+                    let ended = end(&link, &sight, successor.as_ref(), mark).await?;
                     let promoted = successor.zip(sight.generation).zip(ended);
                     if let Some(((place, generation), committed)) = promoted {
                         self.check_promoted(&place, generation.record, committed)
@@ -306,9 +310,19 @@ pub(super) async fn raise(
     Ok(committed.is_some())
 }
 
-pub(super) async fn leave(link: &Link, place: &Place) -> Result<Option<Committed>, StoreError> {
+fn own_mark(link: &Link, session: &Stored<Session>, release: &Release) -> Option<Compare> {
+    let is_stream = release.caller.mark.is_some();
+    is_stream.then(|| view::is_marked_as(&link.context().keys, session))
+}
+
+pub(super) async fn leave(
+    link: &Link,
+    place: &Place,
+    mark: Option<Compare>,
+) -> Result<Option<Committed>, StoreError> {
     let key = view::place_key(&link.context().keys, place);
-    let compares = vec![view::is_queued(key.clone(), place.since)];
+    let mut compares = vec![view::is_queued(key.clone(), place.since)];
+    compares.extend(mark);
     link.write(compares, vec![TxnOp::delete(key, None)]).await
 }
 
@@ -352,6 +366,7 @@ pub(super) async fn end(
     link: &Link,
     sight: &Sight,
     successor: Option<&Place>,
+    mark: Option<Compare>,
 ) -> Result<Option<Committed>, StoreError> {
     let Some(hold) = &sight.hold else {
         return Ok(None);
@@ -359,6 +374,7 @@ pub(super) async fn end(
     let keys = &link.context().keys;
     let resource = &hold.record.claim.resource;
     let mut compares = Vec::from(view::is_held_as(keys, hold));
+    compares.extend(mark);
     let writes = match (successor, &sight.generation) {
         (Some(place), Some(generation)) => hand_over(link, &mut compares, generation, place),
         (Some(_), None) => vec![TxnOp::delete(keys.lease(resource), None)],

@@ -23,7 +23,10 @@ fn whole_seconds(ttl_ms: u64) -> i64 {
     i64::try_from(ttl_ms.div_ceil(1000)).unwrap_or(i64::MAX)
 }
 
-async fn read(link: &Link, id: SessionId) -> Result<Option<Stored<Session>>, StoreError> {
+pub(super) async fn read(
+    link: &Link,
+    id: SessionId,
+) -> Result<Option<Stored<Session>>, StoreError> {
     let get = TxnOp::get(link.context().keys.session(id), None);
     let (replies, _) = link.read(vec![get]).await?;
     match replies.first() {

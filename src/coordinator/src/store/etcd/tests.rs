@@ -190,10 +190,10 @@ impl World {
             }
             Step::Acquire(AcquireStep::Leave(place))
             | Step::Release(_, ReleaseStep::Leave(place)) => {
-                leave(&link, &place).await.unwrap().is_some()
+                leave(&link, &place, None).await.unwrap().is_some()
             }
             Step::Release(_, ReleaseStep::End { successor, .. }) => {
-                let ended = end(&link, &sight, successor.as_ref()).await;
+                let ended = end(&link, &sight, successor.as_ref(), None).await;
                 ended.unwrap().is_some()
             }
             Step::Release(release, ReleaseStep::Answer(_)) => {

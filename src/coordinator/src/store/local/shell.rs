@@ -11,8 +11,8 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use super::{Journal, LEAST_TTL, Local, before_the_operation};
 use crate::domain::{
-    Acquire, Acquired, Caller, Event, Generation, Hold, Refusal, Release, Released, RequestId,
-    Session, SessionId,
+    Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, Refusal, Release, Released,
+    RequestId, Session, SessionId,
 };
 use crate::store::{Alive, Failure, Listed, Page, Standing, Store, StoreError};
 
@@ -59,6 +59,25 @@ impl<S: Shell> Store for S {
         state.ledger.admit(caller)?;
         let plan = state.ledger.plan_end_session(caller.session);
         inner.commit(&mut state, plan).await
+    }
+
+    async fn attach(&self, caller: &Caller) -> Result<Session, StoreError> {
+        let inner = &self.local().inner;
+        let mut state = inner.enter_as(caller.session).await?;
+        let plan = state.ledger.plan_attach(caller)?;
+        inner.commit(&mut state, plan).await
+    }
+
+    async fn raise(&self, caller: &Caller, to: AttachMark) -> Result<(), StoreError> {
+        let inner = &self.local().inner;
+        let mut state = inner.enter_as(caller.session).await?;
+        let plan = state.ledger.plan_raise(caller, to)?;
+        inner.commit(&mut state, plan).await.map(|_| ())
+    }
+
+    async fn holdings(&self, session: SessionId) -> Result<Vec<Acquired>, StoreError> {
+        let state = self.local().inner.enter().await?;
+        Ok(state.ledger.holdings(session))
     }
 
     async fn time_left(&self, session: SessionId) -> Result<Duration, StoreError> {
