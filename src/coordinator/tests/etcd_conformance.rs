@@ -11,6 +11,7 @@ use palisade_coordinator::entropy::SystemEntropy;
 use palisade_coordinator::store::Store;
 use palisade_coordinator::store::conformance::{self, Harness, Subject};
 use palisade_coordinator::store::etcd::{EtcdOptions, EtcdStore};
+use palisade_coordinator::tasks::Tasks;
 use palisade_test_support::{Etcd, EtcdVersion};
 
 /// One and a half of etcd's elections: the shortest that it grants.
@@ -28,7 +29,12 @@ struct State {
 }
 
 fn coordinator(options: &EtcdOptions, clock: &Arc<dyn Clock>) -> Arc<EtcdStore> {
-    EtcdStore::new(options.clone(), Arc::clone(clock), SystemEntropy::shared())
+    EtcdStore::new(
+        options.clone(),
+        Arc::clone(clock),
+        SystemEntropy::shared(),
+        &Tasks::default(),
+    )
 }
 
 #[async_trait]

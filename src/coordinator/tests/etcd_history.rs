@@ -14,6 +14,7 @@ use palisade_coordinator::domain::{
 use palisade_coordinator::entropy::{Entropy as _, SystemEntropy};
 use palisade_coordinator::store::etcd::{EtcdOptions, EtcdStore};
 use palisade_coordinator::store::{Failure, Outcome, Store as _, StoreError};
+use palisade_coordinator::tasks::Tasks;
 use palisade_test_support::{Etcd, EtcdVersion, eventually};
 use palisade_token::{FencingToken, ResourceName};
 
@@ -32,7 +33,12 @@ struct Client {
 impl Coordinator {
     fn on(endpoints: Vec<String>) -> Self {
         let options = EtcdOptions::new(endpoints);
-        let store = EtcdStore::new(options, SystemClock::shared(), SystemEntropy::shared());
+        let store = EtcdStore::new(
+            options,
+            SystemClock::shared(),
+            SystemEntropy::shared(),
+            &Tasks::default(),
+        );
         Self {
             store,
             process: SystemEntropy.nonce(),

@@ -48,7 +48,7 @@ impl OpenStore {
                     prefix: prefix.clone(),
                     ..EtcdOptions::new(endpoints.clone())
                 };
-                Ok(Self::given(EtcdStore::new(options, clock, entropy)))
+                Ok(Self::given(EtcdStore::new(options, clock, entropy, tasks)))
             }
             StoreChoice::Embedded { path } => {
                 let file = EmbeddedStore::open(path, clock, entropy, tasks).await?;

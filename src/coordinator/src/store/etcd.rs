@@ -36,6 +36,7 @@ use crate::domain::{
     Session, SessionId,
 };
 use crate::entropy::Entropy;
+use crate::tasks::Tasks;
 
 /// The time to live below which an election or a slow disk of etcd's ends healthy sessions.
 const LEAST_TTL: Duration = Duration::from_secs(5);
@@ -79,12 +80,14 @@ pub struct EtcdStore {
 }
 
 impl EtcdStore {
-    /// A store on an etcd that need not be there yet: connections are made when they are needed.
+    /// A store on an etcd that need not be there yet: connections are made when they are needed. What runs
+    /// beside them ends with `tasks`.
     #[must_use]
     pub fn new(
         options: EtcdOptions,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
+        tasks: &Tasks,
     ) -> Arc<Self> {
         let keys = Keys::new(&options.prefix);
         let context = Context {
@@ -92,6 +95,7 @@ impl EtcdStore {
             clock,
             entropy,
             call_limit: options.call_limit,
+            tasks: tasks.clone(),
         };
         Arc::new(Self {
             links: Links::new(options.endpoints, context),

@@ -23,6 +23,7 @@ use crate::clock::{Clock, Moment, within};
 use crate::domain::{Generation, Span};
 use crate::entropy::Entropy;
 use crate::store::{Failure, Outcome, StoreError};
+use crate::tasks::Tasks;
 
 /// How long a TCP and HTTP/2 connection may take to open: an etcd that needs longer is as good as away.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -39,6 +40,7 @@ pub(super) struct Context {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) call_limit: Duration,
+    pub(super) tasks: Tasks,
 }
 
 /// One connection. It is never opened again: its connector works once, so a reply over it comes from the

@@ -28,6 +28,7 @@ use crate::domain::{
 use crate::entropy::SystemEntropy;
 use crate::store::Store;
 use crate::store::conformance::Client;
+use crate::tasks::Tasks;
 
 /// No session of these tests ends by itself.
 const TTL: Duration = Duration::from_secs(60);
@@ -88,7 +89,7 @@ fn coordinator(etcd: &Etcd, prefix: &str) -> Arc<EtcdStore> {
 fn coordinator_at(endpoints: Vec<String>, prefix: &str, clock: Arc<dyn Clock>) -> Arc<EtcdStore> {
     let mut options = EtcdOptions::new(endpoints);
     prefix.clone_into(&mut options.prefix);
-    EtcdStore::new(options, clock, SystemEntropy::shared())
+    EtcdStore::new(options, clock, SystemEntropy::shared(), &Tasks::default())
 }
 
 impl World {
