@@ -55,6 +55,19 @@ pub struct Limits {
     pub max_waiters: usize,
     /// Requests that may wait for one resource. Behind more than this nobody is served in good time.
     pub max_waiters_per_resource: u64,
+    /// Sessions attached to this coordinator at a time: each is a stream and a few kilobytes.
+    pub max_attach_streams: usize,
+    /// Watches of leases at a time: each is told of every change it may see.
+    pub max_watchers: usize,
+    /// Requests that one attached session has open at a time, holds and waits together.
+    pub max_open_requests: usize,
+    /// Unary calls in progress at a time, waiting acquires not counted: beyond this the store is behind, and
+    /// more calls only wait longer.
+    pub max_calls: usize,
+    /// The longest lock-delay that may be asked for: so long a resource stays closed after an unclean end.
+    pub max_lock_delay: Duration,
+    /// The largest metadata of a lease, in bytes: it is kept with each lease and each place in a queue.
+    pub max_metadata_bytes: usize,
     /// Calls at a time on one connection. A waiting acquire is a call, and a proxy in between puts the
     /// clients of a whole machine on one connection, so it is not less than what may wait.
     pub max_streams_per_connection: u32,
@@ -73,11 +86,25 @@ impl Default for Limits {
             max_wait: Duration::from_secs(60 * 60),
             max_waiters: 10_000,
             max_waiters_per_resource: 2_000,
+            max_attach_streams: 50_000,
+            max_watchers: 1_000,
+            max_open_requests: 1_000,
+            max_calls: 20_000,
+            max_lock_delay: Self::LONGEST_LOCK_DELAY,
+            max_metadata_bytes: Self::MOST_METADATA_BYTES,
             max_streams_per_connection: 10_000,
             max_connections: 10_000,
             max_message_bytes: 64 * 1024,
         }
     }
+}
+
+/// The line and the column, counted from 1, of a byte in a text.
+pub(crate) fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+    let column = before[line_start..].chars().count() + 1;
+    (before.matches('\n').count() + 1, column)
 }
 
 /// How long a coordinator takes for things.
@@ -240,6 +267,11 @@ fn above_zero(setting: &'static str, is_zero: bool) -> Result<(), SettingsError>
 }
 
 impl Limits {
+    /// The longest lock-delay that the interface knows.
+    pub const LONGEST_LOCK_DELAY: Duration = Duration::from_secs(5 * 60);
+    /// The largest metadata that the interface knows, in bytes.
+    pub const MOST_METADATA_BYTES: usize = 4096;
+
     fn validate(&self) -> Result<(), SettingsError> {
         let second = Duration::from_secs(1);
         between("limits.min_ttl", self.min_ttl, second, DAY)?;
@@ -251,16 +283,38 @@ impl Limits {
             self.max_ttl,
         )?;
         between("limits.max_wait", self.max_wait, Duration::ZERO, DAY)?;
-        above_zero("limits.max_waiters", self.max_waiters == 0)?;
-        above_zero(
-            "limits.max_waiters_per_resource",
-            self.max_waiters_per_resource == 0,
+        let longest = Self::LONGEST_LOCK_DELAY;
+        between(
+            "limits.max_lock_delay",
+            self.max_lock_delay,
+            Duration::ZERO,
+            longest,
         )?;
-        above_zero(
-            "limits.max_streams_per_connection",
-            self.max_streams_per_connection == 0,
-        )?;
-        above_zero("limits.max_connections", self.max_connections == 0)?;
+        for (setting, is_zero) in [
+            ("limits.max_waiters", self.max_waiters == 0),
+            (
+                "limits.max_waiters_per_resource",
+                self.max_waiters_per_resource == 0,
+            ),
+            ("limits.max_attach_streams", self.max_attach_streams == 0),
+            ("limits.max_watchers", self.max_watchers == 0),
+            ("limits.max_open_requests", self.max_open_requests == 0),
+            ("limits.max_calls", self.max_calls == 0),
+            (
+                "limits.max_streams_per_connection",
+                self.max_streams_per_connection == 0,
+            ),
+            ("limits.max_connections", self.max_connections == 0),
+        ] {
+            above_zero(setting, is_zero)?;
+        }
+        if self.max_metadata_bytes > Self::MOST_METADATA_BYTES {
+            return Err(SettingsError {
+                setting: "limits.max_metadata_bytes",
+                bound: format!("at most {}", Self::MOST_METADATA_BYTES),
+                given: self.max_metadata_bytes.to_string(),
+            });
+        }
         // A request with full metadata and names must fit.
         if self.max_message_bytes < 8 * 1024 {
             return Err(SettingsError {

@@ -2,12 +2,14 @@
 //!
 //! | module | what is in it |
 //! |---|---|
+//! | [`access`] | who calls, and what each may do |
 //! | [`domain`] | who gets what, as pure code |
 //! | [`store`] | the seam to what remembers, and the three that do: etcd, a file, memory |
 //! | [`service`] | the gRPC face: parse, ask the store, answer |
 //! | [`config`], [`serve`] | what it is told to do, and doing it |
 //! | [`clock`], [`entropy`], [`tasks`] | the injected world |
 
+pub mod access;
 pub mod clock;
 pub mod config;
 pub mod domain;

@@ -24,13 +24,14 @@ use palisade_api::v1::{
 use palisade_api::{AcquireRequest, AcquireResponse, ReleaseRequest, ReleaseResponse};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 
 use self::deadline::Deadline;
 use self::error::{About, BadField, CallError};
 use self::lease::{Leases, Living};
 use self::parse::{Credentials, required};
 use self::waiters::Waiters;
+use crate::access::{Access, Verb};
 use crate::clock::Clock;
 use crate::config::{Limits, Timeouts};
 use crate::domain::{Acquire, Caller, Principal, Release};
@@ -44,6 +45,7 @@ pub use self::admin::Admin;
 #[derive(Debug, Clone)]
 pub struct Service {
     leases: Arc<Leases>,
+    access: Access,
 }
 
 /// What a service is made of, besides its settings.
@@ -90,7 +92,20 @@ impl Service {
         };
         Self {
             leases: Arc::new(leases),
+            access: Access::open(),
         }
+    }
+
+    /// The same service for those whom `access` lets in. Without it everybody is.
+    #[must_use]
+    pub fn with_access(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+
+    /// What lets callers in: every call asks it, whatever protocol it comes by.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// How many calls wait here for a resource.
@@ -104,6 +119,15 @@ impl Service {
         Deadline::of(headers, &leases.clock, &leases.timeouts, wait)
     }
 
+    /// Who calls. This comes first in each call: who is not let in is told nothing about what was sent.
+    pub(crate) fn principal(
+        &self,
+        headers: &MetadataMap,
+        extensions: &Extensions,
+    ) -> Result<Principal, CallError> {
+        Ok(self.access.authenticate(headers.as_ref(), extensions)?)
+    }
+
     fn caller(&self, credentials: Credentials, principal: Principal, is_retry: bool) -> Caller {
         Caller {
             session: credentials.session,
@@ -115,11 +139,6 @@ impl Service {
             mark: None,
         }
     }
-}
-
-/// Who calls. Nobody is asked for credentials yet; sessions are bound to whoever this says.
-fn principal(_headers: &MetadataMap) -> Principal {
-    Principal::anonymous()
 }
 
 fn answer<T>(result: Result<T, CallError>, about: &About) -> Result<Response<T>, Status> {
@@ -139,12 +158,13 @@ impl Service {
         request: Request<OpenSessionRequest>,
         about: &mut About,
     ) -> Result<OpenSessionResponse, CallError> {
-        let (headers, _, given) = request.into_parts();
+        let (headers, extensions, given) = request.into_parts();
+        let principal = self.principal(&headers, &extensions)?;
         let deadline = self.deadline(&headers, Duration::ZERO)?;
         let opening = required("opening", given.opening)?;
         let leases = &self.leases;
         let opening = parse::opening(&opening, &leases.limits, leases.store.least_ttl())?;
-        let principal = principal(&headers);
+        self.access.check_any(&principal, Verb::Acquire)?;
         let living = leases.open(&opening, &principal, &deadline).await?;
         about.session = Some(living.session);
         Ok(OpenSessionResponse {
@@ -159,11 +179,12 @@ impl Service {
         request: Request<RenewSessionRequest>,
         about: &mut About,
     ) -> Result<RenewSessionResponse, CallError> {
-        let (headers, _, given) = request.into_parts();
+        let (headers, extensions, given) = request.into_parts();
+        let principal = self.principal(&headers, &extensions)?;
         let deadline = self.deadline(&headers, Duration::ZERO)?;
         let credentials = parse::session(&required("session", given.session)?)?;
         about.session = Some(credentials.session);
-        let caller = self.caller(credentials, principal(&headers), false);
+        let caller = self.caller(credentials, principal, false);
         let living = self.leases.renew(&caller, &deadline).await?;
         Ok(RenewSessionResponse {
             ttl_ms: parse::millis(living.ttl),
@@ -176,11 +197,12 @@ impl Service {
         request: Request<CloseSessionRequest>,
         about: &mut About,
     ) -> Result<CloseSessionResponse, CallError> {
-        let (headers, _, given) = request.into_parts();
+        let (headers, extensions, given) = request.into_parts();
+        let principal = self.principal(&headers, &extensions)?;
         let deadline = self.deadline(&headers, Duration::ZERO)?;
         let credentials = parse::session(&required("session", given.session)?)?;
         about.session = Some(credentials.session);
-        let caller = self.caller(credentials, principal(&headers), false);
+        let caller = self.caller(credentials, principal, false);
         self.leases.close(&caller, &deadline).await?;
         Ok(CloseSessionResponse {})
     }
@@ -190,7 +212,8 @@ impl Service {
         request: Request<AcquireRequest>,
         about: &mut About,
     ) -> Result<AcquireResponse, CallError> {
-        let (headers, _, given) = request.into_parts();
+        let (headers, extensions, given) = request.into_parts();
+        let principal = self.principal(&headers, &extensions)?;
         let leases = &self.leases;
         let wait = parse::wait("wait_ms", given.wait_ms, &leases.limits)?;
         let deadline = self.deadline(&headers, wait)?;
@@ -198,11 +221,12 @@ impl Service {
         about.resource = Some(resource.clone());
         let request = parse::request_id("request_id", &given.request_id)?;
         about.request = Some(request.clone());
-        let metadata = parse::metadata("metadata", given.metadata)?;
-        let lock_delay = parse::lock_delay("lock_delay_ms", given.lock_delay_ms)?;
+        let metadata = parse::metadata("metadata", given.metadata, &leases.limits)?;
+        let lock_delay = parse::lock_delay("lock_delay_ms", given.lock_delay_ms, &leases.limits)?;
         let owner = required("owner", given.owner)?;
+        self.access.check(&principal, Verb::Acquire, &resource)?;
         let (caller, opened) = self
-            .owner(owner, principal(&headers), given.attempt, &deadline, || {
+            .owner(owner, principal, given.attempt, &deadline, || {
                 if lock_delay.is_zero() {
                     Ok(())
                 } else {
@@ -274,7 +298,8 @@ impl Service {
         request: Request<ReleaseRequest>,
         about: &mut About,
     ) -> Result<ReleaseResponse, CallError> {
-        let (headers, _, given) = request.into_parts();
+        let (headers, extensions, given) = request.into_parts();
+        let principal = self.principal(&headers, &extensions)?;
         let deadline = self.deadline(&headers, Duration::ZERO)?;
         let credentials = parse::session(&required("session", given.session)?)?;
         about.session = Some(credentials.session);
@@ -282,8 +307,9 @@ impl Service {
         about.resource = Some(resource.clone());
         let hold = parse::hold(given.hold)?;
         let fence = parse::fence("refused_by_fence", given.refused_by_fence)?;
+        self.access.check(&principal, Verb::Acquire, &resource)?;
         let release = Release {
-            caller: self.caller(credentials, principal(&headers), false),
+            caller: self.caller(credentials, principal, false),
             resource,
             hold,
         };
@@ -296,10 +322,12 @@ impl Service {
         request: Request<GetLeaseRequest>,
         about: &mut About,
     ) -> Result<GetLeaseResponse, CallError> {
-        let (headers, _, given) = request.into_parts();
+        let (headers, extensions, given) = request.into_parts();
+        let principal = self.principal(&headers, &extensions)?;
         let deadline = self.deadline(&headers, Duration::ZERO)?;
         let resource = parse::resource("resource", &given.resource)?;
         about.resource = Some(resource.clone());
+        self.access.check(&principal, Verb::Read, &resource)?;
         if parse::queue_size("queue_size", given.queue_size)? > 0 {
             return Err(CallError::NotServed("queue_size above 0"));
         }
@@ -311,12 +339,14 @@ impl Service {
         &self,
         request: Request<ListLeasesRequest>,
     ) -> Result<ListLeasesResponse, CallError> {
-        let (headers, _, given) = request.into_parts();
+        let (headers, extensions, given) = request.into_parts();
+        let principal = self.principal(&headers, &extensions)?;
         let deadline = self.deadline(&headers, Duration::ZERO)?;
         let prefix = page::prefix("prefix", &given.prefix)?;
         let size = page::size("page_size", given.page_size)?;
         let after = page::after("page_token", prefix, &given.page_token)?;
-        let listed = self.leases.leases(prefix, after.as_ref(), size, &deadline);
+        let scope = self.access.scope(&principal, Verb::Read, prefix)?;
+        let listed = self.leases.leases(&scope, after.as_ref(), size, &deadline);
         Ok(reply::page(prefix, listed.await?))
     }
 }

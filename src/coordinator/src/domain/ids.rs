@@ -105,6 +105,23 @@ impl Principal {
     pub fn named(name: impl Into<String>) -> Self {
         Self(name.into())
     }
+
+    /// The longest name that is given to anybody, in bytes: it is kept with each session.
+    pub const MAX_BYTES: usize = 256;
+
+    /// The name; empty for the anonymous one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the name can be somebody's: 1 to 256 bytes, nothing that could break a line, and not `*`, which
+    /// stands for everybody.
+    #[must_use]
+    pub fn is_nameable(&self) -> bool {
+        let fits = (1..=Self::MAX_BYTES).contains(&self.0.len());
+        fits && self.0 != "*" && !self.0.contains(char::is_control)
+    }
 }
 
 /// A session: 1 to 2^63 − 1, as lease ids of etcd are.

@@ -2,6 +2,7 @@
 
 use palisade_token::{FencingToken, ResourceName};
 
+use crate::access::AccessError;
 use crate::domain::{Refusal, RequestId, SessionId};
 use crate::store::{Outcome, StoreError};
 
@@ -50,6 +51,8 @@ pub(crate) enum CallError {
         token: FencingToken,
         fence: FencingToken,
     },
+    /// No credentials, bad ones, or no rule that allows it.
+    Access(AccessError),
     /// A limit of this coordinator.
     Limit { limit: &'static str, bound: u64 },
     /// This version does not serve it.
@@ -78,6 +81,12 @@ impl From<StoreError> for CallError {
 impl From<Refusal> for CallError {
     fn from(refusal: Refusal) -> Self {
         Self::Store(StoreError::Refused(refusal))
+    }
+}
+
+impl From<AccessError> for CallError {
+    fn from(error: AccessError) -> Self {
+        Self::Access(error)
     }
 }
 

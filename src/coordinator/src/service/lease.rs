@@ -11,11 +11,12 @@ use super::deadline::{Deadline, Kind};
 use super::error::CallError;
 use super::parse::Opening;
 use super::waiters::Waiters;
+use crate::access::{Scope, Span};
 use crate::clock::{Clock, Moment};
 use crate::config::{Limits, Timeouts};
 use crate::domain::{
     Acquire, Acquired, AttachMark, Caller, GenerationError, Hold, HoldName, Nonce, Principal,
-    Refusal, Release, Released, Session, SessionId,
+    Refusal, Release, Released, Revision, Session, SessionId,
 };
 use crate::entropy::Entropy;
 use crate::store::{Failure, Page, Standing, Store, StoreError};
@@ -266,15 +267,65 @@ impl Leases {
     }
 
     /// A page of leases.
+    /// A page of what a caller may see: only its own spans are read, so no name that it may not see is met,
+    /// not even by a page token. Of several reads the page has the earliest revision.
     pub(super) async fn leases(
         &self,
-        prefix: &str,
+        scope: &Scope,
         after: Option<&ResourceName>,
         limit: usize,
         deadline: &Deadline,
     ) -> Result<Page, CallError> {
-        let asked = self.store.leases(prefix, after, limit);
-        deadline.run(Kind::Read, asked).await
+        let mut found: Option<Page> = None;
+        let is_over = |span: &&Span| after.is_some_and(|name| span.is_over_at(name));
+        for span in scope.spans().iter().filter(|span| !is_over(span)) {
+            let mut all = found.unwrap_or_default();
+            let room = limit.saturating_sub(all.leases.len());
+            if room == 0 {
+                all.next = all
+                    .leases
+                    .last()
+                    .map(|last| last.hold.claim.resource.clone());
+                return Ok(all);
+            }
+            let page = self.span(span, after, room, deadline).await?;
+            all.revision = match all.revision {
+                Revision(0) => page.revision,
+                earlier => earlier.min(page.revision),
+            };
+            all.leases.extend(page.leases);
+            all.next = page.next;
+            if all.next.is_some() {
+                return Ok(all);
+            }
+            found = Some(all);
+        }
+        Ok(found.unwrap_or_default())
+    }
+
+    async fn span(
+        &self,
+        span: &Span,
+        after: Option<&ResourceName>,
+        limit: usize,
+        deadline: &Deadline,
+    ) -> Result<Page, CallError> {
+        let (after, limit) = match span {
+            Span::Beginning(beginning) => {
+                let goes_on = |name: &&ResourceName| name.as_str().starts_with(beginning);
+                (after.filter(goes_on), limit)
+            }
+            // Before all others that begin with its name is itself.
+            Span::One(_) => (None, 1),
+        };
+        let asked = self.store.leases(span.beginning(), after, limit);
+        let mut page = deadline.run(Kind::Read, asked).await?;
+        if let Span::One(one) = span {
+            page.leases
+                .retain(|listed| listed.hold.claim.resource == *one);
+            page.next = None;
+        }
+        Ok(page)
     }
 }
 

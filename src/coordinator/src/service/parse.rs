@@ -16,10 +16,6 @@ const MIN_SECRET_BYTES: usize = 16;
 const MAX_SECRET_BYTES: usize = 64;
 /// The longest label, in bytes: it is for a line on a screen.
 const MAX_LABEL_BYTES: usize = 128;
-/// The largest metadata, in bytes: it is kept in the store with each lease and each place in a queue.
-const MAX_METADATA_BYTES: usize = 4096;
-/// The longest lock-delay that the interface knows.
-const MAX_LOCK_DELAY: Duration = Duration::from_secs(5 * 60);
 /// How much of a queue is listed at most, as the interface has it.
 const MAX_QUEUE_SIZE: i32 = 1000;
 /// How much of a bad value is told back.
@@ -194,8 +190,12 @@ pub(super) fn wait(
     Ok(Duration::from_millis(given_ms))
 }
 
-pub(super) fn lock_delay(field: &'static str, given_ms: u64) -> Result<Duration, BadField> {
-    let most = millis(MAX_LOCK_DELAY);
+pub(super) fn lock_delay(
+    field: &'static str,
+    given_ms: u64,
+    limits: &Limits,
+) -> Result<Duration, BadField> {
+    let most = millis(limits.max_lock_delay);
     if given_ms > most {
         return Err(bad(
             field,
@@ -206,9 +206,13 @@ pub(super) fn lock_delay(field: &'static str, given_ms: u64) -> Result<Duration,
     Ok(Duration::from_millis(given_ms))
 }
 
-pub(super) fn metadata(field: &'static str, given: Vec<u8>) -> Result<Vec<u8>, BadField> {
-    if given.len() > MAX_METADATA_BYTES {
-        let bound = format!("at most {MAX_METADATA_BYTES} bytes");
+pub(super) fn metadata(
+    field: &'static str,
+    given: Vec<u8>,
+    limits: &Limits,
+) -> Result<Vec<u8>, BadField> {
+    if given.len() > limits.max_metadata_bytes {
+        let bound = format!("at most {} bytes", limits.max_metadata_bytes);
         return Err(bad(field, bound, format!("{} bytes", given.len())));
     }
     Ok(given)

@@ -14,6 +14,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use tracing::{debug, error, warn};
 
 use super::error::{About, BadField, CallError};
+use crate::access::AccessError;
 use crate::domain::{GenerationError, Refusal};
 use crate::store::{Failure, Outcome, StoreError};
 
@@ -174,6 +175,7 @@ fn telling(error: &CallError, about: &About) -> Telling {
         .resource(about)
         .request(about),
         CallError::FenceAhead { token, fence } => fence_ahead(*token, *fence).resource(about),
+        CallError::Access(error) => not_let_in(error, about),
         CallError::Limit { limit, bound } => limit_reached(limit, *bound),
         CallError::NotServed(what) => Telling::new(
             Code::Unimplemented,
@@ -333,6 +335,18 @@ fn fence_ahead(token: FencingToken, fence: FencingToken) -> Telling {
 
 fn draining(message: &'static str) -> Telling {
     Telling::new(Code::Unavailable, ErrorReason::Draining, message).retry(RETRY_ELSEWHERE)
+}
+
+/// What a caller is told of its own credentials and of rules: never whose they are, nor who may.
+fn not_let_in(error: &AccessError, about: &About) -> Telling {
+    use ErrorReason as Reason;
+    let say = |code, reason| Telling::new(code, reason, error.to_string());
+    match error {
+        AccessError::Unauthenticated(_) => say(Code::Unauthenticated, Reason::Unauthenticated),
+        AccessError::Denied { verb } => say(Code::PermissionDenied, Reason::PermissionDenied)
+            .with("verb", verb.name())
+            .resource(about),
+    }
 }
 
 fn limit_reached(limit: &str, bound: u64) -> Telling {
