@@ -13,6 +13,6 @@ pub use decide::{
 };
 pub use generation::{Generation, GenerationError, Span, WallClock};
 pub use ids::{IdError, Nonce, OpenId, Principal, RequestId, Revision, SecretHash, SessionId};
-pub use ledger::{Change, Ledger, Plan};
-pub use records::{AttachMark, Claim, Event, Hold, LeaseEnd, Place, Session};
+pub use ledger::{Change, Ending, Ledger, Plan};
+pub use records::{AttachMark, Claim, Event, GrantNote, Hold, LeaseEnd, Place, Previous, Session};
 pub use refusal::Refusal;

@@ -242,6 +242,7 @@ impl Service {
             metadata,
             waits: !wait.is_zero(),
             max_waiters: leases.limits.max_waiters_per_resource,
+            previous: None,
         };
         let hold = leases.acquire(&acquire, wait, &deadline).await?;
         let session = acquire.caller.session;

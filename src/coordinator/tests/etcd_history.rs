@@ -83,6 +83,7 @@ impl Coordinator {
             metadata: Vec::new(),
             waits: false,
             max_waiters: 10,
+            previous: None,
         };
         match self.store.acquire(&acquire).await? {
             Acquired::Held(hold) => Ok(hold.token().unwrap()),

@@ -6,8 +6,8 @@
 use palisade_token::{FencingToken, ResourceName};
 
 use super::{
-    AttachMark, Claim, Hold, LeaseEnd, Nonce, Place, Principal, Refusal, RequestId, Revision,
-    SecretHash, Session, SessionId,
+    AttachMark, Claim, Hold, LeaseEnd, Nonce, Place, Previous, Principal, Refusal, RequestId,
+    Revision, SecretHash, Session, SessionId,
 };
 
 /// Who asks, as every call of a session says.
@@ -58,6 +58,9 @@ pub struct Acquire {
     pub waits: bool,
     /// How many may wait for one resource.
     pub max_waiters: u64,
+    /// How the lease before ended, as far as the coordinator has seen: noted in a grant that finds the
+    /// resource vacant.
+    pub previous: Option<Previous>,
 }
 
 /// Which hold a release means.

@@ -9,9 +9,10 @@ use std::ops::Bound;
 use palisade_token::ResourceName;
 
 use super::{
-    Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Event, Generation, Hold, Place,
-    Refusal, Release, ReleaseStep, Released, RequestId, Revision, Session, SessionId, View, admit,
-    decide_acquire, decide_attach, decide_promotion, decide_raise, decide_release,
+    Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Event, Generation, GrantNote, Hold,
+    LeaseEnd, Place, Previous, Refusal, Release, ReleaseStep, Released, RequestId, Revision,
+    Session, SessionId, View, WallClock, admit, decide_acquire, decide_attach, decide_promotion,
+    decide_raise, decide_release,
 };
 
 /// One change of the state.
@@ -24,13 +25,39 @@ pub enum Change {
     /// A lease was granted.
     PutHold(Hold),
     /// A lease ended.
-    DropHold(ResourceName),
+    DropHold(Ending),
     /// A request was queued.
     PutPlace(Place),
     /// A request left the queue.
     DropPlace(Place),
     /// A generation was made.
     PutGeneration(Generation),
+}
+
+/// The end of a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Whose lease ended.
+    pub resource: ResourceName,
+    /// How.
+    pub end: LeaseEnd,
+    /// Why, in the operator's words, where it was revoked.
+    pub reason: String,
+    /// Who revoked it.
+    pub actor: String,
+}
+
+impl Ending {
+    /// The end of a lease that no operator asked for.
+    #[must_use]
+    pub fn plain(resource: &ResourceName, end: LeaseEnd) -> Self {
+        Self {
+            resource: resource.clone(),
+            end,
+            reason: String::new(),
+            actor: String::new(),
+        }
+    }
 }
 
 /// What an operation comes to: changes that belong into one transaction, and the answer once they are
@@ -241,9 +268,10 @@ impl Ledger {
         places.filter_map(|(name, since)| self.queues.get(name)?.get(since))
     }
 
-    /// Plans the end of a session: its leases go to those that wait, its own places are given back (I5).
+    /// Plans the end of a session, with which its leases end in a given way: they go to those that wait, its
+    /// own places are given back (I5).
     #[must_use]
-    pub fn plan_end_session(&self, id: SessionId) -> Plan<()> {
+    pub fn plan_end_session(&self, id: SessionId, end: LeaseEnd, now: WallClock) -> Plan<()> {
         if !self.sessions.contains_key(&id) {
             return self.planned(Vec::new(), ());
         }
@@ -251,11 +279,12 @@ impl Ledger {
         changes.extend(self.places_of(id).cloned().map(Change::DropPlace));
         for hold in self.holds_of(id) {
             let resource = &hold.claim.resource;
-            changes.push(Change::DropHold(resource.clone()));
+            changes.push(Change::DropHold(Ending::plain(resource, end)));
             let queue = self.queues.get(resource);
             let heirs = queue.into_iter().flat_map(BTreeMap::values);
             let heir = heirs.into_iter().find(|place| place.claim.session != id);
-            let promotion = heir.and_then(|heir| self.promotion(heir));
+            let note = GrantNote::at(now, Some(Previous::of(hold, end, "")));
+            let promotion = heir.and_then(|heir| self.promotion(heir, note));
             changes.extend(promotion.into_iter().flatten());
         }
         self.planned(changes, ())
@@ -265,7 +294,11 @@ impl Ledger {
     ///
     /// # Errors
     /// A [`Refusal`]; the changes of a refusal that gives a place back come with the other plans.
-    pub fn plan_acquire(&self, acquire: &Acquire) -> Option<Plan<Result<Acquired, Refusal>>> {
+    pub fn plan_acquire(
+        &self,
+        acquire: &Acquire,
+        now: WallClock,
+    ) -> Option<Plan<Result<Acquired, Refusal>>> {
         let session = acquire.caller.session;
         let mut view = self.view(session, &acquire.resource, Some(&acquire.request));
         let mut acquire = acquire.clone();
@@ -283,7 +316,8 @@ impl Ledger {
                     changes.push(Change::DropPlace(place));
                 }
                 Ok(AcquireStep::Grant { claim, place }) => {
-                    let hold = self.hold(claim)?;
+                    let note = GrantNote::at(now, acquire.previous.clone());
+                    let hold = self.hold(claim, note)?;
                     changes.extend(place.map(Change::DropPlace));
                     changes.push(Change::PutHold(hold.clone()));
                     return Some(self.planned(changes, Ok(Acquired::Held(hold))));
@@ -316,7 +350,11 @@ impl Ledger {
     }
 
     /// Plans a release, with the hand-over to whoever waits.
-    pub fn plan_release(&self, release: &Release) -> Plan<Result<Released, Refusal>> {
+    pub fn plan_release(
+        &self,
+        release: &Release,
+        now: WallClock,
+    ) -> Plan<Result<Released, Refusal>> {
         let session = release.caller.session;
         let mut view = self.view(session, &release.resource, release.request());
         let mut release = release.clone();
@@ -339,8 +377,10 @@ impl Ledger {
                     );
                 }
                 Ok(ReleaseStep::End { hold, successor }) => {
-                    changes.push(Change::DropHold(hold.claim.resource.clone()));
-                    let promotion = successor.and_then(|place| self.promotion(&place));
+                    let end = LeaseEnd::Released;
+                    changes.push(Change::DropHold(Ending::plain(&release.resource, end)));
+                    let note = GrantNote::at(now, Some(Previous::of(&hold, end, "")));
+                    let promotion = successor.and_then(|place| self.promotion(&place, note));
                     changes.extend(promotion.into_iter().flatten());
                     return self.planned(
                         changes,
@@ -356,29 +396,31 @@ impl Ledger {
 
     /// Plans the grant of a vacant resource to whoever waits first.
     #[must_use]
-    pub fn plan_promotion(&self, resource: &ResourceName) -> Plan<()> {
+    pub fn plan_promotion(&self, resource: &ResourceName, now: WallClock) -> Plan<()> {
         let queue = self.queues.get(resource);
         let view = View {
             hold: self.holds.get(resource).cloned(),
             head: queue.and_then(|queue| queue.values().next()).cloned(),
             ..View::default()
         };
-        let changes = decide_promotion(&view).and_then(|place| self.promotion(place));
+        let note = GrantNote::at(now, None);
+        let changes = decide_promotion(&view).and_then(|place| self.promotion(place, note));
         self.planned(changes.into_iter().flatten().collect(), ())
     }
 
-    fn promotion(&self, place: &Place) -> Option<[Change; 2]> {
-        let hold = self.hold(place.claim.clone())?;
+    fn promotion(&self, place: &Place, note: GrantNote) -> Option<[Change; 2]> {
+        let hold = self.hold(place.claim.clone(), note)?;
         Some([Change::DropPlace(place.clone()), Change::PutHold(hold)])
     }
 
     /// Nothing is granted without a generation (I9).
-    fn hold(&self, claim: Claim) -> Option<Hold> {
+    fn hold(&self, claim: Claim, note: GrantNote) -> Option<Hold> {
         let generation = self.generation?;
         Some(Hold {
             claim,
             generation,
             granted: self.next_revision(),
+            note,
         })
     }
 
@@ -398,10 +440,10 @@ impl Ledger {
                     self.put_hold(hold);
                     events.push(Event::Granted(hold.clone()));
                 }
-                Change::DropHold(resource) => {
-                    self.drop_hold(resource);
+                Change::DropHold(ending) => {
+                    self.drop_hold(&ending.resource);
                     events.push(Event::Vacant {
-                        resource: resource.clone(),
+                        resource: ending.resource.clone(),
                         revision,
                     });
                 }

@@ -2,7 +2,7 @@ use palisade_token::{FencingToken, Grant, HolderId, ResourceName};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Generation, Nonce, Principal, RequestId, Revision, SecretHash, SessionId};
+use super::{Generation, Nonce, Principal, RequestId, Revision, SecretHash, SessionId, WallClock};
 
 /// One client's liveness, as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +100,59 @@ pub struct Hold {
     pub generation: Generation,
     /// The revision of the granting transaction.
     pub granted: Revision,
+    /// What is told of the grant besides; nothing is decided by it.
+    pub note: GrantNote,
+}
+
+/// What a granting transaction writes down for people and for whoever asks how the lease before ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GrantNote {
+    /// How the lease before ended, as far as the granting coordinator knew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Previous>,
+    /// The granting coordinator's clock, in milliseconds since 1970; 0 if unknown.
+    #[serde(default)]
+    pub granted_unix_ms: u64,
+}
+
+impl GrantNote {
+    /// The note of a grant made now.
+    #[must_use]
+    pub fn at(now: WallClock, previous: Option<Previous>) -> Self {
+        Self {
+            previous,
+            granted_unix_ms: now.0 / 1000,
+        }
+    }
+}
+
+/// How the lease before ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Previous {
+    /// How.
+    pub end: LeaseEnd,
+    /// Its token, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<FencingToken>,
+    /// Why, in the operator's words, where it was revoked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Its session's label; empty if not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub label: String,
+}
+
+impl Previous {
+    /// How a lease ended that was seen.
+    #[must_use]
+    pub fn of(hold: &Hold, end: LeaseEnd, reason: &str) -> Self {
+        Self {
+            end,
+            token: hold.token(),
+            reason: reason.to_owned(),
+            label: hold.claim.label.clone(),
+        }
+    }
 }
 
 impl Hold {

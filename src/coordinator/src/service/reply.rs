@@ -5,18 +5,23 @@ use std::time::Duration;
 use palisade_api::v1::{GetLeaseResponse, Lease, ListLeasesResponse, PreviousEnd};
 use palisade_api::{AcquireResponse, Generation, LeaseEnd, ReleaseOutcome, ReleaseResponse};
 
+use palisade_token::FencingToken;
+
 use super::error::CallError;
 use super::page::{self, MAX_PAGE_BYTES};
 use super::parse::millis;
-use crate::domain::{Generation as DomainGeneration, Hold, LeaseEnd as DomainEnd, Released};
+use crate::domain::{
+    Generation as DomainGeneration, Hold, LeaseEnd as DomainEnd, Previous, Released,
+};
+
 use crate::store::{Failure, Listed, Page, Standing, StoreError};
 
 /// A number that the store keeps below 2^63.
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn generation(of: &DomainGeneration) -> Generation {
+pub(super) fn generation(of: &DomainGeneration) -> Generation {
     Generation {
         nonce: of.nonce.as_bytes().to_vec(),
         base: signed(of.base),
@@ -25,7 +30,7 @@ fn generation(of: &DomainGeneration) -> Generation {
 }
 
 /// A lease with its token; `None` for one that cannot have been granted under its generation.
-fn lease(hold: &Hold) -> Option<Lease> {
+pub(super) fn lease(hold: &Hold) -> Option<Lease> {
     let grant = hold.grant()?;
     let claim = &hold.claim;
     Some(Lease {
@@ -39,6 +44,7 @@ fn lease(hold: &Hold) -> Option<Lease> {
         granted_revision: signed(hold.granted.0),
         generation: Some(generation(&hold.generation)),
         ttl_ms: claim.ttl_ms,
+        granted_unix_ms: signed(hold.note.granted_unix_ms),
         ..Lease::default()
     })
 }
@@ -47,11 +53,25 @@ fn not_trusted() -> CallError {
     StoreError::not_applied(Failure::HistoryRegressed).into()
 }
 
-/// How the lease before ended: the store does not tell yet, and unknown is what a client must then assume.
-fn previous() -> PreviousEnd {
+/// How the lease before ended; where nobody saw it, unknown is what a client must assume.
+pub(super) fn previous(known: Option<&Previous>) -> PreviousEnd {
     PreviousEnd {
-        end: LeaseEnd::Unknown.into(),
-        ..PreviousEnd::default()
+        end: end(known.map(|known| known.end)).into(),
+        token: known
+            .and_then(|known| known.token)
+            .map_or(0, FencingToken::as_i64),
+        reason: known.map_or_else(String::new, |known| known.reason.clone()),
+        label: known.map_or_else(String::new, |known| known.label.clone()),
+    }
+}
+
+/// How a lease ended, as the interface has it.
+pub(super) fn end(known: Option<DomainEnd>) -> LeaseEnd {
+    match known {
+        Some(DomainEnd::Released) => LeaseEnd::Released,
+        Some(DomainEnd::Expired) => LeaseEnd::Expired,
+        Some(DomainEnd::Revoked) => LeaseEnd::Revoked,
+        None => LeaseEnd::Unknown,
     }
 }
 
@@ -66,25 +86,19 @@ pub(super) fn acquired(
         lease: Some(lease),
         session_id: hold.claim.session.to_string(),
         ttl_left_ms: millis(left),
-        previous: Some(previous()),
+        previous: Some(previous(hold.note.previous.as_ref())),
     })
 }
 
 pub(super) fn released(released: &Released) -> ReleaseResponse {
-    let end_of = |end: Option<DomainEnd>| match end {
-        Some(DomainEnd::Released) => LeaseEnd::Released,
-        Some(DomainEnd::Expired) => LeaseEnd::Expired,
-        Some(DomainEnd::Revoked) => LeaseEnd::Revoked,
-        None => LeaseEnd::Unknown,
-    };
-    let (outcome, end, revision) = match released {
+    let (outcome, how, revision) = match released {
         Released::Lease { ended, .. } => (ReleaseOutcome::Released, LeaseEnd::Released, ended.0),
         Released::Place { ended } => (ReleaseOutcome::NotHeld, LeaseEnd::Unknown, ended.0),
-        Released::NotHeld(end) => (ReleaseOutcome::NotHeld, end_of(*end), 0),
+        Released::NotHeld(known) => (ReleaseOutcome::NotHeld, end(*known), 0),
     };
     ReleaseResponse {
         outcome: outcome.into(),
-        end: end.into(),
+        end: how.into(),
         queue_place_given_back: matches!(released, Released::Place { .. }),
         revision: signed(revision),
     }
@@ -96,7 +110,7 @@ pub(super) fn standing(standing: &Standing) -> Result<GetLeaseResponse, CallErro
         None => None,
     };
     Ok(GetLeaseResponse {
-        previous: lease.is_none().then(previous),
+        previous: lease.is_none().then(|| previous(None)),
         lease,
         waiters: u32::try_from(standing.waiters).unwrap_or(u32::MAX),
         revision: signed(standing.revision.0),

@@ -24,7 +24,7 @@ use tracing::{info, warn};
 use super::{Alive, Failure, Outcome, StoreError};
 use crate::clock::{Clock, Moment};
 use crate::domain::{
-    Change, Event, Generation, GenerationError, Ledger, Plan, Refusal, Revision, Session,
+    Change, Event, Generation, GenerationError, LeaseEnd, Ledger, Plan, Refusal, Revision, Session,
     SessionId, Span,
 };
 use crate::entropy::Entropy;
@@ -249,10 +249,11 @@ impl<J: Journal> Inner<J> {
         }
         let mut changes = Vec::new();
         let mut events = Vec::new();
+        let now = self.clock.wall();
         // Nobody sees these until they are durable: the lock is held, and then the doubt.
         state.is_in_doubt = true;
         for &id in &due {
-            let plan = state.ledger.plan_end_session(id);
+            let plan = state.ledger.plan_end_session(id, LeaseEnd::Expired, now);
             events.extend(state.ledger.apply(plan.revision, &plan.changes));
             changes.extend(plan.changes);
         }

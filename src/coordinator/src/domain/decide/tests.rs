@@ -3,7 +3,7 @@
 use palisade_token::{FencingToken, ResourceName};
 
 use super::*;
-use crate::domain::{Generation, OpenId, Revision};
+use crate::domain::{Generation, GrantNote, OpenId, Revision};
 
 const PROCESS: Nonce = Nonce::from_bytes([7; 16]);
 
@@ -57,6 +57,7 @@ fn hold(session: &Session, id: &str) -> Hold {
             since_revision: Revision(10),
         },
         granted: Revision(20),
+        note: GrantNote::default(),
     }
 }
 
@@ -75,6 +76,7 @@ fn wish(session: &Session, id: &str, waits: bool) -> Acquire {
         metadata: Vec::new(),
         waits,
         max_waiters: 2,
+        previous: None,
     }
 }
 

@@ -6,8 +6,9 @@ use palisade_token::{FencingToken, ResourceName};
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{HoldName, Nonce, OpenId, Principal, SecretHash, Span, WallClock};
+use crate::domain::{HoldName, Nonce, OpenId, Principal, SecretHash, Span};
 
+const NOW: WallClock = WallClock::BUILT;
 const SESSIONS: u8 = 4;
 const RESOURCES: u8 = 3;
 const REQUESTS: u8 = 6;
@@ -132,7 +133,8 @@ impl Witness {
         let mut gone = BTreeSet::new();
         for change in &plan.changes {
             match change {
-                Change::DropHold(resource) => {
+                Change::DropHold(ending) => {
+                    let resource = &ending.resource;
                     assert!(
                         holders.remove(resource).is_some(),
                         "ended twice: {resource}"
@@ -212,7 +214,9 @@ impl Witness {
                 assert_eq!(self.ledger.session(session.id), Some(&open));
             }
             Op::End(number) => {
-                let plan = self.ledger.plan_end_session(opened(number, 0).id);
+                let plan =
+                    self.ledger
+                        .plan_end_session(opened(number, 0).id, LeaseEnd::Expired, NOW);
                 self.carry_out(plan);
             }
             Op::Acquire {
@@ -230,6 +234,7 @@ impl Witness {
                     metadata: Vec::new(),
                     waits,
                     max_waiters: 3,
+                    previous: None,
                 };
                 self.acquire(&wish);
             }
@@ -248,7 +253,7 @@ impl Witness {
                 request: id,
             } => self.release(session, name, HoldName::Request(request(id))),
             Op::Promote(name) => {
-                let plan = self.ledger.plan_promotion(&resource(name));
+                let plan = self.ledger.plan_promotion(&resource(name), NOW);
                 assert_eq!(plan.changes, [], "every end hands over already");
                 self.carry_out(plan);
             }
@@ -271,7 +276,7 @@ impl Witness {
     fn acquire(&mut self, wish: &Acquire) {
         let session = wish.caller.session;
         let before = self.ledger.standing(session, &wish.resource, &wish.request);
-        let plan = self.ledger.plan_acquire(wish).unwrap();
+        let plan = self.ledger.plan_acquire(wish, NOW).unwrap();
         let answer = self.carry_out(plan);
         let now = self.ledger.standing(session, &wish.resource, &wish.request);
         match answer {
@@ -283,7 +288,7 @@ impl Witness {
                 // I4: a copy at the same epoch changes nothing more.
                 let mut copy = wish.clone();
                 copy.caller.is_retry = false;
-                let again = self.ledger.plan_acquire(&copy).unwrap();
+                let again = self.ledger.plan_acquire(&copy, NOW).unwrap();
                 assert_eq!(again.changes, []);
                 assert_eq!(again.answer.ok(), now);
             }
@@ -307,7 +312,7 @@ impl Witness {
         };
         let session = release.caller.session;
         let before = self.ledger.lease(&release.resource).0.cloned();
-        let plan = self.ledger.plan_release(&release);
+        let plan = self.ledger.plan_release(&release, NOW);
         if let (Ok(Released::Place { .. }), HoldName::Request(request)) =
             (&plan.answer, &release.hold)
         {
@@ -382,6 +387,7 @@ fn nothing_is_granted_without_a_generation() {
         metadata: Vec::new(),
         waits: true,
         max_waiters: 3,
+        previous: None,
     };
-    assert_eq!(ledger.plan_acquire(&wish), None);
+    assert_eq!(ledger.plan_acquire(&wish, NOW), None);
 }

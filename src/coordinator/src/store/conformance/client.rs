@@ -175,6 +175,7 @@ impl Client {
             metadata: Vec::new(),
             waits,
             max_waiters: self.max_waiters,
+            previous: None,
         }
     }
 

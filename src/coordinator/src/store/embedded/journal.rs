@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use palisade_token::ResourceName;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteRow, SqliteSynchronous,
 };
@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 use tracing::warn;
 
 use super::{OpenError, file, schema};
-use crate::domain::{Change, Hold, Ledger, Place, Revision, Session};
+use crate::domain::{Change, Claim, GrantNote, Hold, Ledger, Place, Revision, Session};
 use crate::store::local::Journal;
 use crate::store::{Failure, Outcome, StoreError};
 
@@ -27,6 +27,15 @@ const BUSY_WAIT: Duration = Duration::from_secs(2);
 /// The journal file keeps this much between transactions: enough for a release on a disk that has no
 /// space left, little enough not to matter.
 const KEPT_JOURNAL_BYTES: u32 = 1 << 20;
+
+/// What a lease's row has in its claim: files of an earlier build have no note there.
+#[derive(Serialize, Deserialize)]
+struct Noted {
+    #[serde(flatten)]
+    claim: Claim,
+    #[serde(flatten)]
+    note: GrantNote,
+}
 
 /// The file of an embedded store.
 #[derive(Debug)]
@@ -187,10 +196,12 @@ async fn write(connection: &mut SqliteConnection, change: &Change) -> Result<(),
         .bind(hold.claim.resource.as_str().to_owned())
         .bind(column(hold.granted)?)
         .bind(json(&hold.generation)?)
-        .bind(json(&hold.claim)?),
-        Change::DropHold(resource) => {
-            sqlx::query("DELETE FROM holds WHERE resource = ?").bind(resource.as_str().to_owned())
-        }
+        .bind(json(&Noted {
+            claim: hold.claim.clone(),
+            note: hold.note.clone(),
+        })?),
+        Change::DropHold(ending) => sqlx::query("DELETE FROM holds WHERE resource = ?")
+            .bind(ending.resource.as_str().to_owned()),
         Change::PutPlace(place) => {
             sqlx::query("INSERT INTO queue (resource, since, claim) VALUES (?, ?, ?)")
                 .bind(place.claim.resource.as_str().to_owned())
@@ -225,10 +236,12 @@ async fn load(connection: &mut SqliteConnection) -> Result<Ledger, sqlx::Error> 
     let rows = sqlx::query("SELECT resource, granted, generation, claim FROM holds")
         .fetch_all(&mut *connection);
     for row in rows.await? {
+        let Noted { claim, note } = record(&row, "claim")?;
         let hold = Hold {
-            claim: record(&row, "claim")?,
+            claim,
             generation: record(&row, "generation")?,
             granted: number(&row, "granted")?,
+            note,
         };
         check_name(&row, &hold.claim.resource)?;
         changes.push(Change::PutHold(hold));

@@ -4,7 +4,7 @@ use etcd_client::KeyValue;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Claim, Generation, Hold, Place, Revision, Session};
+use crate::domain::{Claim, Generation, GrantNote, Hold, Place, Revision, Session};
 use crate::store::{Failure, StoreError};
 
 /// A record with the bytes it was read from: transactions compare those, not what they mean.
@@ -20,6 +20,8 @@ struct HoldValue {
     #[serde(flatten)]
     claim: Claim,
     generation: Generation,
+    #[serde(flatten)]
+    note: GrantNote,
 }
 
 fn damaged(what: &'static str) -> StoreError {
@@ -68,11 +70,16 @@ pub(super) fn session_value(session: &Session) -> Vec<u8> {
 }
 
 pub(super) fn hold(key: &KeyValue) -> Result<Stored<Hold>, StoreError> {
-    let HoldValue { claim, generation } = decode(key, "a lease")?;
+    let HoldValue {
+        claim,
+        generation,
+        note,
+    } = decode(key, "a lease")?;
     let record = Hold {
         claim,
         generation,
         granted: revision(key.mod_revision())?,
+        note,
     };
     Ok(Stored {
         record,
@@ -80,10 +87,12 @@ pub(super) fn hold(key: &KeyValue) -> Result<Stored<Hold>, StoreError> {
     })
 }
 
-pub(super) fn hold_value(claim: &Claim, generation: Generation) -> Vec<u8> {
+/// The value of a lease that is about to be granted, or was: its revision is not in it.
+pub(super) fn hold_value(hold: &Hold) -> Vec<u8> {
     encode(&HoldValue {
-        claim: claim.clone(),
-        generation,
+        claim: hold.claim.clone(),
+        generation: hold.generation,
+        note: hold.note.clone(),
     })
 }
 

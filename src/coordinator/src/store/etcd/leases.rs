@@ -11,9 +11,9 @@ use super::codec::{self, Stored};
 use super::link::{Committed, Link};
 use super::view::{self, Sight, Subject};
 use crate::domain::{
-    Acquire, AcquireStep, Acquired, AttachMark, Claim, Generation, Hold, Place, Refusal, Release,
-    ReleaseStep, Released, RequestId, Session, SessionId, decide_acquire, decide_promotion,
-    decide_release,
+    Acquire, AcquireStep, Acquired, AttachMark, Claim, Generation, GrantNote, Hold, LeaseEnd,
+    Place, Previous, Refusal, Release, ReleaseStep, Released, RequestId, Revision, Session,
+    SessionId, decide_acquire, decide_promotion, decide_release,
 };
 use crate::store::{Failure, StoreError};
 
@@ -67,9 +67,9 @@ impl EtcdStore {
                 }
                 AcquireStep::Grant { .. } | AcquireStep::Enqueue(_) if !is_current => None,
                 AcquireStep::Grant { claim, place } => {
-                    let hold = self
-                        .grant(&link, session, &generation, claim, place)
-                        .await?;
+                    let note = note(&link, acquire.previous.clone());
+                    let asked = (claim, place);
+                    let hold = self.grant(&link, session, &generation, asked, note).await?;
                     hold.map(Acquired::Held)
                 }
                 AcquireStep::Enqueue(claim) => enqueue(&link, &sight, session, claim)
@@ -88,8 +88,8 @@ impl EtcdStore {
         link: &Arc<Link>,
         session: &Stored<Session>,
         generation: &Stored<Generation>,
-        claim: Claim,
-        place: Option<Place>,
+        (claim, place): (Claim, Option<Place>),
+        note: GrantNote,
     ) -> Result<Option<Hold>, StoreError> {
         let keys = &link.context().keys;
         let mut compares = vec![
@@ -97,15 +97,16 @@ impl EtcdStore {
             view::is_marked_as(keys, session),
             view::is_generation(keys, generation),
         ];
-        let value = codec::hold_value(&claim, generation.record);
+        let mut hold = unwritten(claim, generation, note);
+        let resource = &hold.claim.resource;
         let put = TxnOp::put(
-            keys.lease(&claim.resource),
-            value,
-            Some(keys.on_lease(claim.session)),
+            keys.lease(resource),
+            codec::hold_value(&hold),
+            Some(keys.on_lease(hold.claim.session)),
         );
         let mut writes = vec![put];
         match &place {
-            None => compares.push(view::nobody_waits(keys, &claim.resource)),
+            None => compares.push(view::nobody_waits(keys, resource)),
             Some(place) => {
                 let key = view::place_key(keys, place);
                 compares.push(view::is_queued(key.clone(), place.since));
@@ -116,12 +117,7 @@ impl EtcdStore {
         let Some(committed) = link.write(compares, writes).await? else {
             return Ok(None);
         };
-        let granted = committed.reached.revision;
-        let hold = Hold {
-            claim,
-            generation: generation.record,
-            granted,
-        };
+        hold.granted = committed.reached.revision;
         if committed.is_regress || hold.token().is_none() {
             let error = StoreError::not_applied(Failure::HistoryRegressed);
             return Err(match self.give_back(&hold).await {
@@ -136,7 +132,7 @@ impl EtcdStore {
     pub(super) async fn give_back(&self, hold: &Hold) -> bool {
         let given_back = async {
             let link = self.links.get().await?;
-            let raw = codec::hold_value(&hold.claim, hold.generation);
+            let raw = codec::hold_value(hold);
             let stored = Stored {
                 record: hold.clone(),
                 raw,
@@ -159,11 +155,16 @@ impl EtcdStore {
     }
 
     /// A promotion whose reply shows that history went backwards is given back, like a grant.
-    async fn check_promoted(&self, place: &Place, generation: Generation, committed: Committed) {
+    pub(super) async fn check_promoted(
+        &self,
+        place: &Place,
+        generation: &Stored<Generation>,
+        note: GrantNote,
+        committed: Committed,
+    ) {
         let hold = Hold {
-            claim: place.claim.clone(),
-            generation,
             granted: committed.reached.revision,
+            ..unwritten(place.claim.clone(), generation, note)
         };
         if committed.is_regress || hold.token().is_none() {
             self.give_back(&hold).await;
@@ -214,10 +215,12 @@ impl EtcdStore {
                 }
                 ReleaseStep::End { hold, successor } => {
                     let mark = own_mark(&link, session, &release);
-                    let ended = end(&link, &sight, successor.as_ref(), mark).await?;
+                    let previous = Previous::of(&hold, LeaseEnd::Released, "");
+                    let note = note(&link, Some(previous));
+                    let ended = end(&link, &sight, successor.as_ref(), &note, mark).await?;
                     let promoted = successor.zip(sight.generation).zip(ended);
                     if let Some(((place, generation), committed)) = promoted {
-                        self.check_promoted(&place, generation.record, committed)
+                        self.check_promoted(&place, &generation, note, committed)
                             .await;
                     }
                     ended.map(|committed| Released::Lease {
@@ -248,9 +251,10 @@ impl EtcdStore {
             };
             let keys = &link.context().keys;
             let mut compares = vec![view::is_vacant(keys, resource)];
-            let writes = hand_over(&link, &mut compares, &generation, place);
+            let note = note(&link, None);
+            let writes = hand_over(&link, &mut compares, &generation, place, &note);
             if let Some(committed) = link.write(compares, writes).await? {
-                self.check_promoted(place, generation.record, committed)
+                self.check_promoted(place, &generation, note, committed)
                     .await;
                 return Ok(());
             }
@@ -270,6 +274,21 @@ impl EtcdStore {
             Some(hold) if hold.claim.is_of(session, request) => Some(Acquired::Held(hold)),
             _ => place.map(Acquired::Queued),
         })
+    }
+}
+
+/// What a grant made now notes down.
+pub(super) fn note(link: &Link, previous: Option<Previous>) -> GrantNote {
+    GrantNote::at(link.context().clock.wall(), previous)
+}
+
+/// A lease that is about to be granted: its revision is not known yet.
+fn unwritten(claim: Claim, generation: &Stored<Generation>, note: GrantNote) -> Hold {
+    Hold {
+        claim,
+        generation: generation.record,
+        granted: Revision::default(),
+        note,
     }
 }
 
@@ -366,6 +385,7 @@ pub(super) async fn end(
     link: &Link,
     sight: &Sight,
     successor: Option<&Place>,
+    note: &GrantNote,
     mark: Option<Compare>,
 ) -> Result<Option<Committed>, StoreError> {
     let Some(hold) = &sight.hold else {
@@ -376,7 +396,7 @@ pub(super) async fn end(
     let mut compares = Vec::from(view::is_held_as(keys, hold));
     compares.extend(mark);
     let writes = match (successor, &sight.generation) {
-        (Some(place), Some(generation)) => hand_over(link, &mut compares, generation, place),
+        (Some(place), Some(generation)) => hand_over(link, &mut compares, generation, place, note),
         (Some(_), None) => vec![TxnOp::delete(keys.lease(resource), None)],
         (None, _) => {
             compares.push(view::nobody_waits(keys, resource));
@@ -392,13 +412,14 @@ pub(super) fn hand_over(
     compares: &mut Vec<Compare>,
     generation: &Stored<Generation>,
     place: &Place,
+    note: &GrantNote,
 ) -> Vec<TxnOp> {
     let keys = &link.context().keys;
     let key = view::place_key(keys, place);
     compares.push(view::is_queued(key.clone(), place.since));
     compares.push(view::is_generation(keys, generation));
     compares.push(view::nobody_waits_longer(keys, place));
-    let value = codec::hold_value(&place.claim, generation.record);
+    let value = codec::hold_value(&unwritten(place.claim.clone(), generation, note.clone()));
     let options = keys.on_lease(place.claim.session);
     vec![
         TxnOp::put(keys.lease(&place.claim.resource), value, Some(options)),

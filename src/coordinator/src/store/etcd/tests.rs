@@ -22,8 +22,8 @@ use super::view::{Sight, Subject};
 use super::{EtcdOptions, EtcdStore};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{
-    Acquire, AcquireStep, Generation, HoldName, Release, ReleaseStep, RequestId, decide_acquire,
-    decide_release,
+    Acquire, AcquireStep, Generation, GrantNote, HoldName, Release, ReleaseStep, RequestId,
+    decide_acquire, decide_release,
 };
 use crate::entropy::SystemEntropy;
 use crate::store::Store;
@@ -178,7 +178,13 @@ impl World {
         let session = sight.session.as_ref().expect("it saw its session");
         match step {
             Step::Acquire(AcquireStep::Grant { claim, place }) => {
-                let granted = self.late.grant(&link, session, &generation, claim, place);
+                let granted = self.late.grant(
+                    &link,
+                    session,
+                    &generation,
+                    (claim, place),
+                    GrantNote::default(),
+                );
                 granted.await.unwrap().is_some()
             }
             Step::Acquire(AcquireStep::Enqueue(claim)) => {
@@ -194,7 +200,14 @@ impl World {
                 leave(&link, &place, None).await.unwrap().is_some()
             }
             Step::Release(_, ReleaseStep::End { successor, .. }) => {
-                let ended = end(&link, &sight, successor.as_ref(), None).await;
+                let ended = end(
+                    &link,
+                    &sight,
+                    successor.as_ref(),
+                    &GrantNote::default(),
+                    None,
+                )
+                .await;
                 ended.unwrap().is_some()
             }
             Step::Release(release, ReleaseStep::Answer(_)) => {

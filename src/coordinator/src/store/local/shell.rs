@@ -11,8 +11,8 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use super::{Journal, LEAST_TTL, Local, before_the_operation};
 use crate::domain::{
-    Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, Refusal, Release, Released,
-    RequestId, Session, SessionId,
+    Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, LeaseEnd, Refusal, Release,
+    Released, RequestId, Session, SessionId,
 };
 use crate::store::{Alive, Failure, Listed, Page, Standing, Store, StoreError};
 
@@ -57,7 +57,10 @@ impl<S: Shell> Store for S {
             return Ok(());
         }
         state.ledger.admit(caller)?;
-        let plan = state.ledger.plan_end_session(caller.session);
+        let plan =
+            state
+                .ledger
+                .plan_end_session(caller.session, LeaseEnd::Released, inner.clock.wall());
         inner.commit(&mut state, plan).await
     }
 
@@ -93,7 +96,7 @@ impl<S: Shell> Store for S {
         let mut state = inner.enter_as(acquire.caller.session).await?;
         let plan = state
             .ledger
-            .plan_acquire(acquire)
+            .plan_acquire(acquire, inner.clock.wall())
             .ok_or_else(|| StoreError::not_applied(Failure::HistoryRegressed))?;
         Ok(inner.commit(&mut state, plan).await??)
     }
@@ -111,14 +114,14 @@ impl<S: Shell> Store for S {
     async fn release(&self, release: &Release) -> Result<Released, StoreError> {
         let inner = &self.local().inner;
         let mut state = inner.enter_as(release.caller.session).await?;
-        let plan = state.ledger.plan_release(release);
+        let plan = state.ledger.plan_release(release, inner.clock.wall());
         Ok(inner.commit(&mut state, plan).await??)
     }
 
     async fn promote(&self, resource: &ResourceName) -> Result<(), StoreError> {
         let inner = &self.local().inner;
         let mut state = inner.enter().await?;
-        let plan = state.ledger.plan_promotion(resource);
+        let plan = state.ledger.plan_promotion(resource, inner.clock.wall());
         inner.commit(&mut state, plan).await
     }
 

@@ -11,7 +11,7 @@ use palisade_test_support::Etcd;
 
 use super::{TTL, coordinator_at, name};
 use crate::clock::{Clock, Moment, SystemClock};
-use crate::domain::{Acquired, Claim, Generation, Hold, Session, WallClock};
+use crate::domain::{Acquired, Claim, Generation, GrantNote, Hold, Revision, Session, WallClock};
 use crate::store::Store;
 use crate::store::conformance::Client;
 use crate::store::etcd::view::{Sight, Subject, is_vacant};
@@ -267,7 +267,12 @@ async fn nobody_is_promoted_in_place_of_a_lease_that_should_not_be_there() {
         let keys = &link.context().keys;
         let put = TxnOp::put(
             keys.lease(&name()),
-            codec::hold_value(&claim, generation),
+            codec::hold_value(&Hold {
+                claim: claim.clone(),
+                generation,
+                granted: Revision::default(),
+                note: GrantNote::default(),
+            }),
             Some(keys.on_lease(claim.session)),
         );
         let vacant = vec![is_vacant(keys, &name())];
