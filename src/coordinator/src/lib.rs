@@ -7,6 +7,7 @@
 //! | [`store`] | the seam to what remembers, and the three that do: etcd, a file, memory |
 //! | [`service`] | the gRPC face: parse, ask the store, answer |
 //! | [`config`], [`serve`] | what it is told to do, and doing it |
+//! | [`metrics`] | what is counted and timed |
 //! | [`clock`], [`entropy`], [`tasks`] | the injected world |
 
 pub mod access;
@@ -16,6 +17,7 @@ pub mod domain;
 pub mod entropy;
 mod health;
 mod http;
+pub mod metrics;
 pub mod serve;
 pub mod service;
 pub mod store;
