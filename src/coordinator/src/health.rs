@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use crate::clock::{Clock, within};
 use crate::config::Timeouts;
+use crate::metrics::Metrics;
 use crate::service::Service;
 use crate::store::{Failure, Store, StoreError};
 
@@ -36,6 +37,20 @@ pub(crate) enum Health {
 }
 
 impl Health {
+    /// Every reason there can be, for those who count by reason.
+    pub(crate) fn reasons() -> impl Iterator<Item = &'static str> {
+        let not_ready = [
+            ErrorReason::StoreUnavailable,
+            ErrorReason::HistoryRegressed,
+            ErrorReason::WrongCluster,
+            ErrorReason::LimitReached,
+            ErrorReason::Internal,
+        ];
+        let all = [Self::Starting, Self::Draining].into_iter();
+        all.chain(not_ready.map(Self::NotReady))
+            .filter_map(Self::reason)
+    }
+
     pub(crate) fn is_ready(self) -> bool {
         self == Self::Ready
     }
@@ -57,9 +72,11 @@ pub(crate) async fn probe(
     clock: Arc<dyn Clock>,
     timeouts: Timeouts,
     told: Arc<watch::Sender<Health>>,
+    metrics: Metrics,
 ) {
     loop {
         let answer = ask(&*store, &clock, timeouts.readiness_limit).await;
+        metrics.store_answers(does_answer(&answer));
         let health = match &answer {
             Ok(()) => Health::Ready,
             Err(error) => Health::NotReady(reason(error)),
@@ -84,6 +101,17 @@ async fn ask(store: &dyn Store, clock: &Arc<dyn Clock>, limit: Duration) -> Resu
         Ok(answer) => answer,
         Err(elapsed) => Err(StoreError::unknown(Failure::Unavailable, elapsed)),
     }
+}
+
+/// Whatever it says, it is there.
+fn does_answer(answer: &Result<(), StoreError>) -> bool {
+    !matches!(
+        answer,
+        Err(StoreError::Failed {
+            failure: Failure::Unavailable,
+            ..
+        })
+    )
 }
 
 fn reason(error: &StoreError) -> ErrorReason {

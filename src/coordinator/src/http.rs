@@ -1,4 +1,6 @@
-//! Health over HTTP, for those who probe without gRPC.
+//! Health and metrics over HTTP.
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
@@ -9,17 +11,28 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::health::Health;
+use crate::metrics::{Exported, Metrics};
 
 /// `/livez`: the process runs. `/readyz`: it would grant now; with `?verbose` it says as JSON what is wrong.
-pub(crate) fn router(health: watch::Receiver<Health>) -> Router {
+/// `/metrics`: what was counted and timed, for Prometheus.
+pub(crate) fn router(health: watch::Receiver<Health>, exported: Exported) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(health)
+        .route("/metrics", get(metrics))
+        .with_state(Arc::new(exported))
 }
 
 async fn livez() -> &'static str {
     "alive\n"
+}
+
+async fn metrics(State(exported): State<Arc<Exported>>) -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)],
+        exported.text(),
+    )
 }
 
 async fn readyz(

@@ -8,12 +8,12 @@
 
 mod labels;
 mod series;
+mod standing;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,6 +22,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use self::series::{Counters, Histograms, Pairs, Register, observe};
+
+pub(crate) use self::standing::{Exported, Standing};
 
 pub use self::labels::{AcquireOutcome, EndReason, EtcdOp, EtcdOutcome, RenewOutcome};
 
@@ -102,7 +104,7 @@ impl Default for Metrics {
             ),
             resumes: registry.counter(
                 "palisade_watch_resumes",
-                "Times that this coordinator took up the store's news again after they broke off",
+                "Times that the store's news were taken up after they had broken off or could not be had",
             ),
             etcd: OnceLock::new(),
             registry: Mutex::new(registry),
@@ -168,21 +170,31 @@ impl Metrics {
         etcd.requests.inc(op, outcome);
     }
 
-    /// Whether a linearizable read of etcd has just worked.
-    pub fn etcd_up(&self, is_up: bool) {
-        self.etcd().up.set(i64::from(is_up));
+    /// From now on what concerns etcd is exported, before its first answer, too.
+    pub fn expect_etcd(&self) {
+        self.etcd();
     }
 
-    /// Adds what is read only when it is asked for.
-    pub(crate) fn add(&self, collector: impl Collector) {
-        self.registry().register_collector(Box::new(collector));
+    /// Whether the store answered when it was last asked, in time. Exported where it is an etcd.
+    pub fn store_answers(&self, does: bool) {
+        if let Some(etcd) = self.inner.etcd.get() {
+            etcd.up.set(i64::from(does));
+        }
     }
 
     /// All metrics in the text format that Prometheus reads.
     #[must_use]
     pub fn text(&self) -> String {
+        self.text_with(&Registry::default())
+    }
+
+    /// The same, with those of another registry.
+    pub(crate) fn text_with(&self, others: &Registry) -> String {
         let mut text = String::new();
-        let written: fmt::Result = text::encode(&mut text, &self.registry());
+        let written: fmt::Result = [&*self.registry(), others]
+            .into_iter()
+            .try_for_each(|registry| text::encode_registry(&mut text, registry))
+            .and_then(|()| text::encode_eof(&mut text));
         written.expect("a string takes whatever is written to it");
         text
     }
@@ -198,7 +210,7 @@ impl Metrics {
             let up = Gauge::default();
             registry.register(
                 "palisade_etcd_up",
-                "1 where this coordinator's last linearizable read of etcd worked",
+                "1 where etcd answered this coordinator's last linearizable read in time",
                 up.clone(),
             );
             Etcd {

@@ -29,6 +29,7 @@ use crate::config::{Limits, Settings, SettingsError};
 use crate::entropy::SystemEntropy;
 use crate::health::{self, Health, LeaseServer};
 use crate::http;
+use crate::metrics::{Exported, Metrics, Standing};
 use crate::service::{Admin, Parts, Service};
 use crate::tasks::Tasks;
 
@@ -166,13 +167,14 @@ impl Server {
         settings.validate()?;
         let listeners = Listeners::bind(&settings).await?;
         let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
-        let tasks = Tasks::default();
-        let store = OpenStore::open(&settings.store, &clock, &entropy, &tasks).await?;
+        let (tasks, metrics) = (Tasks::default(), Metrics::default());
+        let store = OpenStore::open(&settings.store, &clock, &entropy, &tasks, &metrics).await?;
         let parts = Parts {
             store: Arc::clone(&store.store),
             clock,
             entropy,
             tasks,
+            metrics,
         };
         Ok(Self {
             settings,
@@ -263,6 +265,7 @@ async fn run(
         limits, timeouts, ..
     } = settings;
     let (clock, tasks) = (Arc::clone(&parts.clock), parts.tasks.clone());
+    let metrics = parts.metrics.clone();
     let (health, known) = watch::channel(Health::Starting);
     let health = Arc::new(health);
     let (reporter, health_service) = health_reporter();
@@ -272,6 +275,7 @@ async fn run(
         Arc::clone(&clock),
         timeouts.clone(),
         Arc::clone(&health),
+        metrics.clone(),
     );
     tasks.spawn("health: probe", probe);
     tasks.spawn(
@@ -281,6 +285,12 @@ async fn run(
 
     let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
     let service = Service::start(parts, limits.clone(), timeouts.clone(), draining.clone());
+    let standing = Standing {
+        health: known.clone(),
+        service: service.clone(),
+        max_waiters: limits.max_waiters,
+    };
+    let exported = Exported::new(metrics, standing);
     let drain = Drain {
         clock: Arc::clone(&clock),
         health,
@@ -301,8 +311,11 @@ async fn run(
     );
     // Whoever probes over HTTP is told "draining" until the last call has ended.
     let ended = CancellationToken::new();
-    let http = axum::serve(accept(listeners.http, lifetime), http::router(known))
-        .with_graceful_shutdown(ended.clone().cancelled_owned());
+    let http = axum::serve(
+        accept(listeners.http, lifetime),
+        http::router(known, exported),
+    )
+    .with_graceful_shutdown(ended.clone().cancelled_owned());
     let served = serve_both(grpc, http.into_future(), ended);
     tokio::select! {
         biased;

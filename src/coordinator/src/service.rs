@@ -2,6 +2,7 @@
 
 mod admin;
 mod backoff;
+mod counted;
 mod deadline;
 mod error;
 mod lease;
@@ -36,6 +37,7 @@ use crate::clock::Clock;
 use crate::config::{Limits, Timeouts};
 use crate::domain::{Acquire, Caller, Principal, Release};
 use crate::entropy::Entropy;
+use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tasks::Tasks;
 
@@ -59,6 +61,8 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     /// Where tasks run.
     pub tasks: Tasks,
+    /// Where what is done is counted.
+    pub metrics: Metrics,
 }
 
 impl Service {
@@ -77,8 +81,9 @@ impl Service {
             clock,
             entropy,
             tasks,
+            metrics,
         } = parts;
-        let waiters = Waiters::start(&store, &clock, &entropy, &tasks, bounds);
+        let waiters = Waiters::start(&store, &clock, (&entropy, &metrics), &tasks, bounds);
         let process = entropy.nonce();
         let leases = Leases {
             store,
@@ -88,6 +93,7 @@ impl Service {
             limits,
             timeouts,
             waiters,
+            metrics,
             draining,
         };
         Self {

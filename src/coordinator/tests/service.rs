@@ -18,6 +18,8 @@ mod crowd;
 mod drain;
 #[path = "service/leases.rs"]
 mod leases;
+#[path = "service/metrics.rs"]
+mod metrics;
 #[path = "service/store.rs"]
 mod store;
 #[path = "service/support.rs"]

@@ -61,7 +61,9 @@ impl Register for Registry {
     fn pairs<A: Label, B: Label>(&mut self, name: &str, help: &str) -> Pairs<A, B> {
         let family = Family::<[Pair; 2], Counter>::default();
         self.register(name, help, family.clone());
-        let values = A::ALL.iter().flat_map(|a| B::ALL.iter().map(move |b| (a, b)));
+        let values = A::ALL
+            .iter()
+            .flat_map(|a| B::ALL.iter().map(move |b| (a, b)));
         let resolve = |(a, b): (&A, &B)| {
             family.get_or_create_owned(&[(A::NAME, a.value()), (B::NAME, b.value())])
         };

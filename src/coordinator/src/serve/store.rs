@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::StoreChoice;
 use crate::entropy::Entropy;
+use crate::metrics::Metrics;
 use crate::store::embedded::{EmbeddedStore, OpenError};
 use crate::store::etcd::{EtcdOptions, EtcdStore};
 use crate::store::memory::MemoryStore;
@@ -40,12 +41,14 @@ impl OpenStore {
         clock: &Arc<dyn Clock>,
         entropy: &Arc<dyn Entropy>,
         tasks: &Tasks,
+        metrics: &Metrics,
     ) -> Result<Self, OpenStoreError> {
         let (clock, entropy) = (Arc::clone(clock), Arc::clone(entropy));
         match choice {
             StoreChoice::Etcd { endpoints, prefix } => {
                 let options = EtcdOptions {
                     prefix: prefix.clone(),
+                    metrics: metrics.clone(),
                     ..EtcdOptions::new(endpoints.clone())
                 };
                 Ok(Self::given(EtcdStore::new(options, clock, entropy, tasks)))

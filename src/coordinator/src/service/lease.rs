@@ -7,6 +7,7 @@ use palisade_token::{FencingToken, ResourceName};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
+use super::counted::{self, CountedAcquire};
 use super::deadline::{Deadline, Kind};
 use super::error::CallError;
 use super::parse::Opening;
@@ -19,6 +20,7 @@ use crate::domain::{
     Refusal, Release, Released, Revision, Session, SessionId,
 };
 use crate::entropy::Entropy;
+use crate::metrics::{EndReason, Metrics};
 use crate::store::{Failure, Page, Standing, Store, StoreError};
 
 /// What serves leases, beneath whatever protocol asks for them.
@@ -32,6 +34,7 @@ pub(crate) struct Leases {
     pub(super) limits: Limits,
     pub(super) timeouts: Timeouts,
     pub(super) waiters: Waiters,
+    pub(super) metrics: Metrics,
     pub(super) draining: CancellationToken,
 }
 
@@ -103,9 +106,11 @@ impl Leases {
         deadline: &Deadline,
     ) -> Result<Living, CallError> {
         let sent = self.clock.now();
-        let alive = deadline
+        let renewed = deadline
             .run(Kind::Write, self.store.renew_session(caller))
-            .await?;
+            .await;
+        self.metrics.renewed(counted::renewal(&renewed), None);
+        let alive = renewed?;
         Ok(Living {
             session: alive.session,
             ttl: alive.ttl,
@@ -131,21 +136,31 @@ impl Leases {
         wait: Duration,
         deadline: &Deadline,
     ) -> Result<Hold, CallError> {
-        self.admit_new()?;
-        let hold = if acquire.waits {
-            self.acquire_waiting(acquire, wait, deadline).await?
-        } else {
-            let asked = deadline.run(Kind::Write, self.store.acquire(acquire));
-            match asked.await? {
-                Acquired::Held(hold) => hold,
-                Acquired::Queued(_) => return Err(CallError::Broken("a try was queued")),
-            }
+        let counted = CountedAcquire::start(&self.metrics, &self.clock);
+        let done = match acquire.waits {
+            _ if self.draining.is_cancelled() => Err(CallError::Draining),
+            true => self.acquire_waiting(acquire, wait, deadline).await,
+            false => self.acquire_at_once(acquire, deadline).await,
         };
+        counted.end(&done);
+        let hold = done?;
         if let Some(token) = hold.token() {
             let (session, request) = (&hold.claim.session, &hold.claim.request);
             info!(resource = %hold.claim.resource, %token, %session, %request, "granted");
         }
         Ok(hold)
+    }
+
+    async fn acquire_at_once(
+        &self,
+        acquire: &Acquire,
+        deadline: &Deadline,
+    ) -> Result<Hold, CallError> {
+        let asked = deadline.run(Kind::Write, self.store.acquire(acquire));
+        match asked.await? {
+            Acquired::Held(hold) => Ok(hold),
+            Acquired::Queued(_) => Err(CallError::Broken("a try was queued")),
+        }
     }
 
     async fn acquire_waiting(
@@ -198,6 +213,9 @@ impl Leases {
             Some(fence) => self.step_past(fence, release, deadline).await,
         };
         // What will not pass soon keeps no lease from being released.
+        if fence.is_some() {
+            self.metrics.fence_ahead();
+        }
         let refused = match stepped {
             Err(error) if is_lasting(&error) => Err(error.or_happened()),
             other => other.map(Ok)?,
@@ -205,6 +223,7 @@ impl Leases {
         let asked = deadline.run(Kind::Write, self.store.release(release));
         let released = asked.await?;
         if let Released::Lease { hold, .. } = &released {
+            self.metrics.ended(EndReason::Released);
             let (session, request) = (&hold.claim.session, &hold.claim.request);
             info!(resource = %hold.claim.resource, token = ?hold.token(), %session, %request, "released");
         }

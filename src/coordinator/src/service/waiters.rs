@@ -22,6 +22,7 @@ use crate::domain::{
     Acquire, Acquired, Event, Hold, HoldName, Refusal, Release, RequestId, SessionId,
 };
 use crate::entropy::Entropy;
+use crate::metrics::Metrics;
 use crate::store::{Outcome, Store, StoreError};
 use crate::tasks::Tasks;
 
@@ -46,6 +47,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     tasks: Tasks,
+    metrics: Metrics,
     registry: Registry,
     looks: Semaphore,
     promotions: Semaphore,
@@ -56,7 +58,7 @@ impl Waiters {
     pub(crate) fn start(
         store: &Arc<dyn Store>,
         clock: &Arc<dyn Clock>,
-        entropy: &Arc<dyn Entropy>,
+        (entropy, metrics): (&Arc<dyn Entropy>, &Metrics),
         tasks: &Tasks,
         (bound, sweep): (usize, Duration),
     ) -> Self {
@@ -65,6 +67,7 @@ impl Waiters {
             clock: Arc::clone(clock),
             entropy: Arc::clone(entropy),
             tasks: tasks.clone(),
+            metrics: metrics.clone(),
             registry: Registry::new(bound),
             looks: Semaphore::new(CONCURRENT_LOOKS),
             promotions: Semaphore::new(CONCURRENT_LOOKS),
@@ -230,6 +233,9 @@ impl Shared {
 
     async fn follow_once(self: &Arc<Self>, failures: &mut u32) -> Result<(), StoreError> {
         let mut events = self.store.watch().await?;
+        if *failures > 0 {
+            self.metrics.watch_resumed();
+        }
         while let Some(event) = events.next().await {
             match event? {
                 Event::Granted(hold) => {

@@ -6,6 +6,7 @@
 mod attach;
 mod codec;
 mod connect;
+mod counted;
 
 mod fault;
 mod keys;
@@ -36,6 +37,7 @@ use crate::domain::{
     Session, SessionId,
 };
 use crate::entropy::Entropy;
+use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 
 /// The time to live below which an election or a slow disk of etcd's ends healthy sessions.
@@ -52,6 +54,8 @@ pub struct EtcdOptions {
     pub call_limit: Duration,
     /// The shortest time to live to offer.
     pub least_ttl: Duration,
+    /// Where its calls are counted.
+    pub metrics: Metrics,
 }
 
 impl EtcdOptions {
@@ -68,6 +72,7 @@ impl EtcdOptions {
             prefix: Self::PREFIX.to_owned(),
             call_limit: Self::CALL_LIMIT,
             least_ttl: LEAST_TTL,
+            metrics: Metrics::default(),
         }
     }
 }
@@ -90,11 +95,13 @@ impl EtcdStore {
         tasks: &Tasks,
     ) -> Arc<Self> {
         let keys = Keys::new(&options.prefix);
+        options.metrics.expect_etcd();
         let context = Context {
             keys,
             clock,
             entropy,
             call_limit: options.call_limit,
+            metrics: options.metrics,
             tasks: tasks.clone(),
         };
         Arc::new(Self {

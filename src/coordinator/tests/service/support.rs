@@ -14,6 +14,7 @@ use palisade_api::{
 use palisade_coordinator::clock::SystemClock;
 use palisade_coordinator::config::{Settings, StoreChoice};
 use palisade_coordinator::entropy::SystemEntropy;
+use palisade_coordinator::metrics::Metrics;
 use palisade_coordinator::serve::{Addresses, ServeError, Server};
 use palisade_coordinator::service::Parts;
 use palisade_coordinator::store::memory::MemoryStore;
@@ -70,6 +71,7 @@ impl Coordinator {
             clock: SystemClock::shared(),
             entropy: SystemEntropy::shared(),
             tasks: Tasks::default(),
+            metrics: Metrics::default(),
         };
         let server = Server::bind(settings, parts).await.unwrap();
         let addresses = server.addresses();

@@ -16,12 +16,14 @@ use tracing::{info, warn};
 
 use super::codec::{self, Stored, revision};
 use super::connect;
+use super::counted::{self, Reply};
 use super::fault::{Fault, Kind};
 use super::keys::Keys;
 use super::trust::{Reached, Trust, Verdict};
 use crate::clock::{Clock, Moment, within};
 use crate::domain::{Generation, Span};
 use crate::entropy::Entropy;
+use crate::metrics::Metrics;
 use crate::store::{Failure, Outcome, StoreError};
 use crate::tasks::Tasks;
 
@@ -40,6 +42,7 @@ pub(super) struct Context {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) call_limit: Duration,
+    pub(super) metrics: Metrics,
     pub(super) tasks: Tasks,
 }
 
@@ -127,7 +130,7 @@ impl Link {
     }
 
     /// Waits for a reply, no longer than a call may take. What breaks the connection ends its use.
-    pub(super) async fn call<T: Send>(
+    pub(super) async fn call<T: Reply + Send>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Fault> {
@@ -149,14 +152,18 @@ impl Link {
 
     /// Like [`Link::call`], for work that one session can hold up: it says nothing of the connection, so
     /// that a dying session ends nobody else's calls (I12).
-    pub(super) async fn call_alone<T: Send>(
+    pub(super) async fn call_alone<T: Reply + Send>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Fault> {
-        match within(&self.context.clock, self.context.call_limit, work).await {
+        let Context { clock, metrics, .. } = &self.context;
+        let sent = clock.now();
+        let done = match within(clock, self.context.call_limit, work).await {
             Ok(done) => done.map_err(Fault::of),
             Err(elapsed) => Err(Fault::of(Error::IoError(io::Error::other(elapsed)))),
-        }
+        };
+        metrics.etcd_request(T::OP, sent.until(clock.now()), counted::outcome(&done));
+        done
     }
 
     /// A transaction that only reads: linearizable, and no entry in etcd's log.

@@ -1,0 +1,54 @@
+//! What calls to etcd are counted as, told by what they are answered with.
+
+use etcd_client::{
+    LeaseGrantResponse, LeaseKeepAliveStream, LeaseKeeper, LeaseRevokeResponse,
+    LeaseTimeToLiveResponse, TxnResponse, WatchResponse, WatchStream,
+};
+
+use super::fault::{Fault, Kind};
+use crate::metrics::{EtcdOp, EtcdOutcome};
+
+/// An answer of etcd's.
+pub(super) trait Reply {
+    /// What the call is counted as.
+    const OP: EtcdOp;
+}
+
+impl Reply for TxnResponse {
+    const OP: EtcdOp = EtcdOp::Txn;
+}
+
+impl Reply for LeaseGrantResponse {
+    const OP: EtcdOp = EtcdOp::LeaseGrant;
+}
+
+impl Reply for LeaseRevokeResponse {
+    const OP: EtcdOp = EtcdOp::LeaseRevoke;
+}
+
+impl Reply for LeaseTimeToLiveResponse {
+    const OP: EtcdOp = EtcdOp::LeaseTimeToLive;
+}
+
+impl Reply for (LeaseKeeper, LeaseKeepAliveStream) {
+    const OP: EtcdOp = EtcdOp::KeepAlive;
+}
+
+impl Reply for WatchStream {
+    const OP: EtcdOp = EtcdOp::Watch;
+}
+
+impl Reply for Option<WatchResponse> {
+    const OP: EtcdOp = EtcdOp::Watch;
+}
+
+/// How a call went.
+pub(super) fn outcome<T>(done: &Result<T, Fault>) -> EtcdOutcome {
+    match done.as_ref().map_err(|fault| fault.kind) {
+        Ok(_) => EtcdOutcome::Ok,
+        Err(Kind::Broken) => EtcdOutcome::Broken,
+        Err(Kind::LeaseGone | Kind::LeaseExists | Kind::Exhausted | Kind::Refused) => {
+            EtcdOutcome::Refused
+        }
+    }
+}
