@@ -10,6 +10,11 @@ use palisade_token::{FencingToken, ResourceName};
 use crate::units::{parse_address, parse_duration};
 use etcd_url::EtcdUrl;
 
+pub(crate) use bench::{
+    BenchArgs, BenchCommand, BenchOutput, Rounds, SessionVariant, SessionsArgs, Target, Variant,
+};
+
+mod bench;
 mod etcd_url;
 #[cfg(test)]
 mod tests;
@@ -49,6 +54,7 @@ pub(crate) enum Command {
     Get(GetArgs),
     List(ListArgs),
     Guard(GuardArgs),
+    Bench(BenchArgs),
     /// A worker of `palisade demo`: reads what to do from stdin.
     #[command(hide = true)]
     DemoWorker,

@@ -21,6 +21,11 @@ impl Stopwatch {
     }
 }
 
+/// Waits at least this long.
+pub(crate) async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
 /// The result of `work`, or nothing if `limit` is over first; `work` is dropped then.
 pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(limit, work).await.ok()

@@ -2,6 +2,7 @@
 
 mod acquire;
 mod args;
+mod bench;
 mod clock;
 mod demo;
 mod failure;
@@ -69,6 +70,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Serve(args) => serve::serve(args).await,
         Command::Dev(args) => serve::dev(args).await,
         Command::Demo(args) => demo::run(args).await,
+        Command::Bench(args) => bench::run(args).await,
         Command::Acquire(args) => acquire::run(args).await,
         Command::Release(args) => release::run(args).await,
         Command::Get(args) => leases::get(args).await,

@@ -82,6 +82,15 @@ fn what_cannot_be_used_is_refused_with_code_2() {
         "palisade guard",
         "palisade guard install --postgres a --sqlite b",
         "palisade demo --ttl 1s",
+        "palisade bench",
+        "palisade bench lease",
+        "palisade bench lease --etcd http://a:1 --concurrency 0",
+        "palisade bench lease --etcd http://a:1 --concurrency 1001",
+        "palisade bench lease --etcd http://a:1 --variants v2lock",
+        "palisade bench lease --etcd http://a:1 --rounds 0",
+        "palisade bench handoff --etcd http://a:1 --round 1ms",
+        "palisade bench sessions --etcd http://a:1 --sessions 0",
+        "palisade bench sessions --etcd http://a:1 --ttl 1s",
     ] {
         let error = parse(line).expect_err(line);
         assert_eq!(error.exit_code(), 2, "{line}");

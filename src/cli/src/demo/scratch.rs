@@ -61,7 +61,7 @@ pub(crate) async fn delete_prefix(endpoints: &[String], prefix: &str) -> Result<
     match clock::within(LIMIT, work).await {
         Some(Ok(_)) => Ok(()),
         Some(Err(error)) => Err(Failure::other(format!(
-            "etcd did not delete the demo's keys ({prefix}): {error}"
+            "etcd did not delete the keys that begin with {prefix}: {error}"
         ))),
         None => Err(Failure::other(format!(
             "etcd does not answer; keys that begin with {prefix} may remain"

@@ -4,6 +4,7 @@
     reason = "a test that cannot go on fails; helpers of tests are not covered by the test exception"
 )]
 
+mod benching;
 mod demo;
 mod guarding;
 mod holding;

@@ -88,8 +88,8 @@ fn an_etcd_that_cannot_be_used_is_refused_while_parsing_and_not_shown() {
             "etcd over TLS is not in this version",
         ),
     ] {
-        for command in ["serve", "demo"] {
-            let ended = run(&[command, "--etcd", url]);
+        for command in [&["serve"][..], &["demo"], &["bench", "lease"]] {
+            let ended = run(&[command, &["--etcd", url]].concat());
             assert_eq!(
                 (ended.code, ended.stdout.as_str()),
                 (Some(2), ""),
@@ -185,6 +185,10 @@ fn every_help_and_the_version_go_to_stdout() {
         "list --help",
         "guard --help",
         "guard install --help",
+        "bench --help",
+        "bench lease --help",
+        "bench handoff --help",
+        "bench sessions --help",
         "--version",
     ] {
         let ended = run(&line.split(' ').collect::<Vec<_>>());

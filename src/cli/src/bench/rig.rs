@@ -1,0 +1,207 @@
+//! What is measured: a coordinator of the bench's own, and etcd. All of it is put back as it was found.
+
+use std::fs::{self, File};
+use std::process::Stdio;
+use std::time::Duration;
+
+use palisade_api::v1::GetLeaseRequest;
+use palisade_api::v1::lease_service_client::LeaseServiceClient;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
+use tonic::transport::{Channel, Endpoint};
+
+use super::failure::{etcd_failed, refused, unreachable};
+use super::processes::{Watched, local_etcd};
+use crate::args::Target;
+use crate::clock;
+use crate::demo::{delete_prefix, this_program};
+use crate::failure::Failure;
+use crate::output;
+
+/// How a coordinator is called.
+pub(crate) type Caller = LeaseServiceClient<Channel>;
+
+/// A coordinator that has its store is there at once; on a busy machine, later.
+const OPENING_LIMIT: Duration = Duration::from_secs(15);
+/// What an etcd that is well does at once.
+const ETCD_LIMIT: Duration = Duration::from_secs(5);
+/// So that benches side by side, or one that was killed, do not meet.
+const MARK_BYTES: usize = 6;
+/// Lines of the coordinator's log that are shown when the bench fails.
+const LOG_LINES: usize = 10;
+
+/// Dropped, it kills its coordinator; [`Rig::strike`] also clears etcd.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    home: TempDir,
+    coordinator: Option<Child>,
+    addr: String,
+    etcd: Vec<String>,
+    prefix: String,
+    etcd_version: String,
+    watched: Watched,
+}
+
+impl Rig {
+    /// Nothing runs yet.
+    pub(crate) fn build(target: &Target) -> Result<Self, Failure> {
+        let home = tempfile::Builder::new()
+            .prefix("palisade-bench-")
+            .tempdir()
+            .map_err(Failure::io("make a directory for the bench"))?;
+        let mut mark = [0; MARK_BYTES];
+        getrandom::fill(&mut mark)
+            .map_err(|error| Failure::other(format!("no random numbers: {error}")))?;
+        let etcd = if target.etcd_pid.is_empty() {
+            local_etcd(&target.etcd)
+        } else {
+            target.etcd_pid.clone()
+        };
+        Ok(Self {
+            home,
+            coordinator: None,
+            addr: String::new(),
+            etcd: target.etcd.clone(),
+            prefix: format!("palisade-bench-{}/", hex::encode(mark)),
+            etcd_version: String::new(),
+            watched: Watched {
+                coordinator: None,
+                etcd,
+            },
+        })
+    }
+
+    /// Looks at etcd, and starts the coordinator.
+    pub(crate) async fn open(&mut self, more: &[String]) -> Result<(), Failure> {
+        let mut etcd = self.etcd().await?;
+        let status = etcd.status().await.map_err(|error| etcd_failed(&error))?;
+        status.version().clone_into(&mut self.etcd_version);
+        self.start_coordinator(more).await?;
+        let mut caller = self.caller().await?;
+        let mut last = None;
+        let ready = clock::poll(OPENING_LIMIT, async || {
+            let asked = caller.get_lease(GetLeaseRequest {
+                resource: "bench".to_owned(),
+                queue_size: 0,
+            });
+            asked.await.map_err(|status| last = Some(status)).ok()
+        });
+        let ready = ready.await.is_some();
+        match last {
+            _ if ready => Ok(()),
+            Some(status) => Err(refused("the coordinator is not ready", &status)),
+            None => Err(unreachable("the coordinator does not answer")),
+        }
+    }
+
+    /// A connection to etcd, which is seen to serve.
+    pub(crate) async fn etcd(&self) -> Result<etcd_client::Client, Failure> {
+        let urls = self.etcd.join(",");
+        let work = async {
+            let options = etcd_client::ConnectOptions::new().with_connect_timeout(ETCD_LIMIT);
+            let mut client = etcd_client::Client::connect(&self.etcd, Some(options)).await?;
+            client.status().await?;
+            Ok::<_, etcd_client::Error>(client)
+        };
+        match clock::within(ETCD_LIMIT, work).await {
+            Some(Ok(client)) => Ok(client),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "etcd cannot be used");
+                Err(unreachable(format!(
+                    "etcd at {urls} cannot be used; is it running?"
+                )))
+            }
+            None => Err(unreachable(format!("etcd at {urls} does not answer"))),
+        }
+    }
+
+    async fn start_coordinator(&mut self, more: &[String]) -> Result<(), Failure> {
+        let failed = || Failure::io("start the coordinator");
+        let log = File::create(self.home.path().join("log")).map_err(failed())?;
+        let mut command = this_program()?;
+        command.args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        command.args(["--etcd", &self.etcd.join(",")]);
+        command.args(["--etcd-prefix", &format!("{}coordinator/", self.prefix)]);
+        command.arg("--end-with-stdin").args(more);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.stderr(log).spawn().map_err(failed())?;
+        self.watched.coordinator = process.id();
+        let stdout = process.stdout.take();
+        self.coordinator = Some(process);
+        let cannot = || Failure::other("the coordinator did not start");
+        let mut lines = BufReader::new(stdout.ok_or_else(cannot)?).lines();
+        let first = clock::within(OPENING_LIMIT, lines.next_line()).await;
+        let first = first.ok_or_else(cannot)?.map_err(failed())?;
+        let addr = first
+            .as_deref()
+            .and_then(|line| line.strip_prefix("PALISADE_ADDR="));
+        addr.ok_or_else(cannot)?.clone_into(&mut self.addr);
+        Ok(())
+    }
+
+    /// A connection to the coordinator.
+    pub(crate) async fn caller(&self) -> Result<Caller, Failure> {
+        let endpoint = Endpoint::from_shared(self.addr.clone())
+            .map_err(|_| Failure::other("the coordinator told no address"))?;
+        let connected = endpoint.connect_timeout(OPENING_LIMIT).connect().await;
+        let channel = connected.map_err(|error| {
+            unreachable(format!(
+                "the coordinator at {} cannot be reached: {error}",
+                self.addr
+            ))
+        })?;
+        Ok(LeaseServiceClient::new(channel))
+    }
+
+    /// What etcd's own locks begin with: beside the coordinator's keys, so that it does not watch them.
+    pub(crate) fn lock_prefix(&self) -> String {
+        format!("{}lock/", self.prefix)
+    }
+
+    pub(crate) fn etcd_version(&self) -> &str {
+        &self.etcd_version
+    }
+
+    pub(crate) fn etcd_urls(&self) -> String {
+        self.etcd.join(",")
+    }
+
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
+    /// Shows the last lines that the coordinator has logged.
+    pub(crate) fn tell_log(&self) {
+        let log = fs::read(self.home.path().join("log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = text.lines().collect();
+        let from = lines.len().saturating_sub(LOG_LINES);
+        for line in lines.into_iter().skip(from) {
+            output::note(format_args!("coordinator: {line}"));
+        }
+    }
+
+    /// Ends the coordinator and deletes what it kept: all that can be, and then says what could not.
+    pub(crate) async fn strike(mut self) -> Result<(), Failure> {
+        let ended = match self.coordinator.take() {
+            // Its state is thrown away: there is nothing that it would have to end in order.
+            Some(mut process) => process
+                .kill()
+                .await
+                .map_err(Failure::io("end the coordinator")),
+            None => Ok(()),
+        };
+        // An etcd that was not reached at the start has nothing of ours.
+        let cleared = if self.etcd_version.is_empty() {
+            Ok(())
+        } else {
+            delete_prefix(&self.etcd, &self.prefix).await
+        };
+        let deleted = self
+            .home
+            .close()
+            .map_err(Failure::io("delete the bench's directory"));
+        ended.and(cleared).and(deleted)
+    }
+}
