@@ -115,8 +115,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Ends a lease, or gives a place back; hands the resource over in the same transaction.
     async fn release(&self, release: &Release) -> Result<Released, StoreError>;
 
-    /// Grants a vacant resource to whoever waits first, if anybody does (I6, I11).
-    async fn promote(&self, resource: &ResourceName) -> Result<(), StoreError>;
+    /// Grants a vacant resource to whoever waits first, if anybody does (I6, I11); answers what it granted.
+    async fn promote(&self, resource: &ResourceName) -> Result<Option<Hold>, StoreError>;
 
     /// The lease of a resource.
     async fn lease(&self, resource: &ResourceName) -> Result<Standing, StoreError>;

@@ -147,6 +147,8 @@ pub enum Released {
         hold: Hold,
         /// When it ended.
         ended: Revision,
+        /// Who got the resource in the same transaction, where that is known.
+        successor: Option<Hold>,
     },
     /// The request waited, and does not any more.
     Place {

@@ -381,12 +381,14 @@ impl Ledger {
                     changes.push(Change::DropHold(Ending::plain(&release.resource, end)));
                     let note = GrantNote::at(now, Some(Previous::of(&hold, end, "")));
                     let promotion = successor.and_then(|place| self.promotion(&place, note));
+                    let successor = promotion.as_ref().and_then(granted);
                     changes.extend(promotion.into_iter().flatten());
                     return self.planned(
                         changes,
                         Ok(Released::Lease {
                             hold,
                             ended: self.next_revision(),
+                            successor,
                         }),
                     );
                 }
@@ -396,7 +398,7 @@ impl Ledger {
 
     /// Plans the grant of a vacant resource to whoever waits first.
     #[must_use]
-    pub fn plan_promotion(&self, resource: &ResourceName, now: WallClock) -> Plan<()> {
+    pub fn plan_promotion(&self, resource: &ResourceName, now: WallClock) -> Plan<Option<Hold>> {
         let queue = self.queues.get(resource);
         let view = View {
             hold: self.holds.get(resource).cloned(),
@@ -405,7 +407,8 @@ impl Ledger {
         };
         let note = GrantNote::at(now, None);
         let changes = decide_promotion(&view).and_then(|place| self.promotion(place, note));
-        self.planned(changes.into_iter().flatten().collect(), ())
+        let granted = changes.as_ref().and_then(granted);
+        self.planned(changes.into_iter().flatten().collect(), granted)
     }
 
     fn promotion(&self, place: &Place, note: GrantNote) -> Option<[Change; 2]> {
@@ -501,6 +504,13 @@ impl Ledger {
             }
         }
     }
+}
+
+fn granted(promotion: &[Change; 2]) -> Option<Hold> {
+    promotion.iter().find_map(|change| match change {
+        Change::PutHold(hold) => Some(hold.clone()),
+        _ => None,
+    })
 }
 
 fn raise(view: &mut View, mark: AttachMark, changes: &mut Vec<Change>) {

@@ -222,7 +222,13 @@ impl Leases {
         };
         let asked = deadline.run(Kind::Write, self.store.release(release));
         let released = asked.await?;
-        if let Released::Lease { hold, .. } = &released {
+        if let Released::Lease {
+            hold, successor, ..
+        } = &released
+        {
+            if let Some(successor) = successor {
+                self.waiters.granted(successor);
+            }
             self.metrics.ended(EndReason::Released);
             let (session, request) = (&hold.claim.session, &hold.claim.request);
             info!(resource = %hold.claim.resource, token = ?hold.token(), %session, %request, "released");

@@ -1,5 +1,6 @@
-//! Calls that wait here for a resource. News from the store only wakes them; what they are told is what the
-//! store then says of their request, so news that was missed or is late costs time and nothing else.
+//! Calls that wait here for a resource. A grant that the store's log shows is told at once; any other news
+//! only wakes them, and they are told what the store then says of their request, so news that was missed or
+//! is late costs time and nothing else.
 
 mod registry;
 
@@ -94,6 +95,11 @@ impl Waiters {
             .cancel(resource, &Key { session, request });
     }
 
+    /// Tells those who wait for a request that it was granted, as a transaction that handed over has shown.
+    pub(crate) fn granted(&self, hold: &Hold) {
+        self.shared.registry.grant(hold);
+    }
+
     /// How many calls wait.
     pub(crate) fn count(&self) -> usize {
         self.shared.registry.count()
@@ -135,6 +141,9 @@ impl Shared {
             match failures {
                 0 => seat.woken().await,
                 _ => self.clock.sleep(backoff(&*self.entropy, failures)).await,
+            }
+            if let Some(hold) = seat.granted() {
+                return Ok(hold);
             }
             match self.look(acquire).await {
                 Ok(Some(Acquired::Held(hold))) => return Ok(hold),
@@ -238,12 +247,7 @@ impl Shared {
         }
         while let Some(event) = events.next().await {
             match event? {
-                Event::Granted(hold) => {
-                    let session = hold.claim.session;
-                    let request = hold.claim.request;
-                    self.registry
-                        .wake(&hold.claim.resource, &Key { session, request });
-                }
+                Event::Granted(hold) => self.registry.grant(&hold),
                 Event::Vacant { resource, .. } => Self::kick(self, &resource),
                 Event::Resync => self.registry.hosted().into_iter().for_each(|hosted| {
                     Self::kick(self, &hosted.resource);
@@ -295,7 +299,12 @@ impl Shared {
             let done = within(&shared.clock, LOOK_LIMIT, asked).await;
             drop(permit);
             match done {
-                Ok(Ok(())) => failures = 0,
+                Ok(Ok(granted)) => {
+                    failures = 0;
+                    if let Some(hold) = granted {
+                        shared.registry.grant(&hold);
+                    }
+                }
                 Ok(Err(error)) => {
                     failures += 1;
                     debug!(%error, %resource, failures, "could not promote");

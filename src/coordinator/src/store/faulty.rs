@@ -23,7 +23,7 @@ use palisade_token::{FencingToken, ResourceName};
 
 use super::{Alive, Failure, Page, Standing, Store, StoreError};
 use crate::domain::{
-    Acquire, Acquired, AttachMark, Caller, Event, Generation, Release, Released, RequestId,
+    Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, Release, Released, RequestId,
     Session, SessionId,
 };
 
@@ -254,7 +254,7 @@ impl Store for Faulty {
         self.write(call, self.inner.release(release)).await
     }
 
-    async fn promote(&self, resource: &ResourceName) -> Result<(), StoreError> {
+    async fn promote(&self, resource: &ResourceName) -> Result<Option<Hold>, StoreError> {
         let call = Call::Promote(resource.clone());
         self.write(call, self.inner.promote(resource)).await
     }

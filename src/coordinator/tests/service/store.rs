@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use palisade_coordinator::domain::{
-    Acquire, Acquired, AttachMark, Caller, Event, Generation, Release, Released, RequestId,
+    Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, Release, Released, RequestId,
     Session, SessionId,
 };
 use palisade_coordinator::store::memory::MemoryStore;
@@ -132,7 +132,7 @@ impl Store for Switch {
         released
     }
 
-    async fn promote(&self, resource: &ResourceName) -> Result<(), StoreError> {
+    async fn promote(&self, resource: &ResourceName) -> Result<Option<Hold>, StoreError> {
         self.promotions.fetch_add(1, Ordering::Relaxed);
         self.pass().await?;
         self.memory.promote(resource).await

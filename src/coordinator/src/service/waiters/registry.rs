@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use palisade_token::ResourceName;
 use tokio::sync::Notify;
 
-use crate::domain::{RequestId, SessionId};
+use crate::domain::{Hold, RequestId, SessionId};
 use crate::service::error::CallError;
 
 /// A request of a session.
@@ -59,6 +59,7 @@ enum Promotion {
 pub(super) struct Bell {
     rung: Notify,
     is_cancelled: AtomicBool,
+    granted: OnceLock<Hold>,
 }
 
 impl Bell {
@@ -93,6 +94,11 @@ impl Seat {
 }
 
 impl Seat {
+    /// The lease that the request was granted, once that was told.
+    pub(super) fn granted(&self) -> Option<Hold> {
+        self.wake.granted.get().cloned()
+    }
+
     /// Whether another call at this coordinator gave the request back.
     pub(super) fn is_cancelled(&self) -> bool {
         self.wake.is_cancelled.load(Ordering::Acquire)
@@ -171,6 +177,18 @@ impl Registry {
             bell.is_cancelled.store(true, Ordering::Release)
         });
         self.wake(resource, key);
+    }
+
+    /// Tells the calls that wait for a request that it was granted.
+    pub(super) fn grant(&self, hold: &Hold) {
+        let key = Key {
+            session: hold.claim.session,
+            request: hold.claim.request.clone(),
+        };
+        self.for_each(&hold.claim.resource, &key, |bell| {
+            bell.granted.get_or_init(|| hold.clone());
+            bell.ring();
+        });
     }
 
     /// Wakes the calls that wait for one request.

@@ -114,6 +114,7 @@ pub(super) async fn release_by_request(fixture: Fixture) {
     let Ok(Released::Lease {
         hold: released,
         ended,
+        ..
     }) = released
     else {
         panic!("not released: {released:?}");

@@ -3,12 +3,13 @@
 use etcd_client::{GetOptions, LeaseTimeToLiveOptions, TxnOp, TxnOpResponse};
 
 use super::EtcdStore;
-use super::codec;
+use super::batch::Decided;
+use super::codec::{self, Stored};
 use super::fault::Fault;
 use super::keys::Owned;
-use super::leases;
 use super::link::Link;
 use super::sessions::read;
+use super::step;
 use crate::domain::{
     Acquired, AttachMark, Caller, Session, SessionId, decide_attach, decide_raise,
 };
@@ -30,7 +31,7 @@ impl EtcdStore {
             let Some(mark) = mark else {
                 return Ok(stored.record);
             };
-            if leases::raise(&link, &stored, mark).await? {
+            if self.do_mark(&link, &stored, mark).await? {
                 return Ok(Session {
                     mark,
                     ..stored.record
@@ -49,11 +50,26 @@ impl EtcdStore {
                 return Ok(());
             }
             let Some(stored) = stored else { continue };
-            if leases::raise(&link, &stored, to).await? {
+            if self.do_mark(&link, &stored, to).await? {
                 return Ok(());
             }
         }
         Err(StoreError::not_applied(Failure::Unavailable))
+    }
+
+    /// Raises the mark, if it is as it was seen.
+    async fn do_mark(
+        &self,
+        link: &Link,
+        seen: &Stored<Session>,
+        mark: AttachMark,
+    ) -> Result<bool, StoreError> {
+        let step = step::raise(&link.context().keys, seen, mark);
+        let is_raised = matches!(link.submit(step).await?, Decided::Applied(_));
+        if is_raised {
+            self.known.session(step::marked(seen, mark));
+        }
+        Ok(is_raised)
     }
 
     pub(super) async fn do_holdings(&self, id: SessionId) -> Result<Vec<Acquired>, StoreError> {

@@ -1,19 +1,24 @@
-//! Acquire, release and promotion: read, decide, and one transaction that compares what was decided on.
+//! Acquire, release and promotion: look, decide, and one transaction that compares what was decided on.
+//!
+//! The first look is a guess by what this coordinator remembers. Where the transaction finds it wrong, it
+//! looks instead of writing, and the next step is decided on that: a step costs one commit when nobody
+//! interferes, and nothing is ever decided on a guess but what the log then compares.
 
 use std::sync::Arc;
 
-use etcd_client::{Compare, CompareOp, TxnOp};
 use palisade_token::ResourceName;
 use tracing::warn;
 
 use super::EtcdStore;
+use super::batch::Decided;
 use super::codec::{self, Stored};
 use super::link::{Committed, Link};
-use super::view::{self, Sight, Subject};
+use super::step::{self, Step};
+use super::view::{self, Sight, Source, Subject};
 use crate::domain::{
-    Acquire, AcquireStep, Acquired, AttachMark, Claim, Generation, GrantNote, Hold, LeaseEnd,
-    Place, Previous, Refusal, Release, ReleaseStep, Released, RequestId, Revision, Session,
-    SessionId, decide_acquire, decide_promotion, decide_release,
+    Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Generation, GrantNote, Hold,
+    LeaseEnd, Place, Previous, Refusal, Release, ReleaseStep, Released, RequestId, Revision,
+    Session, SessionId, decide_acquire, decide_promotion, decide_release,
 };
 use crate::store::{Failure, StoreError};
 
@@ -25,98 +30,178 @@ fn contended() -> StoreError {
     StoreError::not_applied(Failure::Unavailable)
 }
 
+/// What one operation knows while it looks and tries.
+#[derive(Debug)]
+struct Effort<'a> {
+    subject: Subject<'a>,
+    /// What the last step saw instead, and over which link.
+    seen: Option<(Arc<Link>, Sight)>,
+    may_guess: bool,
+    is_alone: bool,
+}
+
+/// What a step of an effort came to.
+enum Taken {
+    Applied(Committed),
+    /// Somebody else was faster: look again.
+    Overtaken,
+}
+
+impl<'a> Effort<'a> {
+    fn new(subject: Subject<'a>) -> Self {
+        Self {
+            subject,
+            seen: None,
+            may_guess: true,
+            is_alone: false,
+        }
+    }
+
+    /// How it stands, by the best that is known.
+    async fn look(&mut self, store: &EtcdStore, link: &Arc<Link>) -> Result<Sight, StoreError> {
+        if let Some((over, sight)) = self.seen.take()
+            && Arc::ptr_eq(&over, link)
+        {
+            return Ok(sight);
+        }
+        if self.may_guess
+            && let Some(guess) = store.known.guess(link, self.subject)
+        {
+            return Ok(guess);
+        }
+        let sight = Sight::of(link, self.subject).await?;
+        store.known.saw(self.subject, &sight);
+        Ok(sight)
+    }
+
+    /// Looks at etcd itself from here on.
+    fn stop_guessing(&mut self) {
+        self.may_guess = false;
+    }
+
+    async fn take(
+        &mut self,
+        store: &EtcdStore,
+        link: &Arc<Link>,
+        step: Step,
+    ) -> Result<Taken, StoreError> {
+        let looks = self.subject.looks(&link.context().keys);
+        let step = step.or_look(looks).alone(self.is_alone);
+        match link.submit(step).await? {
+            Decided::Applied(committed) => Ok(Taken::Applied(committed)),
+            Decided::Otherwise(replies, header) => {
+                let sight = Sight::from(link, self.subject, Source::Log, replies, &header)?;
+                store.known.saw(self.subject, &sight);
+                self.seen = Some((Arc::clone(link), sight));
+                Ok(Taken::Overtaken)
+            }
+            Decided::Poisoned => {
+                self.is_alone = true;
+                self.stop_guessing();
+                Ok(Taken::Overtaken)
+            }
+        }
+    }
+
+    /// Raises the mark, if it is as it was seen.
+    async fn raise(
+        &mut self,
+        store: &EtcdStore,
+        link: &Arc<Link>,
+        session: &Stored<Session>,
+        mark: AttachMark,
+    ) -> Result<bool, StoreError> {
+        let step = step::raise(&link.context().keys, session, mark);
+        match self.take(store, link, step).await? {
+            Taken::Applied(_) => {
+                store.known.session(step::marked(session, mark));
+                Ok(true)
+            }
+            Taken::Overtaken => Ok(false),
+        }
+    }
+}
+
+/// The session whose mark a caller's steps compare, where they came on its stream.
+fn own_mark<'a>(caller: &Caller, session: &'a Stored<Session>) -> Option<&'a Stored<Session>> {
+    caller.mark.map(|_| session)
+}
+
 impl EtcdStore {
     pub(super) async fn do_acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {
         let mut acquire = acquire.clone();
+        let resource = acquire.resource.clone();
+        let request = acquire.request.clone();
+        let mut effort = Effort::new(Subject {
+            resource: &resource,
+            session: Some(acquire.caller.session),
+            request: Some(&request),
+        });
         for _ in 0..ROUNDS {
             let link = self.links.get().await?;
             let generation = link.generation().await?;
-            let sight = Sight::of(
-                &link,
-                Subject {
-                    resource: &acquire.resource,
-                    session: Some(acquire.caller.session),
-                    request: Some(&acquire.request),
-                },
-            )
-            .await?;
+            let sight = effort.look(self, &link).await?;
+            let decided = decide_acquire(&sight.view, &acquire);
+            if sight.source == Source::Guess
+                && matches!(decided, Err(_) | Ok(AcquireStep::Answer(_)))
+            {
+                effort.stop_guessing();
+                continue;
+            }
+            let step = decided?;
             let Some(session) = &sight.session else {
-                return Err(Refusal::SessionEnded {
-                    session: acquire.caller.session,
-                }
-                .into());
+                return Err(session_ended(acquire.caller.session));
             };
-            let is_current = sight
-                .generation
-                .as_ref()
-                .is_some_and(|now| now.raw == generation.raw);
-            let done = match decide_acquire(&sight.view, &acquire)? {
-                AcquireStep::Answer(answer) => Some(answer),
+            match step {
+                AcquireStep::Answer(answer) => return Ok(answer),
                 AcquireStep::Raise(mark) => {
-                    if raise(&link, session, mark).await? {
+                    if effort.raise(self, &link, session, mark).await? {
                         acquire.caller = acquire.caller.having_raised();
                     }
-                    None
                 }
                 AcquireStep::Leave(place) => {
-                    let mark = acquire.caller.mark.map(|_| session);
-                    let mark =
-                        mark.map(|session| view::is_marked_as(&link.context().keys, session));
-                    leave(&link, &place, mark).await?;
-                    None
+                    let mark = own_mark(&acquire.caller, session);
+                    let step = step::leave(&link.context().keys, &place, mark);
+                    if let Taken::Applied(_) = effort.take(self, &link, step).await? {
+                        self.known.left(&place);
+                        effort.stop_guessing();
+                    }
                 }
-                AcquireStep::Grant { .. } | AcquireStep::Enqueue(_) if !is_current => None,
+                AcquireStep::Grant { .. } | AcquireStep::Enqueue(_)
+                    if !is_current(&sight, &generation) =>
+                {
+                    effort.stop_guessing();
+                }
                 AcquireStep::Grant { claim, place } => {
                     let note = note(&link, acquire.previous.clone());
-                    let asked = (claim, place);
-                    let hold = self.grant(&link, session, &generation, asked, note).await?;
-                    hold.map(Acquired::Held)
+                    let hold = about_to_hold(claim, generation.record, note);
+                    let keys = &link.context().keys;
+                    let step = step::grant(keys, session, &generation, &hold, place.as_ref());
+                    if let Taken::Applied(committed) = effort.take(self, &link, step).await? {
+                        return self.tell_granted(hold, place.as_ref(), committed).await;
+                    }
                 }
-                AcquireStep::Enqueue(claim) => enqueue(&link, &sight, session, claim)
-                    .await?
-                    .map(Acquired::Queued),
-            };
-            if let Some(done) = done {
-                return Ok(done);
+                AcquireStep::Enqueue(claim) => {
+                    let step = step::enqueue(&link.context().keys, &sight, session, &claim);
+                    if let Taken::Applied(committed) = effort.take(self, &link, step).await? {
+                        let since = committed.reached.revision;
+                        let place = Place { claim, since };
+                        self.known.queued(&place);
+                        return Ok(Acquired::Queued(place));
+                    }
+                }
             }
         }
         Err(contended())
     }
 
-    pub(super) async fn grant(
+    /// A grant that is in the log, unless the reply shows that history went backwards.
+    async fn tell_granted(
         &self,
-        link: &Arc<Link>,
-        session: &Stored<Session>,
-        generation: &Stored<Generation>,
-        (claim, place): (Claim, Option<Place>),
-        note: GrantNote,
-    ) -> Result<Option<Hold>, StoreError> {
-        let keys = &link.context().keys;
-        let mut compares = vec![
-            view::is_vacant(keys, &claim.resource),
-            view::is_marked_as(keys, session),
-            view::is_generation(keys, generation),
-        ];
-        let mut hold = unwritten(claim, generation, note);
-        let resource = &hold.claim.resource;
-        let put = TxnOp::put(
-            keys.lease(resource),
-            codec::hold_value(&hold),
-            Some(keys.on_lease(hold.claim.session)),
-        );
-        let mut writes = vec![put];
-        match &place {
-            None => compares.push(view::nobody_waits(keys, resource)),
-            Some(place) => {
-                let key = view::place_key(keys, place);
-                compares.push(view::is_queued(key.clone(), place.since));
-                compares.push(view::nobody_waits_longer(keys, place));
-                writes.push(TxnOp::delete(key, None));
-            }
-        }
-        let Some(committed) = link.write(compares, writes).await? else {
-            return Ok(None);
-        };
+        mut hold: Hold,
+        place: Option<&Place>,
+        committed: Committed,
+    ) -> Result<Acquired, StoreError> {
         hold.granted = committed.reached.revision;
         if committed.is_regress || hold.token().is_none() {
             let error = StoreError::not_applied(Failure::HistoryRegressed);
@@ -125,22 +210,18 @@ impl EtcdStore {
                 false => error.or_happened(),
             });
         }
-        Ok(Some(hold))
+        self.known.granted(stored(&hold), place);
+        Ok(Acquired::Held(hold))
     }
 
     /// Ends a lease whose grant is not told; false where that is left to its session's end (I5).
     pub(super) async fn give_back(&self, hold: &Hold) -> bool {
         let given_back = async {
             let link = self.links.get().await?;
-            let raw = codec::hold_value(hold);
-            let stored = Stored {
-                record: hold.clone(),
-                raw,
-            };
             let keys = &link.context().keys;
-            let delete = TxnOp::delete(keys.lease(&hold.claim.resource), None);
-            link.write(view::is_held_as(keys, &stored).into(), vec![delete])
-                .await
+            let delete = etcd_client::TxnOp::delete(keys.lease(&hold.claim.resource), None);
+            let compares = view::is_held_as(keys, &stored(hold)).into();
+            link.write(compares, vec![delete]).await
         };
         match given_back.await {
             Ok(_) => {
@@ -154,109 +235,127 @@ impl EtcdStore {
         }
     }
 
-    /// A promotion whose reply shows that history went backwards is given back, like a grant.
-    pub(super) async fn check_promoted(
-        &self,
-        place: &Place,
-        generation: &Stored<Generation>,
-        note: GrantNote,
-        committed: Committed,
-    ) {
-        let hold = Hold {
-            granted: committed.reached.revision,
-            ..unwritten(place.claim.clone(), generation, note)
-        };
+    /// The lease that a hand-over granted; one whose reply shows that history went backwards is given back.
+    async fn promoted(&self, place: &Place, mut hold: Hold, committed: Committed) -> Option<Hold> {
+        hold.granted = committed.reached.revision;
         if committed.is_regress || hold.token().is_none() {
             self.give_back(&hold).await;
+            return None;
         }
+        self.known.granted(stored(&hold), Some(place));
+        Some(hold)
     }
 
     pub(super) async fn do_release(&self, release: &Release) -> Result<Released, StoreError> {
         let mut release = release.clone();
+        let resource = release.resource.clone();
+        let request = release.request().cloned();
+        let mut effort = Effort::new(Subject {
+            resource: &resource,
+            session: Some(release.caller.session),
+            request: request.as_ref(),
+        });
         for _ in 0..ROUNDS {
             let link = self.links.get().await?;
-            let session = release.caller.session;
-            let subject = Subject {
-                resource: &release.resource,
-                session: Some(session),
-                request: release.request(),
-            };
-            let sight = Sight::of(&link, subject).await?;
-            let Some(session) = &sight.session else {
-                return Err(Refusal::SessionEnded { session }.into());
-            };
+            let sight = effort.look(self, &link).await?;
             let decided = decide_release(&sight.view, &release);
+            if sight.source == Source::Guess
+                && matches!(decided, Err(_) | Ok(ReleaseStep::Answer(_)))
+            {
+                effort.stop_guessing();
+                continue;
+            }
+            let Some(session) = &sight.session else {
+                return Err(session_ended(release.caller.session));
+            };
             // What a read shows may be stale: the log decides what ends a request.
-            let ends_it = matches!(
-                decided,
-                Err(Refusal::StaleToken { .. }) | Ok(ReleaseStep::Answer(_))
-            );
+            let ends_it = sight.source == Source::Read
+                && matches!(
+                    decided,
+                    Err(Refusal::StaleToken { .. }) | Ok(ReleaseStep::Answer(_))
+                );
+            let keys = &link.context().keys;
             if ends_it
                 && !link
-                    .confirm_in_log(is_as_seen(&link, &sight, &release))
+                    .confirm_in_log(step::is_as_seen(keys, &sight, &release))
                     .await?
             {
                 continue;
             }
-            let done = match decided? {
-                ReleaseStep::Answer(answer) => Some(answer),
+            match decided? {
+                ReleaseStep::Answer(answer) => return Ok(answer),
                 ReleaseStep::Raise(mark) => {
-                    if raise(&link, session, mark).await? {
+                    if effort.raise(self, &link, session, mark).await? {
                         release.caller = release.caller.having_raised();
                     }
-                    None
                 }
                 ReleaseStep::Leave(place) => {
-                    leave(&link, &place, own_mark(&link, session, &release))
-                        .await?
-                        .map(|committed| Released::Place {
-                            ended: committed.reached.revision,
-                        })
+                    let step = step::leave(keys, &place, own_mark(&release.caller, session));
+                    if let Taken::Applied(committed) = effort.take(self, &link, step).await? {
+                        self.known.left(&place);
+                        let ended = committed.reached.revision;
+                        return Ok(Released::Place { ended });
+                    }
                 }
                 ReleaseStep::End { hold, successor } => {
-                    let mark = own_mark(&link, session, &release);
+                    let mark = own_mark(&release.caller, session);
                     let previous = Previous::of(&hold, LeaseEnd::Released, "");
-                    let note = note(&link, Some(previous));
-                    let ended = end(&link, &sight, successor.as_ref(), &note, mark).await?;
-                    let promoted = successor.zip(sight.generation).zip(ended);
-                    if let Some(((place, generation), committed)) = promoted {
-                        self.check_promoted(&place, &generation, note, committed)
-                            .await;
+                    let heir = heir(&link, &sight, successor, previous);
+                    let named = heir.as_ref().map(|(place, hold)| (place, hold));
+                    let Some(step) = step::end(keys, &sight, named, mark) else {
+                        return Err(contended());
+                    };
+                    if let Taken::Applied(committed) = effort.take(self, &link, step).await? {
+                        let ended = committed.reached.revision;
+                        let successor = self.ended(&hold, heir, committed).await;
+                        return Ok(Released::Lease {
+                            hold,
+                            ended,
+                            successor,
+                        });
                     }
-                    ended.map(|committed| Released::Lease {
-                        hold,
-                        ended: committed.reached.revision,
-                    })
                 }
-            };
-            if let Some(done) = done {
-                return Ok(done);
             }
         }
         Err(contended())
     }
 
-    pub(super) async fn do_promote(&self, resource: &ResourceName) -> Result<(), StoreError> {
+    /// What the end of a lease came to for the one who waited, if anybody did.
+    pub(super) async fn ended(
+        &self,
+        hold: &Hold,
+        heir: Option<(Place, Hold)>,
+        committed: Committed,
+    ) -> Option<Hold> {
+        match heir {
+            Some((place, hold)) => self.promoted(&place, hold, committed).await,
+            None => {
+                self.known.vacated(&hold.claim.resource);
+                None
+            }
+        }
+    }
+
+    pub(super) async fn do_promote(
+        &self,
+        resource: &ResourceName,
+    ) -> Result<Option<Hold>, StoreError> {
+        let mut effort = Effort::new(Subject {
+            resource,
+            session: None,
+            request: None,
+        });
         for _ in 0..ROUNDS {
             let link = self.links.get().await?;
             let generation = link.generation().await?;
-            let subject = Subject {
-                resource,
-                session: None,
-                request: None,
-            };
-            let sight = Sight::of(&link, subject).await?;
+            let sight = effort.look(self, &link).await?;
             let Some(place) = decide_promotion(&sight.view) else {
-                return Ok(());
+                return Ok(None);
             };
-            let keys = &link.context().keys;
-            let mut compares = vec![view::is_vacant(keys, resource)];
-            let note = note(&link, None);
-            let writes = hand_over(&link, &mut compares, &generation, place, &note);
-            if let Some(committed) = link.write(compares, writes).await? {
-                self.check_promoted(place, &generation, note, committed)
-                    .await;
-                return Ok(());
+            let hold = about_to_hold(place.claim.clone(), generation.record, note(&link, None));
+            let step = step::promote(&link.context().keys, &generation, place, &hold);
+            if let Taken::Applied(committed) = effort.take(self, &link, step).await? {
+                return Ok(self.promoted(place, hold, committed).await);
             }
         }
         Err(contended())
@@ -277,152 +376,47 @@ impl EtcdStore {
     }
 }
 
-/// What a grant made now notes down.
-pub(super) fn note(link: &Link, previous: Option<Previous>) -> GrantNote {
-    GrantNote::at(link.context().clock.wall(), previous)
+fn session_ended(session: SessionId) -> StoreError {
+    Refusal::SessionEnded { session }.into()
 }
 
-/// A lease that is about to be granted: its revision is not known yet.
-fn unwritten(claim: Claim, generation: &Stored<Generation>, note: GrantNote) -> Hold {
+/// Whether what was seen can be granted under the generation that the connection may grant under.
+fn is_current(sight: &Sight, generation: &Stored<Generation>) -> bool {
+    let seen = sight.generation.as_ref();
+    seen.is_some_and(|seen| seen.raw == generation.raw)
+}
+
+fn stored(hold: &Hold) -> Stored<Hold> {
+    Stored {
+        record: hold.clone(),
+        raw: codec::hold_value(hold),
+    }
+}
+
+/// A lease that a transaction is about to grant: its revision is that transaction's.
+fn about_to_hold(claim: Claim, generation: Generation, note: GrantNote) -> Hold {
     Hold {
         claim,
-        generation: generation.record,
+        generation,
         granted: Revision::default(),
         note,
     }
 }
 
-/// That a release has nothing to end: the lease is as it was seen, and no place of the request is there.
-pub(super) fn is_as_seen(link: &Link, sight: &Sight, release: &Release) -> Vec<Compare> {
-    let keys = &link.context().keys;
-    let mut compares = match &sight.hold {
-        Some(hold) => Vec::from(view::is_held_as(keys, hold)),
-        None => vec![view::is_vacant(keys, &release.resource)],
-    };
-    compares.extend(release.request().map(|request| {
-        let place = keys.place(&release.resource, release.caller.session, request);
-        Compare::create_revision(place, CompareOp::Equal, 0)
-    }));
-    compares
+fn note(link: &Link, previous: Option<Previous>) -> GrantNote {
+    GrantNote::at(link.context().clock.wall(), previous)
 }
 
-/// Raises the mark; false where it is not as it was seen any more.
-pub(super) async fn raise(
-    link: &Link,
-    session: &Stored<Session>,
-    mark: AttachMark,
-) -> Result<bool, StoreError> {
-    let keys = &link.context().keys;
-    let raised = Session {
-        mark,
-        ..session.record.clone()
-    };
-    let key = keys.session(raised.id);
-    let put = TxnOp::put(
-        key,
-        codec::session_value(&raised),
-        Some(keys.on_lease(raised.id)),
-    );
-    let committed = link
-        .write(vec![view::is_marked_as(keys, session)], vec![put])
-        .await?;
-    Ok(committed.is_some())
-}
-
-fn own_mark(link: &Link, session: &Stored<Session>, release: &Release) -> Option<Compare> {
-    let is_stream = release.caller.mark.is_some();
-    is_stream.then(|| view::is_marked_as(&link.context().keys, session))
-}
-
-pub(super) async fn leave(
-    link: &Link,
-    place: &Place,
-    mark: Option<Compare>,
-) -> Result<Option<Committed>, StoreError> {
-    let key = view::place_key(&link.context().keys, place);
-    let mut compares = vec![view::is_queued(key.clone(), place.since)];
-    compares.extend(mark);
-    link.write(compares, vec![TxnOp::delete(key, None)]).await
-}
-
-pub(super) async fn enqueue(
+/// The lease that the head of a queue is about to be granted. `None` where nobody waits, and where no
+/// generation is trusted: then nobody is promoted, and the head is granted the resource later.
+pub(super) fn heir(
     link: &Link,
     sight: &Sight,
-    session: &Stored<Session>,
-    claim: Claim,
-) -> Result<Option<Place>, StoreError> {
-    let keys = &link.context().keys;
-    let key = keys.place(&claim.resource, claim.session, &claim.request);
-    let mut compares = Vec::new();
-    // Joining a queue of a resource that has just become vacant would wait for nobody.
-    match (&sight.hold, &sight.view.head) {
-        (Some(_), _) => {
-            let lease = keys.lease(&claim.resource);
-            compares.push(Compare::create_revision(lease, CompareOp::Greater, 0));
-        }
-        (None, Some(head)) => {
-            compares.push(view::is_queued(view::place_key(keys, head), head.since));
-        }
-        (None, None) => {}
-    }
-    compares.push(view::is_marked_as(keys, session));
-    compares.push(Compare::create_revision(key.clone(), CompareOp::Equal, 0));
-    let put = TxnOp::put(
-        key,
-        codec::place_value(&claim),
-        Some(keys.on_lease(claim.session)),
-    );
-    let committed = link.write(compares, vec![put]).await?;
-    Ok(committed.map(|committed| Place {
-        claim,
-        since: committed.reached.revision,
-    }))
-}
-
-/// Ends the lease that was seen, and hands the resource over in the same transaction. Without a trusted
-/// generation nobody is promoted: the head of the queue is granted the resource later.
-pub(super) async fn end(
-    link: &Link,
-    sight: &Sight,
-    successor: Option<&Place>,
-    note: &GrantNote,
-    mark: Option<Compare>,
-) -> Result<Option<Committed>, StoreError> {
-    let Some(hold) = &sight.hold else {
-        return Ok(None);
-    };
-    let keys = &link.context().keys;
-    let resource = &hold.record.claim.resource;
-    let mut compares = Vec::from(view::is_held_as(keys, hold));
-    compares.extend(mark);
-    let writes = match (successor, &sight.generation) {
-        (Some(place), Some(generation)) => hand_over(link, &mut compares, generation, place, note),
-        (Some(_), None) => vec![TxnOp::delete(keys.lease(resource), None)],
-        (None, _) => {
-            compares.push(view::nobody_waits(keys, resource));
-            vec![TxnOp::delete(keys.lease(resource), None)]
-        }
-    };
-    link.write(compares, writes).await
-}
-
-/// Overwrites the lease's key with the head of the queue: etcd refuses to delete and put one key at once.
-pub(super) fn hand_over(
-    link: &Link,
-    compares: &mut Vec<Compare>,
-    generation: &Stored<Generation>,
-    place: &Place,
-    note: &GrantNote,
-) -> Vec<TxnOp> {
-    let keys = &link.context().keys;
-    let key = view::place_key(keys, place);
-    compares.push(view::is_queued(key.clone(), place.since));
-    compares.push(view::is_generation(keys, generation));
-    compares.push(view::nobody_waits_longer(keys, place));
-    let value = codec::hold_value(&unwritten(place.claim.clone(), generation, note.clone()));
-    let options = keys.on_lease(place.claim.session);
-    vec![
-        TxnOp::put(keys.lease(&place.claim.resource), value, Some(options)),
-        TxnOp::delete(key, None),
-    ]
+    head: Option<Place>,
+    previous: Previous,
+) -> Option<(Place, Hold)> {
+    let generation = sight.generation.as_ref()?.record;
+    let place = head?;
+    let hold = about_to_hold(place.claim.clone(), generation, note(link, Some(previous)));
+    Some((place, hold))
 }

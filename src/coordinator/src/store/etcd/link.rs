@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{
@@ -11,14 +11,17 @@ use etcd_client::{
     TxnOp, TxnOpResponse, TxnResponse, WatchClient,
 };
 use palisade_token::FencingToken;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::batch::{self, Decided, Waiting};
 use super::codec::{self, Stored, revision};
 use super::connect;
 use super::counted::{self, Reply};
 use super::fault::{Fault, Kind};
 use super::keys::Keys;
+use super::step::Step;
 use super::trust::{Reached, Trust, Verdict};
 use crate::clock::{Clock, Moment, within};
 use crate::domain::{Generation, Span};
@@ -43,6 +46,8 @@ pub(super) struct Context {
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) call_limit: Duration,
     pub(super) metrics: Metrics,
+    /// Whether steps travel together.
+    pub(super) is_batching: bool,
     pub(super) tasks: Tasks,
 }
 
@@ -55,6 +60,8 @@ pub(super) struct Link {
     trust: Mutex<Trust>,
     making: tokio::sync::Mutex<()>,
     broken: CancellationToken,
+    /// Where steps wait to travel together, once [`Link::start`] was called.
+    steps: OnceLock<mpsc::Sender<Waiting>>,
 }
 
 impl fmt::Debug for Link {
@@ -85,6 +92,7 @@ impl Link {
             trust: Mutex::default(),
             making: tokio::sync::Mutex::default(),
             broken: CancellationToken::new(),
+            steps: OnceLock::new(),
         };
         let (_, header) = link.read_generation().await?;
         link.cluster = header.cluster_id();
@@ -125,7 +133,7 @@ impl Link {
         self.trust.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn trusted(&self) -> Option<Stored<Generation>> {
+    pub(super) fn trusted(&self) -> Option<Stored<Generation>> {
         self.trust().trusted().cloned()
     }
 
@@ -134,7 +142,7 @@ impl Link {
         &self,
         work: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Fault> {
-        let mut waiting = Waiting {
+        let mut waiting = Patience {
             link: self,
             since: self.context.clock.now(),
             is_over: false,
@@ -177,7 +185,7 @@ impl Link {
             .call(kv.txn(Txn::new().and_then(reads)))
             .await
             .map_err(Fault::into_unsent)?;
-        let header = self.header(&reply)?;
+        let header = self.header(&reply).map_err(|misfit| misfit.error(false))?;
         let now = reached(&header)?;
         if now.revision < sent.revision {
             // Some versions of etcd answer so after a pause. It proves no regress, but it is no fact either.
@@ -189,42 +197,124 @@ impl Link {
         Ok((reply.op_responses(), header))
     }
 
-    /// A transaction that writes. `None` where a compare failed: nothing happened, look again.
+    /// Lets steps travel together from here on.
+    pub(super) fn start(self: &Arc<Self>) {
+        if !self.context.is_batching {
+            return;
+        }
+        let (steps, arriving) = mpsc::channel(batch::MAX_WAITING);
+        if self.steps.set(steps).is_ok() {
+            let work = batch::run(Arc::clone(self), arriving);
+            self.context.tasks.spawn("etcd: group commit", work);
+        }
+    }
+
+    /// Takes a step, with others if there are any.
+    pub(super) async fn submit(&self, step: Step) -> Result<Decided, StoreError> {
+        let mut patience = Patience {
+            link: self,
+            since: self.context.clock.now(),
+            is_over: false,
+        };
+        let decided = match self.steps.get() {
+            Some(steps) => self.submit_to(steps, step).await,
+            None => self.take_alone(step).await,
+        };
+        patience.is_over = true;
+        decided
+    }
+
+    async fn submit_to(
+        &self,
+        steps: &mpsc::Sender<Waiting>,
+        step: Step,
+    ) -> Result<Decided, StoreError> {
+        let (told, decided) = oneshot::channel();
+        let waiting = Waiting {
+            step,
+            told,
+            since: self.context.clock.now(),
+        };
+        if steps.send(waiting).await.is_err() {
+            return Err(StoreError::not_applied(Failure::Unavailable));
+        }
+        match decided.await {
+            Ok(decided) => decided,
+            Err(stopped) => Err(StoreError::unknown(Failure::Unavailable, stopped)),
+        }
+    }
+
+    async fn take_alone(&self, step: Step) -> Result<Decided, StoreError> {
+        let sent = self.reached();
+        let reply = match self.transact(batch::txn(step)).await {
+            Ok(reply) => reply,
+            Err(fault) if fault.kind == Kind::LeaseGone => return Ok(Decided::Poisoned),
+            Err(fault) => return Err(fault.into_error()),
+        };
+        let succeeded = reply.succeeded();
+        match self.judge_reply(&reply, sent, succeeded) {
+            Ok((_, committed)) if succeeded => Ok(Decided::Applied(committed)),
+            Ok((header, _)) => Ok(Decided::Otherwise(reply.op_responses(), header)),
+            Err(failure) => Err(failure.error(succeeded)),
+        }
+    }
+
+    /// Sends a transaction, and nothing besides: see [`Link::judge_reply`].
+    pub(super) async fn transact(&self, txn: Txn) -> Result<TxnResponse, Fault> {
+        let mut kv = self.kv();
+        self.call(kv.txn(txn)).await
+    }
+
+    /// What was seen so far: taken before a transaction is sent.
+    pub(super) fn reached(&self) -> Reached {
+        self.trust().reached()
+    }
+
+    /// What the reply to a transaction shows of etcd's history. `wrote` says whether it wrote anything.
+    pub(super) fn judge_reply(
+        &self,
+        reply: &TxnResponse,
+        sent: Reached,
+        wrote: bool,
+    ) -> Result<(ResponseHeader, Committed), Misfit> {
+        let header = self.header(reply)?;
+        let now = reached(&header).map_err(|_| Misfit::Damaged)?;
+        let is_regress = wrote && Trust::is_regress(sent, now);
+        if is_regress {
+            warn!(
+                ?sent,
+                ?now,
+                "etcd's history went backwards; connection given up"
+            );
+            self.give_up();
+        } else {
+            self.trust().saw(now);
+        }
+        let committed = Committed {
+            reached: now,
+            is_regress,
+        };
+        Ok((header, committed))
+    }
+
+    /// A transaction that writes, by itself. `None` where a compare failed: nothing happened, look again.
     pub(super) async fn write(
         &self,
         compares: Vec<Compare>,
         writes: Vec<TxnOp>,
     ) -> Result<Option<Committed>, StoreError> {
-        let sent = self.trust().reached();
-        let mut kv = self.kv();
-        let reply = match self
-            .call(kv.txn(Txn::new().when(compares).and_then(writes)))
-            .await
-        {
+        let sent = self.reached();
+        let txn = Txn::new().when(compares).and_then(writes);
+        let reply = match self.transact(txn).await {
             Ok(reply) => reply,
             Err(fault) if fault.kind == Kind::LeaseGone => return Ok(None),
             Err(fault) => return Err(fault.into_error()),
         };
-        if !reply.succeeded() {
-            return Ok(None);
+        let succeeded = reply.succeeded();
+        match self.judge_reply(&reply, sent, succeeded) {
+            Ok((_, committed)) => Ok(succeeded.then_some(committed)),
+            Err(misfit) => Err(misfit.error(succeeded)),
         }
-        let header = self.header(&reply).map_err(StoreError::or_happened)?;
-        let committed = reached(&header).map_err(StoreError::or_happened)?;
-        let is_regress = Trust::is_regress(sent, committed);
-        if is_regress {
-            warn!(
-                ?sent,
-                ?committed,
-                "etcd's history went backwards; connection given up"
-            );
-            self.give_up();
-        } else {
-            self.trust().saw(committed);
-        }
-        Ok(Some(Committed {
-            reached: committed,
-            is_regress,
-        }))
     }
 
     /// Whether compares hold, decided in etcd's log: what a read shows may be stale, what this says is not.
@@ -234,18 +324,15 @@ impl Link {
         let entry = TxnOp::delete(self.context.keys.nothing(), None);
         let txn = Txn::new().when(compares).and_then(vec![entry]);
         let reply = self.call(kv.txn(txn)).await.map_err(Fault::into_unsent)?;
-        self.header(&reply)?;
+        self.header(&reply).map_err(|misfit| misfit.error(false))?;
         Ok(reply.succeeded())
     }
 
-    fn header(&self, reply: &TxnResponse) -> Result<ResponseHeader, StoreError> {
-        let damaged = Failure::Damaged("a reply without a header");
-        let header = reply
-            .header()
-            .ok_or_else(|| StoreError::not_applied(damaged))?;
+    fn header(&self, reply: &TxnResponse) -> Result<ResponseHeader, Misfit> {
+        let header = reply.header().ok_or(Misfit::Damaged)?;
         if self.cluster != 0 && header.cluster_id() != self.cluster {
             self.give_up();
-            return Err(StoreError::not_applied(Failure::WrongCluster));
+            return Err(Misfit::WrongCluster);
         }
         Ok(header.clone())
     }
@@ -348,17 +435,37 @@ impl Link {
 }
 
 /// A call under way, which its caller may drop.
-struct Waiting<'a> {
+struct Patience<'a> {
     link: &'a Link,
     since: Moment,
     is_over: bool,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Patience<'_> {
     fn drop(&mut self) {
         if !self.is_over && self.since.until(self.link.context.clock.now()) >= PATIENCE {
             warn!("etcd connection given up: no answer while a caller waited");
             self.link.give_up();
+        }
+    }
+}
+
+/// A reply that is not one of the etcd that was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Misfit {
+    WrongCluster,
+    Damaged,
+}
+
+impl Misfit {
+    pub(super) fn error(self, may_have_happened: bool) -> StoreError {
+        let error = StoreError::not_applied(match self {
+            Self::WrongCluster => Failure::WrongCluster,
+            Self::Damaged => Failure::Damaged("a reply without a header"),
+        });
+        match may_have_happened {
+            true => error.or_happened(),
+            false => error,
         }
     }
 }

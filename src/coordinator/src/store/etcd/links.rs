@@ -50,6 +50,14 @@ impl Turn {
     }
 }
 
+impl Drop for Links {
+    fn drop(&mut self) {
+        if let Some(link) = self.usable() {
+            link.give_up();
+        }
+    }
+}
+
 impl Links {
     pub(super) fn new(endpoints: Vec<String>, context: Context) -> Self {
         Self {
@@ -105,6 +113,7 @@ impl Links {
                 Ok(link) => {
                     info!(endpoint = %self.endpoints[at], "connected to etcd");
                     let link = Arc::new(link);
+                    link.start();
                     self.replace(&link);
                     return Ok(link);
                 }

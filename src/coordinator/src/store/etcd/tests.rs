@@ -15,15 +15,16 @@ use etcd_client::{GetOptions, TxnOp, TxnOpResponse};
 use palisade_test_support::Etcd;
 use palisade_token::ResourceName;
 
+use super::batch::Decided;
 use super::codec::Stored;
-use super::leases::{end, enqueue, is_as_seen, leave, raise};
 use super::link::Link;
+use super::step;
 use super::view::{Sight, Subject};
 use super::{EtcdOptions, EtcdStore};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{
-    Acquire, AcquireStep, Generation, GrantNote, HoldName, Release, ReleaseStep, RequestId,
-    decide_acquire, decide_release,
+    Acquire, AcquireStep, Claim, Generation, GrantNote, Hold, HoldName, Release, ReleaseStep,
+    RequestId, Revision, decide_acquire, decide_release,
 };
 use crate::entropy::SystemEntropy;
 use crate::store::Store;
@@ -90,6 +91,15 @@ fn coordinator_at(endpoints: Vec<String>, prefix: &str, clock: Arc<dyn Clock>) -
     let mut options = EtcdOptions::new(endpoints);
     prefix.clone_into(&mut options.prefix);
     EtcdStore::new(options, clock, SystemEntropy::shared(), &Tasks::default())
+}
+
+fn heir(claim: Claim, generation: &Stored<Generation>) -> Hold {
+    Hold {
+        claim,
+        generation: generation.record,
+        granted: Revision::default(),
+        note: GrantNote::default(),
+    }
 }
 
 impl World {
@@ -176,48 +186,36 @@ impl World {
             step,
         } = late;
         let session = sight.session.as_ref().expect("it saw its session");
-        match step {
+        let keys = &link.context().keys;
+        let step = match step {
             Step::Acquire(AcquireStep::Grant { claim, place }) => {
-                let granted = self.late.grant(
-                    &link,
-                    session,
-                    &generation,
-                    (claim, place),
-                    GrantNote::default(),
-                );
-                granted.await.unwrap().is_some()
+                let hold = heir(claim, &generation);
+                step::grant(keys, session, &generation, &hold, place.as_ref())
             }
             Step::Acquire(AcquireStep::Enqueue(claim)) => {
-                let queued = enqueue(&link, &sight, session, claim).await;
-                queued.unwrap().is_some()
+                step::enqueue(keys, &sight, session, &claim)
             }
             Step::Acquire(AcquireStep::Raise(mark))
-            | Step::Release(_, ReleaseStep::Raise(mark)) => {
-                raise(&link, session, mark).await.unwrap()
-            }
+            | Step::Release(_, ReleaseStep::Raise(mark)) => step::raise(keys, session, mark),
             Step::Acquire(AcquireStep::Leave(place))
-            | Step::Release(_, ReleaseStep::Leave(place)) => {
-                leave(&link, &place, None).await.unwrap().is_some()
-            }
+            | Step::Release(_, ReleaseStep::Leave(place)) => step::leave(keys, &place, None),
             Step::Release(_, ReleaseStep::End { successor, .. }) => {
-                let ended = end(
-                    &link,
-                    &sight,
-                    successor.as_ref(),
-                    &GrantNote::default(),
-                    None,
-                )
-                .await;
-                ended.unwrap().is_some()
+                let heir = successor.map(|place| {
+                    let hold = heir(place.claim.clone(), &generation);
+                    (place, hold)
+                });
+                let heir = heir.as_ref().map(|(place, hold)| (place, hold));
+                step::end(keys, &sight, heir, None).expect("it saw the lease")
             }
             Step::Release(release, ReleaseStep::Answer(_)) => {
-                let seen = is_as_seen(&link, &sight, &release);
-                link.confirm_in_log(seen).await.unwrap()
+                let seen = step::is_as_seen(keys, &sight, &release);
+                return link.confirm_in_log(seen).await.unwrap();
             }
             Step::Acquire(AcquireStep::Answer(answer)) => {
                 panic!("nothing is left to do: {answer:?}")
             }
-        }
+        };
+        matches!(link.submit(step).await.unwrap(), Decided::Applied(_))
     }
 
     /// Carries out a step of this kind, and sees that it is done.

@@ -1,8 +1,8 @@
 //! What etcd shows of one resource and one session, in one linearizable read.
 
 use etcd_client::{
-    Compare, CompareOp, GetOptions, GetResponse, KeyValue, SortOrder, SortTarget, TxnOp,
-    TxnOpResponse,
+    Compare, CompareOp, GetOptions, GetResponse, KeyValue, ResponseHeader, SortOrder, SortTarget,
+    TxnOp, TxnOpResponse,
 };
 use palisade_token::ResourceName;
 
@@ -13,9 +13,21 @@ use super::trust::Verdict;
 use crate::domain::{Generation, Hold, Place, RequestId, Revision, Session, SessionId, View};
 use crate::store::{Failure, StoreError};
 
+/// Where a sight comes from, and so what may be decided by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// From what this coordinator remembers: only steps that etcd compares.
+    Guess,
+    /// From a read, which may be stale.
+    Read,
+    /// From etcd's log.
+    Log,
+}
+
 /// A view with the bytes that a transaction compares.
 #[derive(Debug)]
 pub(super) struct Sight {
+    pub(super) source: Source,
     pub(super) view: View,
     pub(super) session: Option<Stored<Session>>,
     pub(super) hold: Option<Stored<Hold>>,
@@ -29,6 +41,22 @@ pub(super) struct Subject<'a> {
     pub(super) resource: &'a ResourceName,
     pub(super) session: Option<SessionId>,
     pub(super) request: Option<&'a RequestId>,
+}
+
+impl Subject<'_> {
+    /// The reads that show it.
+    pub(super) fn looks(&self, keys: &Keys) -> Vec<TxnOp> {
+        let mut reads = Vec::with_capacity(5);
+        reads.extend([
+            get(keys.generation()),
+            get(keys.lease(self.resource)),
+            get_head(keys, self.resource),
+        ]);
+        reads.extend(self.session.map(|session| get(keys.session(session))));
+        let own = self.session.zip(self.request);
+        reads.extend(own.map(|(id, request)| get(keys.place(self.resource, id, request))));
+        reads
+    }
 }
 
 fn get(key: Vec<u8>) -> TxnOp {
@@ -63,21 +91,20 @@ pub(super) fn get_head(keys: &Keys, resource: &ResourceName) -> TxnOp {
 
 impl Sight {
     pub(super) async fn of(link: &Link, subject: Subject<'_>) -> Result<Self, StoreError> {
-        let keys = &link.context().keys;
-        let Subject {
-            resource,
-            session,
-            request,
-        } = subject;
-        let mut reads = vec![
-            get(keys.generation()),
-            get(keys.lease(resource)),
-            get_head(keys, resource),
-        ];
-        reads.extend(session.map(|session| get(keys.session(session))));
-        let own = session.zip(request);
-        reads.extend(own.map(|(session, request)| get(keys.place(resource, session, request))));
-        let (replies, header) = link.read(reads).await?;
+        let (replies, header) = link.read(subject.looks(&link.context().keys)).await?;
+        Self::from(link, subject, Source::Read, replies, &header)
+    }
+
+    /// What the replies to [`Subject::looks`] show.
+    pub(super) fn from(
+        link: &Link,
+        subject: Subject<'_>,
+        source: Source,
+        replies: Vec<TxnOpResponse>,
+        header: &ResponseHeader,
+    ) -> Result<Self, StoreError> {
+        let session = subject.session;
+        let own = session.zip(subject.request);
         let mut replies = replies.into_iter();
         let found = first(replies.next(), codec::generation)?;
         let hold = first(replies.next(), codec::hold)?;
@@ -90,7 +117,7 @@ impl Sight {
             Some(_) => first(replies.next(), codec::place)?,
             None => None,
         };
-        let generation = match link.judge(found, &header)? {
+        let generation = match link.judge(found, header)? {
             Verdict::Trusted(generation) => Some(generation),
             Verdict::Untrusted => None,
         };
@@ -102,6 +129,7 @@ impl Sight {
             waiters: u64::try_from(queue.count()).unwrap_or(0),
         };
         Ok(Self {
+            source,
             view,
             session: stored,
             hold,

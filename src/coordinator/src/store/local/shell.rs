@@ -118,7 +118,7 @@ impl<S: Shell> Store for S {
         Ok(inner.commit(&mut state, plan).await??)
     }
 
-    async fn promote(&self, resource: &ResourceName) -> Result<(), StoreError> {
+    async fn promote(&self, resource: &ResourceName) -> Result<Option<Hold>, StoreError> {
         let inner = &self.local().inner;
         let mut state = inner.enter().await?;
         let plan = state.ledger.plan_promotion(resource, inner.clock.wall());

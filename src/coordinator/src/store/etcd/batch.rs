@@ -1,0 +1,268 @@
+//! Group commit: steps of many callers travel as nested transactions of one etcd transaction.
+//!
+//! A step that arrives while nothing is under way leaves at once; those that arrive meanwhile collect. All
+//! nested compares see the state before the transaction, so one step's failure changes nobody else's (I12).
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use etcd_client::{ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+
+use super::fault::{Fault, Kind};
+use super::link::{Committed, Link};
+use super::step::Step;
+use super::trust::Reached;
+use crate::clock::Moment;
+use crate::store::{Failure, Outcome, StoreError};
+
+/// Steps of one transaction: with the largest step's compares or operations, eight at the most, far below
+/// the 128 that etcd takes by default. More add delay and little throughput (measured).
+const MAX_STEPS: usize = 64;
+/// Bytes of one transaction, about: etcd takes 1.5 MiB by default.
+const MAX_BYTES: usize = 768 * 1024;
+/// Transactions under way at once: more add only delay.
+const MAX_UNDER_WAY: usize = 4;
+/// From how many waiting steps on another transaction leaves, by how many are under way.
+const LEAVES_FROM: [usize; MAX_UNDER_WAY] = [1, 1, 32, MAX_STEPS];
+/// Steps that may wait: callers beyond wait for room.
+pub(super) const MAX_WAITING: usize = 16 * 1024;
+
+/// What a step came to.
+#[derive(Debug)]
+pub(super) enum Decided {
+    /// Its compares held, and it is in the log.
+    Applied(Committed),
+    /// One did not: nothing of it happened. What it looked at instead, as of the log.
+    Otherwise(Vec<TxnOpResponse>, ResponseHeader),
+    /// etcd refused its transaction as a whole, perhaps for another step's sake: nothing happened. Look again,
+    /// and go alone.
+    Poisoned,
+}
+
+/// A step that waits to leave.
+pub(super) struct Waiting {
+    pub(super) step: Step,
+    pub(super) told: oneshot::Sender<Result<Decided, StoreError>>,
+    pub(super) since: Moment,
+}
+
+/// What a transaction came to, with those who wait for it.
+struct Arrived {
+    told: Vec<oneshot::Sender<Result<Decided, StoreError>>>,
+    sent: Reached,
+    reply: Result<TxnResponse, Fault>,
+    is_flat: bool,
+}
+
+/// Sends steps over one link, until that breaks.
+pub(super) async fn run(link: Arc<Link>, mut arriving: mpsc::Receiver<Waiting>) {
+    let mut waiting = VecDeque::new();
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = link.broken().cancelled() => break,
+            Some(arrived) = under_way.next(), if !under_way.is_empty() => tell(&link, arrived),
+            next = arriving.recv(), if waiting.len() < MAX_WAITING => match next {
+                Some(next) => waiting.push_back(next),
+                None => break,
+            },
+        }
+        if under_way.is_empty() {
+            // Those who are ready to ask by now travel together.
+            tokio::task::yield_now().await;
+        }
+        while waiting.len() < MAX_WAITING
+            && let Ok(next) = arriving.try_recv()
+        {
+            waiting.push_back(next);
+        }
+        while under_way.len() < MAX_UNDER_WAY && waiting.len() >= LEAVES_FROM[under_way.len()] {
+            let Some(packed) = pack(&link, &mut waiting) else {
+                break;
+            };
+            under_way.push(send(Arc::clone(&link), packed));
+        }
+    }
+    // What is under way may have happened; what has not left has not.
+    while let Some(arrived) = under_way.next().await {
+        tell(&link, arrived);
+    }
+    arriving.close();
+    while let Ok(next) = arriving.try_recv() {
+        waiting.push_back(next);
+    }
+    for unsent in waiting {
+        drop(unsent.told.send(Err(unavailable())));
+    }
+}
+
+fn unavailable() -> StoreError {
+    StoreError::not_applied(Failure::Unavailable)
+}
+
+/// Takes out what travels together: no key is written twice, in the order of arrival otherwise.
+fn pack(link: &Link, waiting: &mut VecDeque<Waiting>) -> Option<Vec<Waiting>> {
+    let context = link.context();
+    let now = context.clock.now();
+    let mut packed = Vec::with_capacity(waiting.len().min(MAX_STEPS));
+    let mut written = HashSet::new();
+    let mut bytes = 0;
+    let mut at = 0;
+    while at < waiting.len() && packed.len() < MAX_STEPS {
+        let next = &waiting[at];
+        // Nobody waits for it any more, or this process was frozen meanwhile: what its caller gave up must
+        // not happen later (I4).
+        let is_late = next.since.until(now) >= context.call_limit;
+        if is_late || next.told.is_closed() {
+            if let Some(late) = waiting.remove(at) {
+                drop(late.told.send(Err(unavailable())));
+            }
+            continue;
+        }
+        let is_alone = next.step.is_alone && !packed.is_empty();
+        let is_too_much = !packed.is_empty() && bytes + next.step.bytes > MAX_BYTES;
+        if is_alone || is_too_much || next.step.keys.iter().any(|key| written.contains(key)) {
+            at += 1;
+            continue;
+        }
+        let Some(next) = waiting.remove(at) else {
+            break;
+        };
+        bytes += next.step.bytes;
+        written.extend(next.step.keys.iter().cloned());
+        let is_alone = next.step.is_alone;
+        packed.push(next);
+        if is_alone {
+            break;
+        }
+    }
+    (!packed.is_empty()).then_some(packed)
+}
+
+async fn send(link: Arc<Link>, packed: Vec<Waiting>) -> Arrived {
+    let is_flat = packed.len() == 1;
+    let (steps, told): (Vec<_>, Vec<_>) = packed
+        .into_iter()
+        .map(|waiting| (waiting.step, waiting.told))
+        .unzip();
+    let txn = match is_flat {
+        true => steps.into_iter().map(txn).next().unwrap_or_default(),
+        false => Txn::new().and_then(
+            steps
+                .into_iter()
+                .map(|step| TxnOp::txn(txn(step)))
+                .collect::<Vec<_>>(),
+        ),
+    };
+    let sent = link.reached();
+    let reply = link.transact(txn).await;
+    Arrived {
+        told,
+        sent,
+        reply,
+        is_flat,
+    }
+}
+
+/// A step as a transaction of its own.
+pub(super) fn txn(step: Step) -> Txn {
+    Txn::new()
+        .when(step.compares)
+        .and_then(step.writes)
+        .or_else(step.looks)
+}
+
+fn tell(link: &Link, arrived: Arrived) {
+    let Arrived {
+        told,
+        sent,
+        reply,
+        is_flat,
+    } = arrived;
+    let reply = match reply {
+        Ok(reply) => reply,
+        Err(fault) => return tell_fault(told, fault),
+    };
+    let replies = match is_flat {
+        true => vec![reply.clone()],
+        false => nested(&reply),
+    };
+    if replies.len() != told.len() {
+        warn!("etcd answered another number of steps than were sent");
+        link.give_up();
+        for told in told {
+            let error = StoreError::not_applied(Failure::Damaged("a reply of another kind"));
+            drop(told.send(Err(error.or_happened())));
+        }
+        return;
+    }
+    let any = replies.iter().any(TxnResponse::succeeded);
+    let judged = link.judge_reply(&reply, sent, any);
+    for (told, reply) in told.into_iter().zip(replies) {
+        let decided = match &judged {
+            Ok((header, _)) if !reply.succeeded() => {
+                Ok(Decided::Otherwise(reply.op_responses(), header.clone()))
+            }
+            Ok((_, committed)) => Ok(Decided::Applied(*committed)),
+            Err(failed) => Err(failed.error(reply.succeeded())),
+        };
+        drop(told.send(decided));
+    }
+}
+
+fn nested(reply: &TxnResponse) -> Vec<TxnResponse> {
+    let replies = reply.op_responses().into_iter();
+    replies
+        .filter_map(|reply| match reply {
+            TxnOpResponse::Txn(reply) => Some(reply),
+            TxnOpResponse::Put(_) | TxnOpResponse::Get(_) | TxnOpResponse::Delete(_) => None,
+        })
+        .collect()
+}
+
+/// One fault is everybody's: the transaction was applied as a whole or not at all.
+fn tell_fault(told: Vec<oneshot::Sender<Result<Decided, StoreError>>>, fault: Fault) {
+    let is_poison = match fault.kind {
+        // A step's session is gone.
+        Kind::LeaseGone => true,
+        // Some step is not to etcd's liking; which one, each finds out alone.
+        Kind::Refused => told.len() > 1,
+        Kind::LeaseExists | Kind::Exhausted | Kind::Broken => false,
+    };
+    if is_poison {
+        for told in told {
+            drop(told.send(Ok(Decided::Poisoned)));
+        }
+        return;
+    }
+    let error = fault.into_error();
+    let outcome = error.outcome();
+    let is_full = matches!(
+        error,
+        StoreError::Failed {
+            failure: Failure::NoSpace,
+            ..
+        }
+    );
+    let mut told = told.into_iter();
+    if let Some(first) = told.next() {
+        drop(first.send(Err(error)));
+    }
+    for told in told {
+        let failure = match is_full {
+            true => Failure::NoSpace,
+            false => Failure::Unavailable,
+        };
+        let error = StoreError::not_applied(failure);
+        let error = match outcome {
+            Outcome::NotApplied => error,
+            Outcome::Unknown => error.or_happened(),
+        };
+        drop(told.send(Err(error)));
+    }
+}

@@ -1,0 +1,239 @@
+//! Steps as transactions: what each one rests on is compared in it, and where that does not hold it looks
+//! instead, so that the next step is decided on what etcd's log says.
+
+use etcd_client::{Compare, CompareOp, TxnOp};
+
+use super::codec::{self, Stored};
+use super::keys::Keys;
+use super::view::{self, Sight};
+use crate::domain::{AttachMark, Claim, Generation, Hold, Place, Release, Session};
+
+/// One step of one caller: a transaction of its own, or a part of one.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    pub(super) compares: Vec<Compare>,
+    /// What is done where all compares hold.
+    pub(super) writes: Vec<TxnOp>,
+    /// What is read where one does not.
+    pub(super) looks: Vec<TxnOp>,
+    /// What it writes: etcd takes no key twice in one transaction.
+    pub(super) keys: Vec<Vec<u8>>,
+    /// How much it adds to a request, about.
+    pub(super) bytes: usize,
+    /// It was part of a transaction that etcd refused as a whole: now it goes by itself.
+    pub(super) is_alone: bool,
+}
+
+/// What a key, a revision and a compare take beside the values.
+const FRAME_BYTES: usize = 1024;
+
+impl Step {
+    fn new(compares: Vec<Compare>) -> Self {
+        Self {
+            compares,
+            writes: Vec::with_capacity(2),
+            looks: Vec::new(),
+            keys: Vec::with_capacity(2),
+            bytes: FRAME_BYTES,
+            is_alone: false,
+        }
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>, options: Option<etcd_client::PutOptions>) {
+        self.bytes += value.len();
+        self.keys.push(key.clone());
+        self.writes.push(TxnOp::put(key, value, options));
+    }
+
+    fn delete(&mut self, key: Vec<u8>) {
+        self.keys.push(key.clone());
+        self.writes.push(TxnOp::delete(key, None));
+    }
+
+    /// The same step, looking at a resource and a session where it cannot be taken.
+    pub(super) fn or_look(mut self, looks: Vec<TxnOp>) -> Self {
+        self.looks = looks;
+        self
+    }
+
+    /// The same step in a transaction of its own.
+    pub(super) fn alone(mut self, is_alone: bool) -> Self {
+        self.is_alone = is_alone;
+        self
+    }
+}
+
+/// Grants a vacant resource: to a claim that nobody waits before, or to the head of the queue (I1, I11).
+pub(super) fn grant(
+    keys: &Keys,
+    session: &Stored<Session>,
+    generation: &Stored<Generation>,
+    hold: &Hold,
+    place: Option<&Place>,
+) -> Step {
+    let claim = &hold.claim;
+    let mut step = Step::new(vec![
+        view::is_vacant(keys, &claim.resource),
+        view::is_marked_as(keys, session),
+        view::is_generation(keys, generation),
+    ]);
+    step.bytes += session.raw.len() + generation.raw.len();
+    let options = keys.on_lease(claim.session);
+    step.put(
+        keys.lease(&claim.resource),
+        codec::hold_value(hold),
+        Some(options),
+    );
+    match place {
+        None => step
+            .compares
+            .push(view::nobody_waits(keys, &claim.resource)),
+        Some(place) => {
+            let key = view::place_key(keys, place);
+            step.compares
+                .push(view::is_queued(key.clone(), place.since));
+            step.compares.push(view::nobody_waits_longer(keys, place));
+            step.delete(key);
+        }
+    }
+    step
+}
+
+/// Takes a place in the queue of a resource that is not free.
+pub(super) fn enqueue(
+    keys: &Keys,
+    sight: &Sight,
+    session: &Stored<Session>,
+    claim: &Claim,
+) -> Step {
+    let key = keys.place(&claim.resource, claim.session, &claim.request);
+    let mut step = Step::new(Vec::with_capacity(3));
+    // Joining a queue of a resource that has just become vacant would wait for nobody.
+    match (&sight.hold, &sight.view.head) {
+        (Some(_), _) => {
+            let lease = keys.lease(&claim.resource);
+            step.compares
+                .push(Compare::create_revision(lease, CompareOp::Greater, 0));
+        }
+        (None, Some(head)) => {
+            let head_key = view::place_key(keys, head);
+            step.compares.push(view::is_queued(head_key, head.since));
+        }
+        (None, None) => {}
+    }
+    step.compares.push(view::is_marked_as(keys, session));
+    step.compares
+        .push(Compare::create_revision(key.clone(), CompareOp::Equal, 0));
+    step.bytes += session.raw.len();
+    let options = keys.on_lease(claim.session);
+    step.put(key, codec::place_value(claim), Some(options));
+    step
+}
+
+/// Raises the mark from what was seen.
+pub(super) fn raise(keys: &Keys, session: &Stored<Session>, mark: AttachMark) -> Step {
+    let raised = marked(session, mark);
+    let mut step = Step::new(vec![view::is_marked_as(keys, session)]);
+    step.bytes += session.raw.len();
+    let options = keys.on_lease(session.record.id);
+    step.put(keys.session(session.record.id), raised.raw, Some(options));
+    step
+}
+
+/// A session with another mark.
+pub(super) fn marked(session: &Stored<Session>, mark: AttachMark) -> Stored<Session> {
+    let record = Session {
+        mark,
+        ..session.record.clone()
+    };
+    Stored {
+        raw: codec::session_value(&record),
+        record,
+    }
+}
+
+/// Gives a place back; under the mark of a stream where one is given.
+pub(super) fn leave(keys: &Keys, place: &Place, stream: Option<&Stored<Session>>) -> Step {
+    let key = view::place_key(keys, place);
+    let mut step = Step::new(vec![view::is_queued(key.clone(), place.since)]);
+    step.compares
+        .extend(stream.map(|session| view::is_marked_as(keys, session)));
+    step.delete(key);
+    step
+}
+
+/// Ends the lease that was seen, and hands the resource over in the same transaction to the head of the queue,
+/// if one was seen and may be granted it.
+///
+/// `None` where no lease was seen.
+pub(super) fn end(
+    keys: &Keys,
+    sight: &Sight,
+    heir: Option<(&Place, &Hold)>,
+    stream: Option<&Stored<Session>>,
+) -> Option<Step> {
+    let hold = sight.hold.as_ref()?;
+    let resource = &hold.record.claim.resource;
+    let mut step = Step::new(view::is_held_as(keys, hold).into());
+    step.bytes += hold.raw.len();
+    step.compares
+        .extend(stream.map(|session| view::is_marked_as(keys, session)));
+    match (heir, &sight.generation) {
+        (Some((place, hold)), Some(generation)) => {
+            hand_over(&mut step, keys, generation, place, hold);
+        }
+        (_, _) => {
+            // Whoever waits already is granted the resource later; nobody joins them unseen.
+            if sight.view.head.is_none() {
+                step.compares.push(view::nobody_waits(keys, resource));
+            }
+            step.delete(keys.lease(resource));
+        }
+    }
+    Some(step)
+}
+
+/// Grants a vacant resource to the head of its queue (I6, I11).
+pub(super) fn promote(
+    keys: &Keys,
+    generation: &Stored<Generation>,
+    place: &Place,
+    hold: &Hold,
+) -> Step {
+    let mut step = Step::new(vec![view::is_vacant(keys, &place.claim.resource)]);
+    hand_over(&mut step, keys, generation, place, hold);
+    step
+}
+
+/// Overwrites the lease's key with the head of the queue: etcd refuses to delete and put one key at once.
+fn hand_over(
+    step: &mut Step,
+    keys: &Keys,
+    generation: &Stored<Generation>,
+    place: &Place,
+    hold: &Hold,
+) {
+    let key = view::place_key(keys, place);
+    step.compares
+        .push(view::is_queued(key.clone(), place.since));
+    step.compares.push(view::is_generation(keys, generation));
+    step.compares.push(view::nobody_waits_longer(keys, place));
+    step.bytes += generation.raw.len();
+    let options = keys.on_lease(place.claim.session);
+    let key_of_lease = keys.lease(&place.claim.resource);
+    step.put(key_of_lease, codec::hold_value(hold), Some(options));
+    step.delete(key);
+}
+
+/// That a release has nothing to end: the lease is as it was seen, and no place of the request is there.
+pub(super) fn is_as_seen(keys: &Keys, sight: &Sight, release: &Release) -> Vec<Compare> {
+    let mut compares = match &sight.hold {
+        Some(hold) => Vec::from(view::is_held_as(keys, hold)),
+        None => vec![view::is_vacant(keys, &release.resource)],
+    };
+    compares.extend(release.request().map(|request| {
+        let place = keys.place(&release.resource, release.caller.session, request);
+        Compare::create_revision(place, CompareOp::Equal, 0)
+    }));
+    compares
+}
