@@ -6,6 +6,7 @@
 //! (The `metrics` facade with its exporter records into one global place, and keeps every timing until it is
 //! next scraped.) All label values are known beforehand: no resource, session or principal is ever one (I13).
 
+mod calls;
 mod labels;
 mod series;
 mod standing;
@@ -23,6 +24,7 @@ use prometheus_client::registry::Registry;
 
 use self::series::{Counters, Histograms, Pairs, Register, observe};
 
+pub(crate) use self::calls::CountCalls;
 pub(crate) use self::standing::{Exported, Standing};
 
 pub use self::labels::{AcquireOutcome, EndReason, EtcdOp, EtcdOutcome, RenewOutcome};

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport;
 use tonic::transport::server::Router;
 use tonic_health::server::{HealthReporter, health_reporter};
+use tower::layer::util::{Identity, Stack};
 use tracing::{info, warn};
 
 use self::accept::{Acceptor, Patience};
@@ -29,7 +30,7 @@ use crate::config::{Limits, Settings, SettingsError};
 use crate::entropy::SystemEntropy;
 use crate::health::{self, Health, LeaseServer};
 use crate::http;
-use crate::metrics::{Exported, Metrics, Standing};
+use crate::metrics::{CountCalls, Exported, Metrics, Standing};
 use crate::service::{Admin, Parts, Service};
 use crate::tasks::Tasks;
 
@@ -290,7 +291,7 @@ async fn run(
         service: service.clone(),
         max_waiters: limits.max_waiters,
     };
-    let exported = Exported::new(metrics, standing);
+    let exported = Exported::new(metrics.clone(), standing);
     let drain = Drain {
         clock: Arc::clone(&clock),
         health,
@@ -304,7 +305,8 @@ async fn run(
         |listener, patience| Acceptor::new(listener, limits.max_connections, patience, &clock);
     let preface = Patience::Preface(timeouts.preface);
     let lifetime = Patience::Lifetime(timeouts.http_connection);
-    let router = router(service, &limits)?.add_service(health_service);
+    let calls = CountCalls::new(&metrics, &clock);
+    let router = router(service, &limits, calls)?.add_service(health_service);
     let grpc = router.serve_with_incoming_shutdown(
         accept(listeners.grpc, preface).connections(),
         closing.cancelled_owned(),
@@ -341,7 +343,11 @@ async fn serve_both(
     tokio::try_join!(grpc, http).map(|((), ())| ())
 }
 
-fn router(service: Service, limits: &Limits) -> Result<Router, ServeError> {
+fn router(
+    service: Service,
+    limits: &Limits,
+    calls: CountCalls,
+) -> Result<Router<Stack<CountCalls, Identity>>, ServeError> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -355,6 +361,7 @@ fn router(service: Service, limits: &Limits) -> Result<Router, ServeError> {
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_streams(limits.max_streams_per_connection)
+        .layer(calls)
         .add_service(leases)
         .add_service(admin)
         .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)

@@ -3,11 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::StreamExt;
 use palisade_api::v1::release_request::Hold;
 use palisade_coordinator::serve::Addresses;
+use palisade_test_support::eventually;
 use tonic::Code;
+use tonic_reflection::pb::v1;
+use tower::{Service, ServiceExt};
 
-use crate::support::{Coordinator, acquire, asking, http_get, open, release, releasing, token};
+use crate::support::{
+    Coordinator, LONG, acquire, acquiring, asking, channel, http_get, open, release, releasing,
+    token,
+};
 
 /// The value of every series, by name and labels as they are written.
 pub(crate) async fn scrape(addresses: Addresses) -> BTreeMap<String, f64> {
@@ -49,5 +56,142 @@ async fn counters_equal_what_was_done() {
     ] {
         assert_eq!(found.get(series), Some(&value), "{series}: {found:?}");
     }
+    coordinator.stop().await;
+}
+
+fn series(name: &str, kind: &str, method: &str, code: &str) -> String {
+    let (service, method) = method.split_once('/').unwrap_or((method, method));
+    let mut labels =
+        format!(r#"grpc_type="{kind}",grpc_service="{service}",grpc_method="{method}""#);
+    if !code.is_empty() {
+        labels.push_str(&format!(r#",grpc_code="{code}""#));
+    }
+    format!("{name}{{{labels}}}")
+}
+
+#[tokio::test]
+async fn calls_are_counted_by_method_and_code_as_go_grpc_does() {
+    let coordinator = Coordinator::start().await;
+    let client = &coordinator.client;
+    let session = open(client, "one").await;
+    acquire(client, asking(&session, "r", "x", Duration::ZERO))
+        .await
+        .unwrap();
+    let bad = acquire(client, asking(&session, "r", "..", Duration::ZERO)).await;
+    assert_eq!(bad.unwrap_err().code(), Code::InvalidArgument);
+    let waiting = acquiring(
+        client,
+        asking(&open(client, "two").await, "r", "x", LONG * 2),
+    );
+    coordinator.waiting("x", 1).await;
+    let reflection = "grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    list_services(&coordinator, 3).await;
+
+    let before = scrape(coordinator.addresses).await;
+    let acquire = "palisade.v1.LeaseService/Acquire";
+    for (series, value) in [
+        (
+            series("grpc_server_started_total", "unary", acquire, ""),
+            3.0,
+        ),
+        (
+            series("grpc_server_handled_total", "unary", acquire, "OK"),
+            1.0,
+        ),
+        (
+            series(
+                "grpc_server_handled_total",
+                "unary",
+                acquire,
+                "InvalidArgument",
+            ),
+            1.0,
+        ),
+        (
+            series("grpc_server_handling_seconds_count", "unary", acquire, ""),
+            2.0,
+        ),
+        (
+            series("grpc_server_handled_total", "bidi_stream", reflection, "OK"),
+            1.0,
+        ),
+        (
+            series(
+                "grpc_server_msg_received_total",
+                "bidi_stream",
+                reflection,
+                "",
+            ),
+            3.0,
+        ),
+        (
+            series("grpc_server_msg_sent_total", "bidi_stream", reflection, ""),
+            3.0,
+        ),
+    ] {
+        assert_eq!(before.get(&series), Some(&value), "{series}: {before:?}");
+    }
+
+    // Whose client hangs up is counted, too.
+    waiting.abort();
+    let hung_up = series("grpc_server_handled_total", "unary", acquire, "Canceled");
+    let counted = async || {
+        let found = scrape(coordinator.addresses).await;
+        found.get(&hung_up) == Some(&1.0)
+            && found[r#"palisade_lease_acquire_total{outcome="abandoned"}"#] == 1.0
+            && found["palisade_waiters"] == 0.0
+    };
+    eventually("the end of the call is counted", LONG, counted)
+        .await
+        .unwrap();
+    coordinator.stop().await;
+}
+
+/// Asks so often for the names of all services, on one stream.
+async fn list_services(coordinator: &Coordinator, times: usize) {
+    let channel = channel(coordinator.addresses).await;
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel);
+    let list = v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(
+            String::new(),
+        )),
+    };
+    let asked = futures::stream::iter(vec![list; times]);
+    let answers = client.server_reflection_info(asked).await.unwrap();
+    let answers: Vec<_> = answers.into_inner().collect().await;
+    assert_eq!(answers.len(), times);
+}
+
+#[tokio::test]
+async fn what_clients_make_up_makes_no_series() {
+    let coordinator = Coordinator::start().await;
+    let mut channel = channel(coordinator.addresses).await;
+    let before = scrape(coordinator.addresses).await.len();
+    let mut after = Vec::new();
+    for round in 0..2 {
+        for path in ["x", "palisade.v1.LeaseService/Steal", "a/b/c", "..", "{}"] {
+            let request = http::Request::post(format!("/{path}{round}"))
+                .header("content-type", "application/grpc")
+                .body(tonic::body::Body::empty())
+                .unwrap();
+            let service = channel.ready().await.unwrap();
+            let answer = service.call(request).await.unwrap();
+            let status = answer.headers()["grpc-status"].to_str().unwrap();
+            assert_eq!(status, "12", "{path}");
+        }
+        after.push(scrape(coordinator.addresses).await);
+    }
+    let unknown = series(
+        "grpc_server_handled_total",
+        "unary",
+        "unknown",
+        "Unimplemented",
+    );
+    assert_eq!(after[1].get(&unknown), Some(&10.0));
+    assert_eq!(after[0].len(), after[1].len());
+    // Begun, ended, and the histogram.
+    assert!(after[0].len() - before <= 2 + 18, "{:?}", after[0]);
+    drop(channel);
     coordinator.stop().await;
 }

@@ -1,0 +1,148 @@
+//! Counts and times gRPC calls under the names that go-grpc gives them, so that dashboards and alerts made
+//! for those fit.
+
+mod body;
+mod methods;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tonic::Code;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use self::body::{Counted, Received};
+use self::methods::{Method, Methods};
+use super::Metrics;
+use crate::clock::{Clock, Moment};
+
+/// A layer around all services of a gRPC server.
+#[derive(Debug, Clone)]
+pub(crate) struct CountCalls {
+    methods: Arc<Methods>,
+    clock: Arc<dyn Clock>,
+}
+
+impl CountCalls {
+    pub(crate) fn new(metrics: &Metrics, clock: &Arc<dyn Clock>) -> Self {
+        Self {
+            methods: Arc::new(Methods::register(&mut metrics.registry())),
+            clock: Arc::clone(clock),
+        }
+    }
+}
+
+impl<S> Layer<S> for CountCalls {
+    type Service = CountedService<S>;
+
+    fn layer(&self, inner: S) -> CountedService<S> {
+        CountedService {
+            calls: self.clone(),
+            inner,
+        }
+    }
+}
+
+/// A service whose calls are counted.
+#[derive(Debug, Clone)]
+pub(crate) struct CountedService<S> {
+    calls: CountCalls,
+    inner: S,
+}
+
+impl<S, B> Service<Request<Body>> for CountedService<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+{
+    type Response = Response<Counted<B>>;
+    type Error = S::Error;
+    type Future = CountedFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let method = self.calls.methods.of(request.uri().path());
+        let call = Call::start(method, &self.calls.clock);
+        let request = if method.streams_requests() {
+            let method = Arc::clone(method);
+            request.map(|body| Body::new(Received::new(body, method)))
+        } else {
+            request
+        };
+        CountedFuture {
+            inner: self.inner.call(request),
+            call: Some(call),
+        }
+    }
+}
+
+/// A call under way. Whatever ends it is counted, also that its client hung up.
+#[derive(Debug)]
+struct Call {
+    method: Arc<Method>,
+    clock: Arc<dyn Clock>,
+    since: Moment,
+    code: Code,
+}
+
+impl Call {
+    fn start(method: &Arc<Method>, clock: &Arc<dyn Clock>) -> Self {
+        method.started();
+        Self {
+            method: Arc::clone(method),
+            clock: Arc::clone(clock),
+            since: clock.now(),
+            // Unless it ends otherwise before it is dropped.
+            code: Code::Cancelled,
+        }
+    }
+
+    fn end(mut self, code: Code) {
+        self.code = code;
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let took = self.since.until(self.clock.now());
+        self.method.handled(self.code, took);
+    }
+}
+
+pin_project! {
+    /// An answer that is on its way.
+    #[derive(Debug)]
+    pub(crate) struct CountedFuture<F> {
+        #[pin]
+        inner: F,
+        call: Option<Call>,
+    }
+}
+
+impl<F, B, E> Future for CountedFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<Counted<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let done = std::task::ready!(this.inner.poll(context));
+        let call = this.call.take();
+        Poll::Ready(match done {
+            Ok(response) => Ok(Counted::answer(response, call)),
+            Err(error) => {
+                if let Some(call) = call {
+                    call.end(Code::Unknown);
+                }
+                Err(error)
+            }
+        })
+    }
+}
