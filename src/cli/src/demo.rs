@@ -14,7 +14,6 @@ use crate::failure::{Failure, Kind};
 use crate::signals::Stop;
 
 pub(crate) use scratch::delete_prefix;
-pub(crate) use stage::this_program;
 pub(crate) use worker::run as worker;
 
 use stage::Stage;

@@ -3,6 +3,7 @@
 mod acquire;
 mod args;
 mod bench;
+mod child;
 mod clock;
 mod demo;
 mod failure;

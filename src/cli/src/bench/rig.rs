@@ -1,29 +1,25 @@
 //! What is measured: a coordinator of the bench's own, and etcd. All of it is put back as it was found.
 
 use std::fs::{self, File};
-use std::process::Stdio;
 use std::time::Duration;
 
 use palisade_api::v1::GetLeaseRequest;
 use palisade_api::v1::lease_service_client::LeaseServiceClient;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Child;
 use tonic::transport::{Channel, Endpoint};
 
 use super::failure::{etcd_failed, refused, unreachable};
 use super::processes::{Watched, local_etcd};
 use crate::args::Target;
+use crate::child::{OPENING_LIMIT, OwnCoordinator};
 use crate::clock;
-use crate::demo::{delete_prefix, this_program};
+use crate::demo::delete_prefix;
 use crate::failure::Failure;
 use crate::output;
 
 /// How a coordinator is called.
 pub(crate) type Caller = LeaseServiceClient<Channel>;
 
-/// A coordinator that has its store is there at once; on a busy machine, later.
-const OPENING_LIMIT: Duration = Duration::from_secs(15);
 /// What an etcd that is well does at once.
 const ETCD_LIMIT: Duration = Duration::from_secs(5);
 /// So that benches side by side, or one that was killed, do not meet.
@@ -35,8 +31,7 @@ const LOG_LINES: usize = 10;
 #[derive(Debug)]
 pub(crate) struct Rig {
     home: TempDir,
-    coordinator: Option<Child>,
-    addr: String,
+    coordinator: Option<OwnCoordinator>,
     etcd: Vec<String>,
     prefix: String,
     etcd_version: String,
@@ -61,7 +56,6 @@ impl Rig {
         Ok(Self {
             home,
             coordinator: None,
-            addr: String::new(),
             etcd: target.etcd.clone(),
             prefix: format!("palisade-bench-{}/", hex::encode(mark)),
             etcd_version: String::new(),
@@ -117,38 +111,26 @@ impl Rig {
     }
 
     async fn start_coordinator(&mut self, more: &[String]) -> Result<(), Failure> {
-        let failed = || Failure::io("start the coordinator");
-        let log = File::create(self.home.path().join("log")).map_err(failed())?;
-        let mut command = this_program()?;
-        command.args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
-        command.args(["--etcd", &self.etcd.join(",")]);
-        command.args(["--etcd-prefix", &format!("{}coordinator/", self.prefix)]);
-        command.arg("--end-with-stdin").args(more);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.stderr(log).spawn().map_err(failed())?;
-        self.watched.coordinator = process.id();
-        let stdout = process.stdout.take();
-        self.coordinator = Some(process);
-        let cannot = || Failure::other("the coordinator did not start");
-        let mut lines = BufReader::new(stdout.ok_or_else(cannot)?).lines();
-        let first = clock::within(OPENING_LIMIT, lines.next_line()).await;
-        let first = first.ok_or_else(cannot)?.map_err(failed())?;
-        let addr = first
-            .as_deref()
-            .and_then(|line| line.strip_prefix("PALISADE_ADDR="));
-        addr.ok_or_else(cannot)?.clone_into(&mut self.addr);
+        let log = File::create(self.home.path().join("log"));
+        let log = log.map_err(Failure::io("make the coordinator's log"))?;
+        let (urls, prefix) = (self.etcd.join(","), format!("{}coordinator/", self.prefix));
+        let store = ["--etcd", &urls, "--etcd-prefix", &prefix];
+        let arguments = store.into_iter().chain(more.iter().map(String::as_str));
+        let coordinator = OwnCoordinator::start(arguments, log).await?;
+        self.watched.coordinator = coordinator.id();
+        self.coordinator = Some(coordinator);
         Ok(())
     }
 
     /// A connection to the coordinator.
     pub(crate) async fn caller(&self) -> Result<Caller, Failure> {
-        let endpoint = Endpoint::from_shared(self.addr.clone())
+        let addr = self.coordinator.as_ref().map_or("", OwnCoordinator::addr);
+        let endpoint = Endpoint::from_shared(addr.to_owned())
             .map_err(|_| Failure::other("the coordinator told no address"))?;
         let connected = endpoint.connect_timeout(OPENING_LIMIT).connect().await;
         let channel = connected.map_err(|error| {
             unreachable(format!(
-                "the coordinator at {} cannot be reached: {error}",
-                self.addr
+                "the coordinator at {addr} cannot be reached: {error}"
             ))
         })?;
         Ok(LeaseServiceClient::new(channel))
@@ -185,11 +167,7 @@ impl Rig {
     /// Ends the coordinator and deletes what it kept: all that can be, and then says what could not.
     pub(crate) async fn strike(mut self) -> Result<(), Failure> {
         let ended = match self.coordinator.take() {
-            // Its state is thrown away: there is nothing that it would have to end in order.
-            Some(mut process) => process
-                .kill()
-                .await
-                .map_err(Failure::io("end the coordinator")),
+            Some(coordinator) => coordinator.end().await,
             None => Ok(()),
         };
         // An etcd that was not reached at the start has nothing of ours.

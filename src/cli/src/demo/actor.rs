@@ -30,7 +30,7 @@ impl Actor {
     /// Starts `palisade demo-worker` and tells it its part.
     pub(crate) async fn enter(part: &Part, log: &File) -> Result<Self, Failure> {
         let failed = || Failure::io(format!("start the worker {}", part.name));
-        let mut command = super::stage::this_program()?;
+        let mut command = crate::child::this_program()?;
         command
             .arg("demo-worker")
             .stdin(Stdio::piped())

@@ -1,27 +1,22 @@
 //! What the demo needs: a coordinator, a database, and room for workers. All of it goes away again.
 
-use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use palisade_client::{Client, ClientError};
 use palisade_token::ResourceName;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
 
 use super::actor::Actor;
 use super::bank;
 use super::scratch;
 use super::script::{Books, Part};
 use crate::args::DemoArgs;
-use crate::clock;
+use crate::child::{OPENING_LIMIT, OwnCoordinator};
 use crate::failure::{Failure, Kind};
 
-/// A coordinator that has its store is there at once; on a busy machine, later.
-const OPENING_LIMIT: Duration = Duration::from_secs(15);
 /// So that databases of demos side by side, or of one that was killed, do not meet.
 const MARK_BYTES: usize = 6;
 /// Lines of the processes' logs that are shown when the demo fails.
@@ -30,7 +25,7 @@ const LOG_LINES: usize = 15;
 /// Dropped, it kills its processes and deletes its files; [`Stage::strike`] also clears databases.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    coordinator: Option<(Child, String)>,
+    coordinator: Option<OwnCoordinator>,
     home: TempDir,
     etcd: Vec<String>,
     mark: String,
@@ -102,38 +97,24 @@ impl Stage {
     }
 
     async fn start_coordinator(&mut self) -> Result<String, Failure> {
-        let failed = || Failure::io("start the coordinator");
-        let mut command = this_program()?;
-        command.args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
-        command.arg("--end-with-stdin");
-        if self.etcd.is_empty() {
-            command
-                .arg("--embedded")
-                .arg(self.home.path().join("palisade.db"));
+        let log = self.log.try_clone();
+        let log = log.map_err(Failure::io("open the demo's log"))?;
+        let store: Vec<OsString> = if self.etcd.is_empty() {
+            let file = self.home.path().join("palisade.db");
+            vec!["--embedded".into(), file.into()]
         } else {
-            command.args([
-                "--etcd",
-                &self.etcd.join(","),
-                "--etcd-prefix",
-                &self.prefix(),
-            ]);
-        }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        command.stderr(self.log.try_clone().map_err(failed())?);
-        let mut process = command.spawn().map_err(failed())?;
-        let stdout = process.stdout.take();
-        let (process, addr) = self.coordinator.insert((process, String::new()));
-        let mut lines = BufReader::new(stdout.ok_or_else(cannot_start)?).lines();
-        let first = clock::within(OPENING_LIMIT, lines.next_line()).await;
-        let first = first.ok_or_else(cannot_start)?.map_err(failed())?;
-        let told = first
-            .as_deref()
-            .and_then(|line| line.strip_prefix("PALISADE_ADDR="));
-        match told {
-            Some(told) if process.id().is_some() => told.clone_into(addr),
-            _ => return Err(cannot_start()),
-        }
-        Ok(addr.clone())
+            let (urls, prefix) = (self.etcd.join(","), self.prefix());
+            vec![
+                "--etcd".into(),
+                urls.into(),
+                "--etcd-prefix".into(),
+                prefix.into(),
+            ]
+        };
+        let coordinator = OwnCoordinator::start(store, log).await?;
+        let addr = coordinator.addr().to_owned();
+        self.coordinator = Some(coordinator);
+        Ok(addr)
     }
 
     /// A worker enters.
@@ -168,7 +149,7 @@ impl Stage {
     }
 
     pub(crate) fn addr(&self) -> &str {
-        self.coordinator.as_ref().map_or("", |(_, addr)| addr)
+        self.coordinator.as_ref().map_or("", OwnCoordinator::addr)
     }
 
     /// Where the coordinator keeps its state, for people.
@@ -205,11 +186,7 @@ impl Stage {
     /// says what could not.
     pub(crate) async fn strike(mut self) -> Result<(), Failure> {
         let ended = match self.coordinator.take() {
-            // Its state is thrown away: there is nothing that it would have to end in order.
-            Some((mut process, _)) => process
-                .kill()
-                .await
-                .map_err(Failure::io("end the coordinator")),
+            Some(coordinator) => coordinator.end().await,
             None => Ok(()),
         };
         let cleared = if self.etcd.is_empty() {
@@ -231,25 +208,4 @@ impl Stage {
 
 fn log_file(home: &TempDir) -> PathBuf {
     home.path().join("log")
-}
-
-fn cannot_start() -> Failure {
-    Failure::other("the coordinator did not start")
-}
-
-/// This very program as a child: in a process group of its own, so that Ctrl-C reaches the parent alone
-/// and, should the parent be killed, the kernel wakes and ends a child that is frozen.
-pub(crate) fn this_program() -> Result<Command, Failure> {
-    let program = env::current_exe().map_err(Failure::io("find this program"))?;
-    let mut command = Command::new(program);
-    command.process_group(0).kill_on_drop(true);
-    for name in [
-        "PALISADE_ADDR",
-        "PALISADE_SECRET",
-        "PALISADE_POSTGRES",
-        "STATE_DIRECTORY",
-    ] {
-        command.env_remove(name);
-    }
-    Ok(command)
 }
