@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use palisade_api::v1::acquire_request;
 use palisade_api::{AcquireRequest, AcquireResponse};
-use palisade_token::ResourceName;
+use palisade_token::{FencingToken, ResourceName};
+use tokio::sync::watch;
 
 use crate::calls::{Next, Tries, Try};
 use crate::error::ClientError;
 use crate::error::status::Failure;
 use crate::info::{LeaseInfo, Metadata, PreviousLease};
-use crate::lease::Lease;
+use crate::lease::{Lease, LeaseNews};
 use crate::random;
 use crate::release::{self, Hold, Release};
 use crate::session::core::{Core, Owner, lost_error};
 use crate::session::milliseconds;
+use crate::stream;
 
 /// A call that waits longer is ended and sent again, so that no call lives for hours; its place in the
 /// queue stays.
@@ -35,9 +37,22 @@ const LONGEST_CALL_PERMILLE: u32 = 800;
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct AcquireOptions {
-    wait: Duration,
-    lock_delay: Duration,
-    metadata: Metadata,
+    pub(crate) wait: Duration,
+    pub(crate) lock_delay: Duration,
+    pub(crate) metadata: Metadata,
+    pub(crate) progress: Option<watch::Sender<Option<QueuePlace>>>,
+}
+
+/// Where a request stands in the queue of a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueuePlace {
+    /// How many requests are before it.
+    pub ahead: u32,
+    /// What is left of its wait.
+    pub wait_left: Duration,
+    /// The present holder's token, where there is one.
+    pub holder: Option<FencingToken>,
 }
 
 impl AcquireOptions {
@@ -59,6 +74,22 @@ impl AcquireOptions {
     /// Opaque bytes for whoever may read the lease: at most 4 KiB, never logged.
     pub fn metadata(mut self, metadata: impl Into<Vec<u8>>) -> Self {
         self.metadata = Metadata(metadata.into());
+        self
+    }
+
+    /// Where to tell the place in the queue, once there is one and when it moves, though not at every step.
+    /// Told on sessions with [`Transport::Stream`](crate::Transport::Stream) only.
+    ///
+    /// ```
+    /// use palisade_client::AcquireOptions;
+    /// use tokio::sync::watch;
+    ///
+    /// let (place, mut moved) = watch::channel(None);
+    /// let options = AcquireOptions::default().progress(place);
+    /// # let _ = (options, moved.borrow_and_update());
+    /// ```
+    pub fn progress(mut self, place: watch::Sender<Option<QueuePlace>>) -> Self {
+        self.progress = Some(place);
         self
     }
 }
@@ -90,6 +121,17 @@ impl Drop for Claim {
 }
 
 pub(crate) async fn acquire(
+    owner: &Arc<Owner>,
+    resource: &ResourceName,
+    options: AcquireOptions,
+) -> Result<Lease, ClientError> {
+    match &owner.core.attached {
+        Some(attached) => stream::acquire(owner, attached, resource, options).await,
+        None => Box::pin(by_calls(owner, resource, options)).await,
+    }
+}
+
+async fn by_calls(
     owner: &Arc<Owner>,
     resource: &ResourceName,
     options: AcquireOptions,
@@ -147,7 +189,7 @@ pub(crate) async fn acquire(
 }
 
 /// Whether nothing of the request can be granted any more, or stand in the queue.
-fn is_decided(error: &ClientError, earlier_unknown: bool, is_try: bool) -> bool {
+pub(crate) fn is_decided(error: &ClientError, earlier_unknown: bool, is_try: bool) -> bool {
     match error {
         ClientError::WaitExpired { .. }
         | ClientError::Cancelled
@@ -171,7 +213,9 @@ fn granted(claim: &mut Claim, answer: AcquireResponse) -> Result<Lease, ClientEr
     }
     claim.decided();
     let previous = answer.previous.map(PreviousLease::from);
-    Ok(Lease::granted(Arc::clone(&claim.owner), info, previous))
+    let news = Arc::new(LeaseNews::of_session(&claim.owner.core.ended));
+    let owner = Arc::clone(&claim.owner);
+    Ok(Lease::granted(owner, info, previous, news, None))
 }
 
 /// One request, the same in each of its tries but for wait, attempt and epoch.

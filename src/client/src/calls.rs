@@ -7,6 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Request, Response, Status};
 use tracing::debug;
 
+use crate::client::Transport;
 use crate::clock::{Clock, Moment, within};
 use crate::endpoints::{Endpoints, Stub};
 use crate::epoch::Epochs;
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) endpoints: Endpoints,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tasks: Tasks,
+    /// How new sessions speak.
+    pub(crate) transport: Transport,
     /// How long one try may take.
     pub(crate) call_timeout: Duration,
     /// How long a call may be tried.

@@ -151,6 +151,20 @@ impl Client {
     }
 }
 
+/// How a session speaks with its coordinator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Transport {
+    /// Over one stream, which also carries news of the leases: lost, wanted back, the place in the queue. It
+    /// needs coordinators that serve `Attach`; where it breaks the session goes on over another, through any
+    /// of them. At most 1000 requests may wait and hold in one session.
+    Stream,
+    /// By calls of their own: for coordinators and proxies that serve no streams. There is no news; a lease
+    /// that was revoked looks held until its session ends.
+    #[default]
+    Unary,
+}
+
 /// How to reach the coordinators. See [`Client::builder`].
 #[must_use]
 #[derive(Clone, Default)]
@@ -158,6 +172,7 @@ pub struct ClientBuilder {
     endpoints: Vec<String>,
     tls: Option<ClientTlsConfig>,
     clock: Option<Arc<dyn Clock>>,
+    transport: Transport,
     call_timeout: Option<Duration>,
     operation_timeout: Option<Duration>,
 }
@@ -167,6 +182,7 @@ impl fmt::Debug for ClientBuilder {
         f.debug_struct("ClientBuilder")
             .field("endpoints", &self.endpoints)
             .field("tls", &self.tls.is_some())
+            .field("transport", &self.transport)
             .field("call_timeout", &self.call_timeout)
             .field("operation_timeout", &self.operation_timeout)
             .finish_non_exhaustive()
@@ -205,6 +221,12 @@ impl ClientBuilder {
         self
     }
 
+    /// How sessions speak with their coordinator: [`Transport::Unary`] unless set.
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
     /// Another clock, for tests. It must go on while the process or the machine is suspended.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
@@ -224,6 +246,7 @@ impl ClientBuilder {
                 endpoints,
                 clock,
                 tasks: Tasks::on(runtime),
+                transport: self.transport,
                 call_timeout: above_zero("call_timeout", self.call_timeout, CALL_TIMEOUT)?,
                 operation_timeout: above_zero(
                     "operation_timeout",

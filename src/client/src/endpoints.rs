@@ -175,6 +175,19 @@ impl Endpoints {
         }
     }
 
+    /// As [`Endpoints::failed`], without waiting: while somebody connects anew the one that was used is given
+    /// up already.
+    pub(crate) fn give_up(&self, used: &Connected) {
+        if let Ok(mut slot) = self.all[used.endpoint].connection.try_lock()
+            && slot
+                .take_if(|(current, _)| *current == used.connection)
+                .is_some()
+        {
+            drop(slot);
+            self.eject(used.endpoint);
+        }
+    }
+
     fn eject(&self, index: usize) {
         let now = self.clock.now();
         let endpoint = &self.all[index];

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use palisade_token::{FencingToken, Grant, ResourceName};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{ClientError, LeaseError};
@@ -10,6 +11,12 @@ use crate::info::{LeaseInfo, PreviousLease};
 use crate::release::{self, Hold, Release, Released};
 use crate::session::core::{Owner, lost_error};
 use crate::standing::{LostReason, SessionState};
+use crate::stream::{self, RequestKey, ToRelease};
+
+mod news;
+
+pub(crate) use self::news::LeaseNews;
+pub use self::news::{LeaseLoss, RevokeRequest};
 
 /// The right of a session to a resource, from its grant until it is released or its session ends.
 ///
@@ -36,7 +43,9 @@ pub struct Lease {
     owner: Arc<Owner>,
     info: LeaseInfo,
     previous: Option<PreviousLease>,
-    lost: CancellationToken,
+    news: Arc<LeaseNews>,
+    /// Its request's, where the session has a stream.
+    key: Option<RequestKey>,
     given_back: bool,
 }
 
@@ -54,13 +63,15 @@ impl Lease {
         owner: Arc<Owner>,
         info: LeaseInfo,
         previous: Option<PreviousLease>,
+        news: Arc<LeaseNews>,
+        key: Option<RequestKey>,
     ) -> Self {
-        let lost = owner.core.ended.child_token();
         Self {
             owner,
             info,
             previous,
-            lost,
+            news,
+            key,
             given_back: false,
         }
     }
@@ -69,8 +80,8 @@ impl Lease {
     /// piece of work; a grant kept in a variable does not know that it is over, though the guard does.
     ///
     /// # Errors
-    /// [`LeaseError::Expired`] past the local deadline, [`LeaseError::Lost`] if the session has ended
-    /// otherwise. Neither is ever followed by a grant again.
+    /// [`LeaseError::Expired`] past the local deadline, [`LeaseError::Lost`] if the lease or its session has
+    /// ended otherwise. Neither is ever followed by a grant again.
     pub fn grant(&self) -> Result<Grant, LeaseError> {
         match self.state() {
             SessionState::Held | SessionState::Suspect => Ok(self.info.grant.clone()),
@@ -104,23 +115,69 @@ impl Lease {
         self.previous.as_ref()
     }
 
-    /// How the lease stands now, by the clock and not by a timer (I8).
+    /// How the lease stands now, by the clock and not by a timer (I8): as its session does, unless it was lost
+    /// alone, which news of it on the session's stream says.
     #[must_use]
     pub fn state(&self) -> SessionState {
-        self.owner.core.state()
+        let state = self.owner.core.state();
+        match self.news.lost_reason() {
+            Some(reason) if state.is_held() => SessionState::Lost(reason),
+            _ => state,
+        }
+    }
+
+    /// How it was lost, where the coordinator told; none while it holds, or where its session has ended.
+    #[must_use]
+    pub fn loss(&self) -> Option<LeaseLoss> {
+        self.news.loss()
+    }
+
+    /// Tells when an operator wants the lease back: stop its work, then release it. Told on sessions with
+    /// [`Transport::Stream`](crate::Transport::Stream) only, and again after the stream broke.
+    ///
+    /// ```no_run
+    /// # async fn example(lease: palisade_client::Lease) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut wanted = lease.revoke_requested();
+    /// wanted.wait_for(Option::is_some).await?;
+    /// lease.answer_revoke(true);
+    /// // … stop the work …
+    /// lease.release().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn revoke_requested(&self) -> watch::Receiver<Option<RevokeRequest>> {
+        self.news.watch_revoke()
+    }
+
+    /// Tells the operator that the request was heard, and whether the lease will be released; if not, it need
+    /// not be waited for. It promises nothing: only [`Lease::release`] counts. Each request is answered
+    /// once; says whether there was one to answer.
+    pub fn answer_revoke(&self, will_release: bool) -> bool {
+        match (&self.owner.core.attached, self.key) {
+            (Some(attached), Some(key)) if self.news.begin_answer() => {
+                attached.answer_revoke(key, will_release);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// How long it is to the local deadline; zero once the lease is lost.
     #[must_use]
     pub fn time_left(&self) -> Duration {
-        self.owner.core.time_left()
+        if self.state().is_held() {
+            self.owner.core.time_left()
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Fires once the lease is lost, or begins to be released: stop. A timer wakes it, up to a quarter of a
     /// second late after a suspend; [`Lease::grant`] is never late.
     #[must_use]
     pub fn lost(&self) -> CancellationToken {
-        self.lost.clone()
+        self.news.lost.clone()
     }
 
     /// Releases the lease, so that the next waiter gets it at once. The work must have stopped before: where
@@ -148,17 +205,34 @@ impl Lease {
         mut self,
         fence: Option<FencingToken>,
     ) -> Result<Released, ClientError> {
-        let state = self.state();
+        let state = self.owner.core.state();
         if !state.is_held() {
             return Err(lost_error(state));
         }
-        let release = self.give_back().refused_by(fence);
-        release::and_wait(&self.owner, release).await
+        self.begin_return();
+        match (&self.owner.core.attached, self.key) {
+            (Some(attached), Some(key)) => {
+                let release = self.over_stream(key, fence);
+                stream::release(&self.owner, attached, release).await
+            }
+            _ => release::and_wait(&self.owner, self.by_call().refused_by(fence)).await,
+        }
     }
 
-    fn give_back(&mut self) -> Release {
+    fn begin_return(&mut self) {
         self.given_back = true;
-        self.lost.cancel();
+        self.news.lost.cancel();
+    }
+
+    fn over_stream(&self, key: RequestKey, refused_by_fence: Option<FencingToken>) -> ToRelease {
+        ToRelease {
+            key,
+            refused_by_fence,
+            news: Arc::clone(&self.news),
+        }
+    }
+
+    fn by_call(&self) -> Release {
         Release::new(self.resource().clone(), Hold::Token(self.token()))
     }
 }
@@ -166,8 +240,13 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.given_back && self.state().is_held() {
-            let release = self.give_back();
-            drop(release::in_background(&self.owner, release));
+            self.begin_return();
+            match (&self.owner.core.attached, self.key) {
+                (Some(attached), Some(key)) => {
+                    stream::release_unwatched(attached, self.over_stream(key, None));
+                }
+                _ => drop(release::in_background(&self.owner, self.by_call())),
+            }
         }
     }
 }

@@ -38,12 +38,13 @@ mod random;
 mod release;
 mod session;
 mod standing;
+mod stream;
 mod tasks;
 
 pub use palisade_token::{FencingToken, Grant, HolderId, ResourceName};
 
-pub use self::acquire::AcquireOptions;
-pub use self::client::{Client, ClientBuilder};
+pub use self::acquire::{AcquireOptions, QueuePlace};
+pub use self::client::{Client, ClientBuilder, Transport};
 pub use self::clock::{Clock, Moment, SystemClock};
 pub use self::credentials::{Credentials, Secret};
 pub use self::detached::DetachedSession;
@@ -51,7 +52,7 @@ pub use self::error::{ClientError, LeaseError, Source, Unavailable};
 pub use self::info::{
     LeaseEnd, LeaseInfo, LeasePage, Metadata, Occupancy, PreviousLease, WaiterInfo,
 };
-pub use self::lease::Lease;
+pub use self::lease::{Lease, LeaseLoss, RevokeRequest};
 pub use self::release::{Hold, Released};
 pub use self::session::{Session, SessionOptions};
 pub use self::standing::{LostReason, SessionState};

@@ -34,8 +34,20 @@ pub struct Released {
     pub ended_before: Option<LeaseEnd>,
     /// A place in the queue was given back.
     pub queue_place_given_back: bool,
-    /// The store's revision of the release; 0 where there was nothing to do.
+    /// The store's revision of the release; 0 where there was nothing to do, and over a stream, which does not
+    /// tell it.
     pub revision: i64,
+}
+
+impl Released {
+    /// The hold had ended before.
+    pub(crate) fn before(end: LeaseEnd) -> Self {
+        Self {
+            ended_before: Some(end),
+            queue_place_given_back: false,
+            revision: 0,
+        }
+    }
 }
 
 /// Which hold of a resource is meant.
@@ -209,7 +221,7 @@ async fn try_once(core: &Core, release: &Release) -> Result<Released, ClientErro
 
 /// What trying a release again may come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Later {
+pub(crate) enum Later {
     /// Nothing: there is nothing to give back, or it cannot be named.
     Over,
     /// It will be done.
@@ -218,7 +230,7 @@ enum Later {
     Perhaps,
 }
 
-fn after(error: &ClientError) -> Later {
+pub(crate) fn after(error: &ClientError) -> Later {
     match error {
         ClientError::SessionLost { .. }
         | ClientError::StaleToken { .. }

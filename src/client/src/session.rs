@@ -3,13 +3,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use palisade_api::SessionOpening;
-use palisade_api::v1::{OpenSessionRequest, OpenSessionResponse};
+use palisade_api::v1::OpenSessionRequest;
 use palisade_token::ResourceName;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::acquire::{self, AcquireOptions};
-use crate::calls::{Answer, Shared, Tries};
+use crate::calls::{Shared, Tries};
+use crate::client::Transport;
 use crate::clock::Moment;
 use crate::credentials::{Credentials, Secret};
 use crate::epoch::Epochs;
@@ -17,9 +18,10 @@ use crate::error::ClientError;
 use crate::lease::Lease;
 use crate::random;
 use crate::standing::{Allowance, LostReason, SessionState, Standing};
+use crate::stream::{self, Attached, First, Keeper};
 
 pub(crate) mod core;
-mod renew;
+pub(crate) mod renew;
 
 use self::core::{Core, Owner};
 
@@ -120,26 +122,45 @@ impl Session {
         }
         let secret = Secret::random();
         let epochs = Epochs::starting_at(1);
-        let answer = ask_to_open(&shared, &epochs, &secret, &options).await?;
-        let ttl = Duration::from_millis(answer.body.ttl_ms);
-        let ttl_left = Duration::from_millis(answer.body.ttl_left_ms).min(ttl);
+        let opening = opening(&secret, &options)?;
+        let (answer, first) = match shared.transport {
+            Transport::Unary => (ask_to_open(&shared, &epochs, opening).await?, None),
+            Transport::Stream => {
+                let first = stream::first(&shared, &epochs, opening).await?;
+                (Standings::of_stream(&first), Some(first))
+            }
+        };
+        let ttl = answer.ttl;
         let margin = options
             .margin
             .unwrap_or_else(|| LEAST_MARGIN.max(ttl / MARGIN_SHARE));
         let allowance = Allowance { drift_ppm, margin };
-        let credentials = Credentials::new(answer.body.session_id, secret, 0);
-        let standing = Standing::opened(allowance, answer.sent, ttl_left);
-        let core = Arc::new(Core::new(shared, credentials, epochs, ttl, standing));
+        let credentials = Credentials::new(answer.session_id, secret, 0);
+        let standing = Standing::opened(allowance, answer.sent, answer.ttl_left.min(ttl));
+        let (attached, work) = match first {
+            Some(first) => {
+                let (attached, commands) = Attached::new();
+                (Some(attached), Some((first, commands)))
+            }
+            None => (None, None),
+        };
+        let core = Core::new(shared, credentials, epochs, ttl, standing, attached);
+        let core = Arc::new(core);
         let session = Self {
             owner: Arc::new(Owner::of(Arc::clone(&core))),
         };
+        let kept = Arc::clone(&core);
+        match work {
+            Some((first, commands)) => {
+                let keeper = Keeper::new(kept, commands, first);
+                core.shared.tasks.spawn("stream", keeper.run());
+            }
+            None => core.shared.tasks.spawn("renew", renew::keep(kept)),
+        }
         if margin > ttl / 2 {
             let bound = format!("at most {:?}, half of the TTL granted", ttl / 2);
             return Err(ClientError::invalid("margin", bound, format!("{margin:?}")));
         }
-        core.shared
-            .tasks
-            .spawn("renew", renew::keep(Arc::clone(&core)));
         Ok(session)
     }
 
@@ -196,14 +217,15 @@ impl Session {
     /// # Errors
     /// [`ClientError::Held`] without a wait, [`ClientError::WaitExpired`] after it,
     /// [`ClientError::AlreadyHeld`], [`ClientError::SessionLost`], [`ClientError::Invalid`],
-    /// [`ClientError::Denied`], [`ClientError::LimitReached`], [`ClientError::NotServed`] with a lock-delay,
+    /// [`ClientError::Denied`], [`ClientError::LimitReached`] (on a stream also, before anything is sent, for
+    /// more than 1000 open requests), [`ClientError::NotServed`] with a lock-delay,
     /// [`ClientError::Unavailable`].
     pub async fn acquire(
         &self,
         resource: &ResourceName,
         options: AcquireOptions,
     ) -> Result<Lease, ClientError> {
-        Box::pin(acquire::acquire(&self.owner, resource, options)).await
+        acquire::acquire(&self.owner, resource, options).await
     }
 
     /// Asks for a resource without waiting.
@@ -240,30 +262,59 @@ impl Session {
     }
 }
 
+/// What the answer to an opening tells.
+struct Standings {
+    session_id: String,
+    ttl: Duration,
+    ttl_left: Duration,
+    sent: Moment,
+}
+
+impl Standings {
+    fn of_stream(first: &First) -> Self {
+        Self {
+            session_id: first.session_id.clone(),
+            ttl: first.ttl,
+            ttl_left: first.ttl_left,
+            sent: first.sent,
+        }
+    }
+}
+
+fn opening(secret: &Secret, options: &SessionOptions) -> Result<SessionOpening, ClientError> {
+    Ok(SessionOpening {
+        open_id: random::id(),
+        secret: secret.bytes(),
+        ttl_ms: milliseconds("ttl", options.ttl)?,
+        label: options.label.clone(),
+        epoch: 0,
+    })
+}
+
 async fn ask_to_open(
     shared: &Shared,
     epochs: &Epochs,
-    secret: &Secret,
-    options: &SessionOptions,
-) -> Result<Answer<OpenSessionResponse>, ClientError> {
-    let open_id = random::id();
-    let ttl_ms = milliseconds("ttl", options.ttl)?;
+    opening: SessionOpening,
+) -> Result<Standings, ClientError> {
     let opening = |epoch| OpenSessionRequest {
         opening: Some(SessionOpening {
-            open_id: open_id.clone(),
-            secret: secret.bytes(),
-            ttl_ms,
-            label: options.label.clone(),
             epoch,
+            ..opening.clone()
         }),
     };
-    shared
+    let answer = shared
         .call(
             Tries::new(shared, epochs),
             |next| opening(next.epoch),
             |mut stub, request| async move { stub.open_session(request).await },
         )
-        .await
+        .await?;
+    Ok(Standings {
+        session_id: answer.body.session_id,
+        ttl: Duration::from_millis(answer.body.ttl_ms),
+        ttl_left: Duration::from_millis(answer.body.ttl_left_ms),
+        sent: answer.sent,
+    })
 }
 
 /// A duration as the wire has it, rounded up: a very short wait is still a wait.

@@ -30,7 +30,7 @@ impl SessionState {
     }
 }
 
-/// Why a session is lost.
+/// Why a session, or one of its leases, is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LostReason {
@@ -42,6 +42,14 @@ pub enum LostReason {
     Closed,
     /// This process handed it out with [`Session::detach`](crate::Session::detach).
     Detached,
+    /// Another process goes on with the session, by its secret.
+    Superseded,
+    /// An operator revoked the lease. The session goes on.
+    Revoked,
+    /// The lease was released, not by this handle: by somebody with the session's secret. The session goes on.
+    Released,
+    /// The coordinator says that the lease is the session's no more, and not why. The session goes on.
+    Unknown,
 }
 
 /// What is taken off a TTL before it is believed.
@@ -108,6 +116,14 @@ impl Standing {
         if sent >= self.renewed_at {
             self.renewed_at = sent;
             self.failing = false;
+        }
+    }
+
+    /// An answer to a message sent at `sent` told what was left of the TTL, though it renewed nothing: the
+    /// deadline is moved as far as that allows, and not back.
+    pub(crate) fn told(&mut self, now: Moment, sent: Moment, ttl_left: Duration) {
+        if self.observe(now).is_held() {
+            self.deadline = self.deadline.max(self.allowance.deadline(sent, ttl_left));
         }
     }
 

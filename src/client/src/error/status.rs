@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use palisade_api::{ERROR_DOMAIN, ErrorReason};
+use palisade_api::{ERROR_DOMAIN, ErrorReason, Refusal};
 use palisade_token::{FencingToken, ResourceName};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::{ClientError, Unavailable};
+use super::{ClientError, Source, Unavailable};
 use crate::standing::LostReason;
 
 #[cfg(test)]
@@ -39,7 +39,7 @@ pub(crate) enum Verdict {
 }
 
 impl Failure {
-    pub(crate) fn unreachable(source: impl Into<super::Source>) -> Self {
+    pub(crate) fn unreachable(source: impl Into<Source>) -> Self {
         Self::unavailable(
             Unavailable::Unreachable,
             Verdict::NotDone,
@@ -67,9 +67,20 @@ impl Failure {
         *cause == Unavailable::NoAnswer
     }
 
-    pub(crate) fn unexpected(source: impl Into<super::Source>) -> Self {
+    pub(crate) fn unexpected(source: impl Into<Source>) -> Self {
         let source = source.into();
         Self::last(ClientError::Unexpected { source })
+    }
+
+    /// An answer that no coordinator sends: what it was about may have been done.
+    pub(crate) fn garbled(source: impl Into<Source>) -> Self {
+        Self::unavailable(
+            Unavailable::Internal,
+            Verdict::Unknown,
+            true,
+            Some(source.into()),
+            None,
+        )
     }
 
     fn last(error: ClientError) -> Self {
@@ -85,7 +96,7 @@ impl Failure {
         cause: Unavailable,
         verdict: Verdict,
         endpoint_at_fault: bool,
-        source: Option<super::Source>,
+        source: Option<Source>,
         retry_after: Option<Duration>,
     ) -> Self {
         Self {
@@ -117,12 +128,32 @@ impl From<Status> for Failure {
             metadata: info.map(|info| info.metadata).unwrap_or_default(),
             retry_after,
         };
-        let mut failure = match reason {
-            Some(reason) => by_reason(reason, &facts, status),
-            None => by_code(&facts, status),
+        let code = status.code();
+        facts.failure(reason, code, status.into())
+    }
+}
+
+/// What a coordinator said of a message on a stream that was refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}: {message}")]
+struct Refused {
+    reason: String,
+    message: String,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let reason = ErrorReason::from_reason(&refusal.reason);
+        let pause = Duration::from_millis(refusal.retry_after_ms);
+        let facts = Facts {
+            metadata: refusal.metadata,
+            retry_after: (!pause.is_zero()).then_some(pause),
         };
-        failure.may_have_happened |= facts.may_have_happened(false);
-        failure
+        let source = Refused {
+            reason: refusal.reason,
+            message: refusal.message,
+        };
+        facts.failure(reason, Code::from_i32(refusal.code), source.into())
     }
 }
 
@@ -132,6 +163,15 @@ struct Facts {
 }
 
 impl Facts {
+    fn failure(&self, reason: Option<ErrorReason>, code: Code, source: Source) -> Failure {
+        let mut failure = match reason {
+            Some(reason) => by_reason(reason, self, source),
+            None => by_code(code, self, source),
+        };
+        failure.may_have_happened |= self.may_have_happened(false);
+        failure
+    }
+
     fn text(&self, key: &str) -> String {
         self.metadata.get(key).cloned().unwrap_or_default()
     }
@@ -158,13 +198,13 @@ impl Facts {
         cause: Unavailable,
         unsaid: Verdict,
         endpoint_at_fault: bool,
-        status: Status,
+        source: Source,
     ) -> Failure {
         let verdict = match self.may_have_happened(unsaid == Verdict::Unknown) {
             true => Verdict::Unknown,
             false => Verdict::NotDone,
         };
-        let source = Some(status.into());
+        let source = Some(source);
         Failure::unavailable(cause, verdict, endpoint_at_fault, source, self.retry_after)
     }
 
@@ -177,15 +217,15 @@ impl Facts {
         }
     }
 
-    fn denied(&self, unsaid: bool, status: Status) -> ClientError {
+    fn denied(&self, unsaid: bool, source: Source) -> ClientError {
         ClientError::Denied {
             may_have_happened: self.may_have_happened(unsaid),
-            source: status.into(),
+            source,
         }
     }
 }
 
-fn by_reason(reason: ErrorReason, facts: &Facts, status: Status) -> Failure {
+fn by_reason(reason: ErrorReason, facts: &Facts, source: Source) -> Failure {
     use Verdict::{NotDone, Unknown};
     let (cause, unsaid, at_fault) = match reason {
         ErrorReason::StoreUnavailable => (Unavailable::Store, Unknown, true),
@@ -195,19 +235,19 @@ fn by_reason(reason: ErrorReason, facts: &Facts, status: Status) -> Failure {
         ErrorReason::Superseded => (Unavailable::Superseded, Unknown, false),
         ErrorReason::DeadlineExceeded => (Unavailable::NoAnswer, Unknown, true),
         ErrorReason::Internal => (Unavailable::Internal, Unknown, true),
-        ErrorReason::EpochStale => return epoch_stale(facts, status),
-        _ => return Failure::last(answer(reason, facts, status)),
+        ErrorReason::EpochStale => return epoch_stale(facts, source),
+        _ => return Failure::last(answer(reason, facts, source)),
     };
-    facts.away(cause, unsaid, at_fault, status)
+    facts.away(cause, unsaid, at_fault, source)
 }
 
-fn epoch_stale(facts: &Facts, status: Status) -> Failure {
+fn epoch_stale(facts: &Facts, source: Source) -> Failure {
     match facts.text("storedEpoch").parse() {
         Ok(stored) => Failure::unavailable(
             Unavailable::Superseded,
             Verdict::EpochStale { stored },
             false,
-            Some(status.into()),
+            Some(source),
             facts.retry_after,
         ),
         Err(error) => Failure::unexpected(error),
@@ -215,7 +255,7 @@ fn epoch_stale(facts: &Facts, status: Status) -> Failure {
 }
 
 /// The reasons after which the same call would be answered the same.
-fn answer(reason: ErrorReason, facts: &Facts, status: Status) -> ClientError {
+fn answer(reason: ErrorReason, facts: &Facts, source: Source) -> ClientError {
     match reason {
         ErrorReason::InvalidField => ClientError::Invalid {
             field: facts.text("field"),
@@ -255,29 +295,27 @@ fn answer(reason: ErrorReason, facts: &Facts, status: Status) -> ClientError {
             fence: facts.token("fence"),
         },
         ErrorReason::LimitReached => facts.limit_reached(false),
-        ErrorReason::Unauthenticated | ErrorReason::PermissionDenied => facts.denied(false, status),
+        ErrorReason::Unauthenticated | ErrorReason::PermissionDenied => facts.denied(false, source),
         ErrorReason::NotServed => ClientError::NotServed,
-        _ => ClientError::Unexpected {
-            source: status.into(),
-        },
+        _ => ClientError::Unexpected { source },
     }
 }
 
 /// A proxy's or the transport's own error, or a reason of a later version.
-fn by_code(facts: &Facts, status: Status) -> Failure {
-    match status.code() {
+fn by_code(code: Code, facts: &Facts, source: Source) -> Failure {
+    match code {
         Code::Unavailable
         | Code::Unknown
         | Code::Cancelled
         | Code::Aborted
         | Code::DeadlineExceeded => {
-            facts.away(Unavailable::NoAnswer, Verdict::Unknown, true, status)
+            facts.away(Unavailable::NoAnswer, Verdict::Unknown, true, source)
         }
         Code::Internal | Code::DataLoss => {
-            facts.away(Unavailable::Internal, Verdict::Unknown, true, status)
+            facts.away(Unavailable::Internal, Verdict::Unknown, true, source)
         }
         // Also how the transport tells of some connections that broke.
-        Code::Unauthenticated | Code::PermissionDenied => Failure::last(facts.denied(true, status)),
+        Code::Unauthenticated | Code::PermissionDenied => Failure::last(facts.denied(true, source)),
         Code::ResourceExhausted => Failure::last(facts.limit_reached(true)),
         Code::Unimplemented => Failure::last(ClientError::NotServed),
         Code::Ok
@@ -285,6 +323,6 @@ fn by_code(facts: &Facts, status: Status) -> Failure {
         | Code::NotFound
         | Code::AlreadyExists
         | Code::FailedPrecondition
-        | Code::OutOfRange => Failure::unexpected(status),
+        | Code::OutOfRange => Failure::unexpected(source),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use palisade_api::v1::CloseSessionRequest;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -15,6 +15,7 @@ use crate::credentials::Credentials;
 use crate::epoch::Epochs;
 use crate::error::ClientError;
 use crate::standing::{LostReason, SessionState, Standing};
+use crate::stream::{Attached, Told};
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -24,6 +25,8 @@ pub(crate) struct Core {
     pub(crate) ttl: Duration,
     pub(crate) state: watch::Sender<SessionState>,
     pub(crate) ended: CancellationToken,
+    /// The way to its stream; none where it goes by calls of their own.
+    pub(crate) attached: Option<Attached>,
     standing: Mutex<Standing>,
 }
 
@@ -34,6 +37,7 @@ impl Core {
         epochs: Epochs,
         ttl: Duration,
         standing: Standing,
+        attached: Option<Attached>,
     ) -> Self {
         Self {
             shared,
@@ -42,6 +46,7 @@ impl Core {
             ttl,
             state: watch::Sender::new(SessionState::Held),
             ended: CancellationToken::new(),
+            attached,
             standing: Mutex::new(standing),
         }
     }
@@ -69,6 +74,13 @@ impl Core {
 
     pub(crate) fn renewed(&self, sent: Moment, ttl_left: Duration) -> SessionState {
         self.change(|standing, now| standing.renewed(now, sent, ttl_left))
+    }
+
+    /// As [`Standing::told`]. Most answers tell nothing new.
+    pub(crate) fn told(&self, sent: Moment, ttl_left: Duration) {
+        if sent.after(ttl_left) > self.deadline() {
+            self.change(|standing, now| standing.told(now, sent, ttl_left));
+        }
     }
 
     pub(crate) fn failing(&self) -> SessionState {
@@ -126,7 +138,8 @@ impl Core {
         }
     }
 
-    async fn ask_to_close(&self) -> Result<(), ClientError> {
+    /// By a call of its own.
+    pub(crate) async fn ask_to_close(&self) -> Result<(), ClientError> {
         let shared = &self.shared;
         let message = |epoch| CloseSessionRequest {
             session: Some(self.credentials.at(epoch)),
@@ -169,16 +182,26 @@ impl Owner {
     /// Closes the session here at once, and at the coordinator unless it is not ours to close any more.
     pub(crate) async fn close(&self) -> Result<(), ClientError> {
         let core = Arc::clone(&self.core);
-        let (told, closed) = tokio::sync::oneshot::channel();
+        let (told, closed) = oneshot::channel();
         if !begin_closing(&core) {
             return Ok(());
         }
         // In a task of its own: it goes on if the caller stops waiting.
-        self.core.shared.tasks.spawn("close", async move {
-            let outcome = core.ask_to_close().await;
-            drop(told.send(outcome));
-        });
+        if let Some(Some(told)) = over_stream(&core, Some(told)) {
+            self.core.shared.tasks.spawn("close", async move {
+                let outcome = core.ask_to_close().await;
+                drop(told.send(outcome));
+            });
+        }
         closed.await.unwrap_or(Err(ClientError::NoRuntime))
+    }
+}
+
+/// Has the session's stream close it. What it gives back is to be closed by a call.
+fn over_stream(core: &Core, told: Option<Told>) -> Option<Option<Told>> {
+    match &core.attached {
+        Some(attached) => attached.close(told).err(),
+        None => Some(told),
     }
 }
 
@@ -199,6 +222,9 @@ impl Drop for Owner {
             return;
         }
         let core = Arc::clone(&self.core);
+        if over_stream(&core, None).is_none() {
+            return;
+        }
         self.core.shared.tasks.spawn("close", async move {
             if let Err(error) = core.ask_to_close().await {
                 debug!(%error, "session not closed; it ends by its TTL");

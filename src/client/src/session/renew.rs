@@ -38,17 +38,35 @@ pub(super) async fn keep(core: Arc<Core>) {
 async fn renew_for_ever(core: &Core) {
     let clock = &core.shared.clock;
     loop {
-        let interval = random::jittered(core.ttl / RENEWALS_PER_TTL, INTERVAL_PERMILLE);
-        let due = core.renewed_at().after(interval);
+        let due = core.renewed_at().after(interval(core));
         clock.sleep(clock.now().until(due)).await;
-        let longest = (core.ttl / LONGEST_PAUSES_PER_TTL).min(LONGEST_PAUSE);
-        let mut pause = core.ttl / FIRST_PAUSES_PER_TTL;
+        let mut pause = Duration::ZERO;
         while !renew(core).await {
-            pause = pause.min(longest);
+            pause = next_pause(core, pause);
             clock.sleep(random::jittered(pause, 500)).await;
-            pause *= 2;
         }
     }
+}
+
+/// How long after one renewal the next is due.
+pub(crate) fn interval(core: &Core) -> Duration {
+    random::jittered(core.ttl / RENEWALS_PER_TTL, INTERVAL_PERMILLE)
+}
+
+/// How long one try may take.
+pub(crate) fn try_limit(core: &Core) -> Duration {
+    core.shared.call_timeout.min(core.ttl / TRIES_PER_TTL)
+}
+
+/// The pause after the first try that failed.
+pub(crate) fn first_pause(core: &Core) -> Duration {
+    core.ttl / FIRST_PAUSES_PER_TTL
+}
+
+/// The pause after a further try that failed; `before` is zero for the first.
+pub(crate) fn next_pause(core: &Core, before: Duration) -> Duration {
+    let longest = (core.ttl / LONGEST_PAUSES_PER_TTL).min(LONGEST_PAUSE);
+    (before * 2).max(first_pause(core)).min(longest)
 }
 
 /// Renews once. Each try is a new renewal and no retry: it grants nothing, so a delayed copy of an earlier
@@ -84,7 +102,7 @@ async fn renew(core: &Core) -> bool {
 }
 
 async fn renew_once(core: &Core, epoch: u64) -> Result<Answer<RenewSessionResponse>, Failure> {
-    let limit = core.shared.call_timeout.min(core.ttl / TRIES_PER_TTL);
+    let limit = try_limit(core);
     let message = RenewSessionRequest {
         session: Some(core.credentials.at(epoch)),
     };

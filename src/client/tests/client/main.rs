@@ -5,6 +5,7 @@
 )]
 
 mod acquire;
+mod attach;
 mod clock;
 mod deadline;
 mod fake;
