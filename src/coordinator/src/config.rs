@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::access::Rules;
+
 /// All settings of one coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -18,6 +20,25 @@ pub struct Settings {
     pub limits: Limits,
     /// How long things take.
     pub timeouts: Timeouts,
+    /// TLS of both listeners; without it they speak in the clear.
+    pub tls: Option<TlsFiles>,
+    /// The file of bearer tokens (see [`Tokens`](crate::access::Tokens)), if callers show any. Read again
+    /// while the coordinator runs.
+    pub token_file: Option<PathBuf>,
+    /// What principals may do. Without any rule each may do everything.
+    pub rules: Rules,
+}
+
+/// Where TLS comes from: PEM files, read again while the coordinator runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those between it and its authority.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Authorities for clients. With them gRPC takes only clients whose certificate is from one of them, and
+    /// HTTP answers nothing but health without.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// What keeps the state.
@@ -61,8 +82,8 @@ pub struct Limits {
     pub max_watchers: usize,
     /// Requests that one attached session has open at a time, holds and waits together.
     pub max_open_requests: usize,
-    /// Unary calls in progress at a time, waiting acquires not counted: beyond this the store is behind, and
-    /// more calls only wait longer.
+    /// Unary calls in progress at a time, acquires that wait among them: it is more than
+    /// [`max_waiters`](Self::max_waiters), for what they wait for is released by calls, too.
     pub max_calls: usize,
     /// The longest lock-delay that may be asked for: so long a resource stays closed after an unclean end.
     pub max_lock_delay: Duration,
@@ -122,8 +143,11 @@ pub struct Timeouts {
     pub readiness_interval: Duration,
     /// How long that answer may take.
     pub readiness_limit: Duration,
-    /// How long a gRPC connection may be open before the preface of HTTP/2 has come on it.
+    /// How long a gRPC connection may be open before the preface of HTTP/2 has come on it; and on both
+    /// listeners how long the handshake of TLS may take.
     pub preface: Duration,
+    /// How often files of certificates, keys and tokens are looked at: so late a change counts.
+    pub reload: Duration,
     /// How long an HTTP connection may be open: probes take no time, and who sends nothing leaves again.
     pub http_connection: Duration,
     /// How long a draining coordinator still takes connections, so that all who look at its health see it.
@@ -142,6 +166,7 @@ impl Default for Timeouts {
             readiness_interval: Duration::from_secs(1),
             readiness_limit: Duration::from_secs(4),
             preface: Duration::from_secs(10),
+            reload: Duration::from_secs(30),
             http_connection: Duration::from_secs(60),
             drain_notice: Duration::from_millis(500),
             drain_limit: Duration::from_secs(10),
@@ -173,6 +198,9 @@ impl Settings {
             store,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            tls: None,
+            token_file: None,
+            rules: Rules::default(),
         }
     }
 
@@ -195,6 +223,17 @@ impl Settings {
                 setting: "http",
                 bound: "another address than listen".to_owned(),
                 given: self.http.to_string(),
+            });
+        }
+        let asks = self.token_file.is_some()
+            || self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        if !asks && self.rules.name_anybody() {
+            return Err(SettingsError {
+                setting: "rules",
+                bound: "for the principal * while nobody shows credentials (auth.token_file or \
+                        tls.client_ca_file)"
+                    .to_owned(),
+                given: "for principals by name".to_owned(),
             });
         }
         self.store.validate()?;
@@ -337,6 +376,7 @@ impl Timeouts {
             ("timeouts.readiness_interval", self.readiness_interval),
             ("timeouts.readiness_limit", self.readiness_limit),
             ("timeouts.preface", self.preface),
+            ("timeouts.reload", self.reload),
             ("timeouts.http_connection", self.http_connection),
             ("timeouts.drain_limit", self.drain_limit),
         ] {

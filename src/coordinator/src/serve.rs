@@ -4,7 +4,9 @@
 //! end, and at a bound of time it ends regardless. Nothing is revoked: what is held stays held.
 
 mod accept;
+mod credentials;
 mod store;
+mod tls;
 
 use std::future::Future;
 use std::io;
@@ -24,9 +26,12 @@ use tower::layer::util::{Identity, Stack};
 use tracing::{info, warn};
 
 use self::accept::{Acceptor, Patience};
+use self::credentials::Credentials;
 use self::store::OpenStore;
+use self::tls::Tls;
+use crate::access::Peer;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Limits, Settings, SettingsError};
+use crate::config::{Limits, Settings, SettingsError, Timeouts};
 use crate::entropy::SystemEntropy;
 use crate::health::{self, Health, LeaseServer};
 use crate::http;
@@ -34,7 +39,9 @@ use crate::metrics::{CountCalls, Exported, Metrics, Standing};
 use crate::service::{Admin, Parts, Service};
 use crate::tasks::Tasks;
 
+pub use self::credentials::{CredentialsError, Reload};
 pub use self::store::OpenStoreError;
+pub use self::tls::TlsError;
 
 /// How often a quiet connection is asked whether its client is there: a waiting call of a machine that
 /// vanished ends that soon.
@@ -72,6 +79,9 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// A file with a certificate, a key or tokens cannot be used: mend it.
+    #[error("a file of credentials cannot be used")]
+    Credentials(#[from] CredentialsError),
     /// The store could not be opened.
     #[error("the store cannot be opened")]
     Store(#[from] OpenStoreError),
@@ -115,6 +125,7 @@ pub struct Addresses {
 pub struct Server {
     settings: Settings,
     listeners: Listeners,
+    credentials: Credentials,
     parts: Parts,
     store: OpenStore,
 }
@@ -166,6 +177,7 @@ impl Server {
     /// A [`ServeError`]: nothing is left behind.
     pub async fn open(settings: Settings) -> Result<Self, ServeError> {
         settings.validate()?;
+        let credentials = Credentials::load(&settings).await?;
         let listeners = Listeners::bind(&settings).await?;
         let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
         let (tasks, metrics) = (Tasks::default(), Metrics::default());
@@ -180,6 +192,7 @@ impl Server {
         Ok(Self {
             settings,
             listeners,
+            credentials,
             parts,
             store,
         })
@@ -188,14 +201,17 @@ impl Server {
     /// Takes the addresses; everything else is given. The store that the settings name is not opened.
     ///
     /// # Errors
-    /// [`ServeError::Settings`], [`ServeError::AddressInUse`] or [`ServeError::Bind`].
+    /// [`ServeError::Settings`], [`ServeError::Credentials`], [`ServeError::AddressInUse`] or
+    /// [`ServeError::Bind`].
     pub async fn bind(settings: Settings, parts: Parts) -> Result<Self, ServeError> {
         settings.validate()?;
+        let credentials = Credentials::load(&settings).await?;
         let listeners = Listeners::bind(&settings).await?;
         let store = OpenStore::given(Arc::clone(&parts.store));
         Ok(Self {
             settings,
             listeners,
+            credentials,
             parts,
             store,
         })
@@ -207,6 +223,12 @@ impl Server {
         self.listeners.addresses
     }
 
+    /// Makes it read its certificates, keys and tokens again, while it runs.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.credentials.reload.clone()
+    }
+
     /// Serves until `shutdown` is cancelled; then drains and returns, within
     /// [`Timeouts::drain_limit`](crate::config::Timeouts::drain_limit). No lease is revoked.
     ///
@@ -216,13 +238,16 @@ impl Server {
         let Self {
             settings,
             listeners,
+            credentials,
             parts,
             store,
         } = self;
         let Parts { clock, tasks, .. } = parts.clone();
         let Addresses { grpc, http } = listeners.addresses;
         info!(%grpc, %http, version = env!("CARGO_PKG_VERSION"), "serving");
-        let result = run(settings, listeners, parts, shutdown).await;
+        credentials.warn_if_open(&settings);
+        let serving = run(settings, listeners, credentials, parts, shutdown);
+        let result = Box::pin(serving).await;
         tasks.stop(&clock, TASKS_LIMIT).await;
         store.close().await;
         info!("stopped");
@@ -259,6 +284,7 @@ impl Drain {
 async fn run(
     settings: Settings,
     listeners: Listeners,
+    credentials: Credentials,
     parts: Parts,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -285,7 +311,11 @@ async fn run(
     );
 
     let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
-    let service = Service::start(parts, limits.clone(), timeouts.clone(), draining.clone());
+    let service = Service::start(parts, limits.clone(), timeouts.clone(), draining.clone())
+        .with_access(credentials.access.clone());
+    if let Some(watch) = credentials.watch(&clock, timeouts.reload) {
+        tasks.spawn("credentials: read again", watch.run());
+    }
     let standing = Standing {
         health: known.clone(),
         service: service.clone(),
@@ -301,21 +331,20 @@ async fn run(
     };
     let drained = drain.run(shutdown, timeouts.drain_notice, timeouts.drain_limit);
 
-    let accept =
-        |listener, patience| Acceptor::new(listener, limits.max_connections, patience, &clock);
-    let preface = Patience::Preface(timeouts.preface);
-    let lifetime = Patience::Lifetime(timeouts.http_connection);
+    let (grpc, http) = doors(
+        listeners,
+        &credentials,
+        (&limits, &timeouts),
+        (&clock, &tasks),
+    );
     let calls = CountCalls::new(&metrics, &clock);
     let router = router(service, &limits, calls)?.add_service(health_service);
-    let grpc = router.serve_with_incoming_shutdown(
-        accept(listeners.grpc, preface).connections(),
-        closing.cancelled_owned(),
-    );
+    let grpc = router.serve_with_incoming_shutdown(grpc.connections(), closing.cancelled_owned());
     // Whoever probes over HTTP is told "draining" until the last call has ended.
     let ended = CancellationToken::new();
     let http = axum::serve(
-        accept(listeners.http, lifetime),
-        http::router(known, exported),
+        http,
+        http::router(known, exported).into_make_service_with_connect_info::<Peer>(),
     )
     .with_graceful_shutdown(ended.clone().cancelled_owned());
     let served = serve_both(grpc, http.into_future(), ended);
@@ -327,6 +356,29 @@ async fn run(
             Ok(())
         }
     }
+}
+
+/// What takes connections, for gRPC and for HTTP.
+fn doors(
+    listeners: Listeners,
+    credentials: &Credentials,
+    (limits, timeouts): (&Limits, &Timeouts),
+    (clock, tasks): (&Arc<dyn Clock>, &Tasks),
+) -> (Acceptor, Acceptor) {
+    let door = |listener, patience, tls| {
+        Acceptor::new(listener, limits.max_connections, patience, clock).with_tls(
+            tls,
+            timeouts.preface,
+            tasks,
+        )
+    };
+    let live = credentials.tls.as_ref();
+    let preface = Patience::Preface(timeouts.preface);
+    let lifetime = Patience::Lifetime(timeouts.http_connection);
+    (
+        door(listeners.grpc, preface, live.map(Tls::grpc)),
+        door(listeners.http, lifetime, live.map(Tls::http)),
+    )
 }
 
 async fn serve_both(

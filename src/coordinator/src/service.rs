@@ -23,6 +23,7 @@ use palisade_api::v1::{
     RenewSessionRequest, RenewSessionResponse,
 };
 use palisade_api::{AcquireRequest, AcquireResponse, ReleaseRequest, ReleaseResponse};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status};
@@ -48,6 +49,8 @@ pub use self::admin::Admin;
 pub struct Service {
     leases: Arc<Leases>,
     access: Access,
+    /// Room for unary calls.
+    calls: Arc<Semaphore>,
 }
 
 /// What a service is made of, besides its settings.
@@ -83,6 +86,7 @@ impl Service {
             tasks,
             metrics,
         } = parts;
+        let calls = limits.max_calls.min(Semaphore::MAX_PERMITS);
         let waiters = Waiters::start(&store, &clock, (&entropy, &metrics), &tasks, bounds);
         let process = entropy.nonce();
         let leases = Leases {
@@ -99,6 +103,7 @@ impl Service {
         Self {
             leases: Arc::new(leases),
             access: Access::open(),
+            calls: Arc::new(Semaphore::new(calls)),
         }
     }
 
@@ -123,6 +128,21 @@ impl Service {
     fn deadline(&self, headers: &MetadataMap, wait: Duration) -> Result<Deadline, BadField> {
         let leases = &self.leases;
         Deadline::of(headers, &leases.clock, &leases.timeouts, wait)
+    }
+
+    /// Lets a unary call in. It counts until what is returned beside its principal is dropped.
+    pub(crate) fn begin(
+        &self,
+        headers: &MetadataMap,
+        extensions: &Extensions,
+    ) -> Result<(Principal, OwnedSemaphorePermit), CallError> {
+        let principal = self.principal(headers, extensions)?;
+        let limit = Arc::clone(&self.calls).try_acquire_owned();
+        let counted = limit.map_err(|_| CallError::Limit {
+            limit: "calls",
+            bound: self.leases.limits.max_calls.try_into().unwrap_or(u64::MAX),
+        })?;
+        Ok((principal, counted))
     }
 
     /// Who calls. This comes first in each call: who is not let in is told nothing about what was sent.
@@ -165,7 +185,7 @@ impl Service {
         about: &mut About,
     ) -> Result<OpenSessionResponse, CallError> {
         let (headers, extensions, given) = request.into_parts();
-        let principal = self.principal(&headers, &extensions)?;
+        let (principal, _counted) = self.begin(&headers, &extensions)?;
         let deadline = self.deadline(&headers, Duration::ZERO)?;
         let opening = required("opening", given.opening)?;
         let leases = &self.leases;
@@ -186,7 +206,7 @@ impl Service {
         about: &mut About,
     ) -> Result<RenewSessionResponse, CallError> {
         let (headers, extensions, given) = request.into_parts();
-        let principal = self.principal(&headers, &extensions)?;
+        let (principal, _counted) = self.begin(&headers, &extensions)?;
         let deadline = self.deadline(&headers, Duration::ZERO)?;
         let credentials = parse::session(&required("session", given.session)?)?;
         about.session = Some(credentials.session);
@@ -204,7 +224,7 @@ impl Service {
         about: &mut About,
     ) -> Result<CloseSessionResponse, CallError> {
         let (headers, extensions, given) = request.into_parts();
-        let principal = self.principal(&headers, &extensions)?;
+        let (principal, _counted) = self.begin(&headers, &extensions)?;
         let deadline = self.deadline(&headers, Duration::ZERO)?;
         let credentials = parse::session(&required("session", given.session)?)?;
         about.session = Some(credentials.session);
@@ -219,7 +239,7 @@ impl Service {
         about: &mut About,
     ) -> Result<AcquireResponse, CallError> {
         let (headers, extensions, given) = request.into_parts();
-        let principal = self.principal(&headers, &extensions)?;
+        let (principal, _counted) = self.begin(&headers, &extensions)?;
         let leases = &self.leases;
         let wait = parse::wait("wait_ms", given.wait_ms, &leases.limits)?;
         let deadline = self.deadline(&headers, wait)?;
@@ -306,7 +326,7 @@ impl Service {
         about: &mut About,
     ) -> Result<ReleaseResponse, CallError> {
         let (headers, extensions, given) = request.into_parts();
-        let principal = self.principal(&headers, &extensions)?;
+        let (principal, _counted) = self.begin(&headers, &extensions)?;
         let deadline = self.deadline(&headers, Duration::ZERO)?;
         let credentials = parse::session(&required("session", given.session)?)?;
         about.session = Some(credentials.session);
@@ -330,7 +350,7 @@ impl Service {
         about: &mut About,
     ) -> Result<GetLeaseResponse, CallError> {
         let (headers, extensions, given) = request.into_parts();
-        let principal = self.principal(&headers, &extensions)?;
+        let (principal, _counted) = self.begin(&headers, &extensions)?;
         let deadline = self.deadline(&headers, Duration::ZERO)?;
         let resource = parse::resource("resource", &given.resource)?;
         about.resource = Some(resource.clone());
@@ -347,7 +367,7 @@ impl Service {
         request: Request<ListLeasesRequest>,
     ) -> Result<ListLeasesResponse, CallError> {
         let (headers, extensions, given) = request.into_parts();
-        let principal = self.principal(&headers, &extensions)?;
+        let (principal, _counted) = self.begin(&headers, &extensions)?;
         let deadline = self.deadline(&headers, Duration::ZERO)?;
         let prefix = page::prefix("prefix", &given.prefix)?;
         let size = page::size("page_size", given.page_size)?;

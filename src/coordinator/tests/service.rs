@@ -8,6 +8,8 @@
     reason = "what tests share fails them, as they do themselves"
 )]
 
+#[path = "service/access.rs"]
+mod access;
 #[path = "service/away.rs"]
 mod away;
 #[path = "service/bad_input.rs"]
@@ -26,5 +28,7 @@ mod store;
 mod support;
 #[path = "service/surface.rs"]
 mod surface;
+#[path = "service/tls.rs"]
+mod tls;
 #[path = "service/waiting.rs"]
 mod waiting;

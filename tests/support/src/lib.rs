@@ -15,6 +15,7 @@ mod error;
 mod etcd;
 mod home;
 mod http;
+pub mod pki;
 mod port;
 mod postgres;
 mod process;

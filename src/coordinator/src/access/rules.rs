@@ -163,6 +163,12 @@ impl Rules {
         Ok(all)
     }
 
+    /// Whether some rule is about a principal by its name.
+    pub(crate) fn name_anybody(&self) -> bool {
+        let by_name = |rule: &Rule| matches!(rule.principal, Who::One(_));
+        self.0.iter().any(by_name)
+    }
+
     fn of<'a>(&'a self, principal: &'a Principal, verb: Verb) -> impl Iterator<Item = &'a Prefix> {
         let applies =
             move |rule: &&Rule| rule.verbs.contains(&verb) && rule.principal.is(principal);

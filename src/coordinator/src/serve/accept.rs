@@ -7,18 +7,28 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::extract::connect_info;
+use axum::serve::IncomingStream;
 use futures::future::BoxFuture;
-use futures::{FutureExt, Stream, stream};
+use futures::{FutureExt, Stream as Items, stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::transport::server::{Connected, TcpConnectInfo};
-use tracing::warn;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+use tracing::{debug, warn};
 
-use crate::clock::Clock;
+use super::tls::{self, Tls};
+use crate::access::Peer;
+use crate::clock::{Clock, Moment, within};
+use crate::tasks::Tasks;
 
 /// How long nothing is taken after the system refused to, for want of file descriptors as a rule.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections may have been made before the listener's owner takes them.
+const MADE_AHEAD: usize = 64;
 
 /// How long the preface of HTTP/2 is (RFC 9113, 3.4).
 const PREFACE_BYTES: usize = 24;
@@ -26,8 +36,8 @@ const PREFACE_BYTES: usize = 24;
 /// What a connection is ended for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Patience {
-    /// The preface of HTTP/2 did not come within so long after it was opened. From there on pings find out
-    /// whether anybody is there.
+    /// The handshake of TLS and the preface of HTTP/2 did not come within so long after it was opened. From
+    /// there on pings find out whether anybody is there.
     Preface(Duration),
     /// It has been open for so long.
     Lifetime(Duration),
@@ -40,6 +50,19 @@ pub(super) struct Acceptor {
     free: Arc<Semaphore>,
     patience: Patience,
     clock: Arc<dyn Clock>,
+    handshakes: Option<Handshakes>,
+}
+
+/// TLS connections in the making, each in a task of its own: a slow one keeps no other from its turn.
+#[derive(Debug)]
+struct Handshakes {
+    tls: Tls,
+    tasks: Tasks,
+    /// How long one may take.
+    limit: Duration,
+    /// As many are made at a time as there are connections at most.
+    done: mpsc::Sender<Connection>,
+    ready: mpsc::Receiver<Connection>,
 }
 
 impl Acceptor {
@@ -54,48 +77,133 @@ impl Acceptor {
             patience,
             free: Arc::new(Semaphore::new(bound.min(Semaphore::MAX_PERMITS))),
             clock: Arc::clone(clock),
+            handshakes: None,
         }
     }
 
-    async fn next(&self) -> (Connection, SocketAddr) {
+    /// Meets callers with TLS, whose handshake may take so long.
+    pub(super) fn with_tls(mut self, tls: Option<Tls>, limit: Duration, tasks: &Tasks) -> Self {
+        // Whoever comes out of the channel holds a permit, so it is never full for long.
+        let (done, ready) = mpsc::channel(MADE_AHEAD);
+        self.handshakes = tls.map(|tls| Handshakes {
+            tls,
+            tasks: tasks.clone(),
+            limit,
+            done,
+            ready,
+        });
+        self
+    }
+
+    async fn next(&mut self) -> Connection {
         loop {
-            let free = Arc::clone(&self.free);
-            let permit = free.acquire_owned().await.ok();
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    if let Err(error) = stream.set_nodelay(true) {
-                        warn!(%error, "answers may be late on a connection");
-                    }
-                    return (self.connection(stream, permit), peer);
-                }
-                Err(error) => {
-                    warn!(%error, "no connection can be taken now");
-                    self.clock.sleep(PAUSE).await;
+            let Some(handshakes) = &mut self.handshakes else {
+                let (stream, address, permit) = take(&self.listener, &self.free, &self.clock).await;
+                let peer = Peer {
+                    address: Some(address),
+                    principal: None,
+                };
+                let start = self.clock.now();
+                return connection(
+                    self.patience,
+                    &self.clock,
+                    start,
+                    stream.into(),
+                    peer,
+                    permit,
+                );
+            };
+            tokio::select! {
+                Some(connection) = handshakes.ready.recv() => return connection,
+                taken = take(&self.listener, &self.free, &self.clock) => {
+                    handshakes.start(taken, self.patience, &self.clock);
                 }
             }
         }
     }
 
-    fn connection(&self, stream: TcpStream, permit: Option<OwnedSemaphorePermit>) -> Connection {
-        let (time, proves_itself_with) = match self.patience {
-            Patience::Preface(time) => (time, Some(PREFACE_BYTES)),
-            Patience::Lifetime(time) => (time, None),
-        };
-        let clock = Arc::clone(&self.clock);
-        Connection {
-            stream,
-            end: Some(async move { clock.sleep(time).await }.boxed()),
-            proves_itself_with,
-            _permit: permit,
+    /// The connections, for gRPC.
+    pub(super) fn connections(self) -> impl Items<Item = io::Result<Connection>> + Send {
+        stream::unfold(self, |mut acceptor| async {
+            Some((Ok(acceptor.next().await), acceptor))
+        })
+    }
+}
+
+type Taken = (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>);
+
+/// The next connection, once there is room for it. A caller that stops waiting loses none.
+async fn take(listener: &TcpListener, free: &Arc<Semaphore>, clock: &Arc<dyn Clock>) -> Taken {
+    loop {
+        let permit = Arc::clone(free).acquire_owned().await.ok();
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    warn!(%error, "answers may be late on a connection");
+                }
+                return (stream, address, permit);
+            }
+            Err(error) => {
+                warn!(%error, "no connection can be taken now");
+                clock.sleep(PAUSE).await;
+            }
         }
     }
+}
 
-    /// The connections, for gRPC.
-    pub(super) fn connections(self) -> impl Stream<Item = io::Result<Connection>> + Send {
-        stream::unfold(self, |acceptor| async {
-            let (connection, _) = acceptor.next().await;
-            Some((Ok(connection), acceptor))
-        })
+impl Handshakes {
+    fn start(&self, taken: Taken, patience: Patience, clock: &Arc<dyn Clock>) {
+        let (stream, address, permit) = taken;
+        let (clock, done, limit) = (Arc::clone(clock), self.done.clone(), self.limit);
+        let acceptor = TlsAcceptor::from(self.tls.config());
+        self.tasks.spawn("accept: handshake", async move {
+            let start = clock.now();
+            let shaken = within(&clock, limit, acceptor.accept(stream)).await;
+            let stream = match shaken {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => {
+                    debug!(%error, %address, "a TLS handshake failed");
+                    return;
+                }
+                Err(_) => {
+                    debug!(%address, "a TLS handshake took too long");
+                    return;
+                }
+            };
+            let shown = stream.get_ref().1.peer_certificates();
+            let peer = Peer {
+                address: Some(address),
+                principal: shown.and_then(|chain| tls::principal(chain.first()?)),
+            };
+            let stream = Stream::Tls(Box::new(stream));
+            let made = connection(patience, &clock, start, stream, peer, permit);
+            // Nobody is there to take it once this coordinator ends.
+            drop(done.send(made).await);
+        });
+    }
+}
+
+/// A connection that was opened at a moment.
+fn connection(
+    patience: Patience,
+    clock: &Arc<dyn Clock>,
+    start: Moment,
+    stream: Stream,
+    peer: Peer,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Connection {
+    let (time, proves_itself_with) = match patience {
+        Patience::Preface(time) => (time, Some(PREFACE_BYTES)),
+        Patience::Lifetime(time) => (time, None),
+    };
+    let left = clock.now().until(start.after(time));
+    let clock = Arc::clone(clock);
+    Connection {
+        stream,
+        peer,
+        end: Some(async move { clock.sleep(left).await }.boxed()),
+        proves_itself_with,
+        _permit: permit,
     }
 }
 
@@ -104,7 +212,10 @@ impl axum::serve::Listener for Acceptor {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        self.next().await
+        let connection = self.next().await;
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let address = connection.peer.address.unwrap_or(unknown);
+        (connection, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -114,7 +225,8 @@ impl axum::serve::Listener for Acceptor {
 
 /// A connection that counts for as long as it is open.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
+    peer: Peer,
     /// When this is over, it reads as closed.
     end: Option<BoxFuture<'static, ()>>,
     /// Bytes still to come before the end is lifted.
@@ -123,10 +235,41 @@ pub(super) struct Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl connect_info::Connected<IncomingStream<'_, Acceptor>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Acceptor>) -> Self {
+        stream.io().peer.clone()
+    }
+}
+
+/// What bytes go over.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Plain(stream)
+    }
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
+
+impl Stream {
+    fn duplex(&mut self) -> Pin<&mut dyn Duplex> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream),
+            Self::Tls(stream) => Pin::new(stream.as_mut()),
+        }
     }
 }
 
@@ -144,7 +287,7 @@ impl AsyncRead for Connection {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = self.stream.duplex().poll_read(context, buffer);
         let came = buffer.filled().len() - before;
         if let Some(missing) = &mut self.proves_itself_with {
             *missing = missing.saturating_sub(came);
@@ -162,15 +305,15 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        self.stream.duplex().poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        self.stream.duplex().poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        self.stream.duplex().poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -178,10 +321,13 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+        self.stream.duplex().poll_write_vectored(context, buffers)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
     }
 }

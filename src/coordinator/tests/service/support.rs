@@ -15,8 +15,9 @@ use palisade_coordinator::clock::SystemClock;
 use palisade_coordinator::config::{Settings, StoreChoice};
 use palisade_coordinator::entropy::SystemEntropy;
 use palisade_coordinator::metrics::Metrics;
-use palisade_coordinator::serve::{Addresses, ServeError, Server};
+use palisade_coordinator::serve::{Addresses, Reload, ServeError, Server};
 use palisade_coordinator::service::Parts;
+use palisade_coordinator::store::Store;
 use palisade_coordinator::store::memory::MemoryStore;
 use palisade_coordinator::tasks::Tasks;
 use palisade_test_support::eventually;
@@ -43,6 +44,36 @@ pub(crate) struct Coordinator {
     pub(crate) running: JoinHandle<Result<(), ServeError>>,
 }
 
+/// A coordinator that clients connect to as they like.
+pub(crate) struct Serving {
+    pub(crate) addresses: Addresses,
+    pub(crate) reload: Reload,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) running: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Serving {
+    pub(crate) async fn start(store: Arc<dyn Store>, settings: Settings) -> Self {
+        let parts = Parts {
+            store,
+            clock: SystemClock::shared(),
+            entropy: SystemEntropy::shared(),
+            tasks: Tasks::default(),
+            metrics: Metrics::default(),
+        };
+        let server = Server::bind(settings, parts).await.unwrap();
+        let (addresses, reload) = (server.addresses(), server.reload());
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(server.run(shutdown.clone()));
+        Self {
+            addresses,
+            reload,
+            shutdown,
+            running,
+        }
+    }
+}
+
 pub(crate) async fn memory() -> Arc<MemoryStore> {
     // These tasks end with the test's runtime.
     let tasks = Tasks::default();
@@ -66,17 +97,12 @@ impl Coordinator {
 
     pub(crate) async fn with(store: Switch, settings: Settings) -> Self {
         let store = Arc::new(store);
-        let parts = Parts {
-            store: Arc::<Switch>::clone(&store),
-            clock: SystemClock::shared(),
-            entropy: SystemEntropy::shared(),
-            tasks: Tasks::default(),
-            metrics: Metrics::default(),
-        };
-        let server = Server::bind(settings, parts).await.unwrap();
-        let addresses = server.addresses();
-        let shutdown = CancellationToken::new();
-        let running = tokio::spawn(server.run(shutdown.clone()));
+        let Serving {
+            addresses,
+            shutdown,
+            running,
+            ..
+        } = Serving::start(Arc::<Switch>::clone(&store), settings).await;
         let client = LeaseServiceClient::new(channel(addresses).await);
         Self {
             addresses,

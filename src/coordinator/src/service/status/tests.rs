@@ -7,6 +7,7 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use super::{lower_camel, status};
+use crate::access::{AccessError, Verb};
 use crate::domain::{GenerationError, OpenId, Principal, Refusal, RequestId, SessionId, WallClock};
 use crate::service::error::{About, BadField, CallError};
 use crate::store::{Failure, Outcome, StoreError};
@@ -280,6 +281,18 @@ fn calls() -> Vec<Row> {
             Code::ResourceExhausted,
             Reason::LimitReached,
             vec![of("limit", "waiters"), of("bound", "3")],
+        ),
+        (
+            CallError::Access(AccessError::Unauthenticated("no")),
+            Code::Unauthenticated,
+            Reason::Unauthenticated,
+            vec![],
+        ),
+        (
+            CallError::Access(AccessError::Denied { verb: Verb::Read }),
+            Code::PermissionDenied,
+            Reason::PermissionDenied,
+            vec![of("verb", "read")],
         ),
         (
             CallError::NotServed("Attach"),
