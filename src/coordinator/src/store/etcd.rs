@@ -8,14 +8,15 @@ mod batch;
 mod codec;
 mod connect;
 mod counted;
-
 mod fault;
+mod keepalive;
 mod keys;
 mod known;
 mod leases;
 mod link;
 mod links;
 mod listing;
+mod liveness;
 mod sessions;
 mod step;
 mod trust;
@@ -34,6 +35,7 @@ use self::keys::Keys;
 use self::known::Known;
 use self::link::Context;
 use self::links::Links;
+use self::liveness::Liveness;
 use super::{Alive, Page, Standing, Store, StoreError};
 use crate::clock::Clock;
 use crate::domain::{
@@ -113,6 +115,7 @@ impl EtcdStore {
             metrics: options.metrics,
             is_batching: options.is_batching,
             tasks: tasks.clone(),
+            liveness: Arc::<Liveness>::default(),
         };
         Arc::new(Self {
             links: Links::new(options.endpoints, context),

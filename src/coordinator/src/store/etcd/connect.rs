@@ -16,8 +16,14 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_LIMIT: Duration = Duration::from_secs(5);
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// A connection: the crate's client, and what is beneath it.
+pub(super) struct Connected {
+    pub(super) client: Client,
+    pub(super) channel: tonic::transport::Channel,
+}
+
 /// Opens a connection that is never opened again: its connector works once.
-pub(super) async fn open(url: &str) -> Result<Client, BoxError> {
+pub(super) async fn open(url: &str) -> Result<Connected, BoxError> {
     let endpoint = Endpoint::from_shared(url.to_owned())?
         .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_INTERVAL)
@@ -39,5 +45,6 @@ pub(super) async fn open(url: &str) -> Result<Client, BoxError> {
     });
     let channel = endpoint.connect_with_connector(connector).await?;
     let options = ConnectOptions::new().with_require_leader(true);
-    Ok(Client::from_channel(Channel::Tonic(channel), Some(options)).await?)
+    let client = Client::from_channel(Channel::Tonic(channel.clone()), Some(options)).await?;
+    Ok(Connected { client, channel })
 }

@@ -20,7 +20,9 @@ use super::codec::{self, Stored, revision};
 use super::connect;
 use super::counted::{self, Reply};
 use super::fault::{Fault, Kind};
+use super::keepalive::Keepalive;
 use super::keys::Keys;
+use super::liveness::Liveness;
 use super::step::Step;
 use super::trust::{Reached, Trust, Verdict};
 use crate::clock::{Clock, Moment, within};
@@ -49,6 +51,7 @@ pub(super) struct Context {
     /// Whether steps travel together.
     pub(super) is_batching: bool,
     pub(super) tasks: Tasks,
+    pub(super) liveness: Arc<Liveness>,
 }
 
 /// One connection. It is never opened again: its connector works once, so a reply over it comes from the
@@ -62,6 +65,7 @@ pub(super) struct Link {
     broken: CancellationToken,
     /// Where steps wait to travel together, once [`Link::start`] was called.
     steps: OnceLock<mpsc::Sender<Waiting>>,
+    keepalive: Keepalive,
 }
 
 impl fmt::Debug for Link {
@@ -81,17 +85,26 @@ impl Link {
             outcome: Outcome::NotApplied,
             source: Some(source),
         };
-        let client = match within(&context.clock, CONNECT_LIMIT, connect::open(url)).await {
+        let connected = match within(&context.clock, CONNECT_LIMIT, connect::open(url)).await {
             Ok(connected) => connected.map_err(unavailable)?,
             Err(elapsed) => return Err(unavailable(elapsed.into())),
         };
+        let broken = CancellationToken::new();
+        let connect::Connected { client, channel } = connected;
+        let keepalive = Keepalive::new(
+            channel,
+            &context,
+            broken.clone(),
+            client.maintenance_client(),
+        );
         let mut link = Self {
             client,
             context,
             cluster: 0,
             trust: Mutex::default(),
             making: tokio::sync::Mutex::default(),
-            broken: CancellationToken::new(),
+            broken,
+            keepalive,
             steps: OnceLock::new(),
         };
         let (_, header) = link.read_generation().await?;
@@ -119,6 +132,10 @@ impl Link {
 
     pub(super) fn leases(&self) -> LeaseClient {
         self.client.lease_client()
+    }
+
+    pub(super) fn keepalive(&self) -> &Keepalive {
+        &self.keepalive
     }
 
     pub(super) fn watcher(&self) -> WatchClient {

@@ -7,15 +7,22 @@ use etcd_client::{Compare, CompareOp, LeaseGrantOptions, TxnOp, TxnOpResponse};
 use super::EtcdStore;
 use super::codec::{self, Stored};
 use super::fault::{Fault, Kind};
-use super::link::Link;
+use super::keepalive::{Answer, Unanswered};
+use super::link::{Context, Link};
 use crate::domain::{Caller, Refusal, Session, SessionId, admit};
 use crate::store::{Alive, Failure, StoreError};
 
+/// How many connections a renewal is tried on: each may break beneath it.
+const RENEWALS: usize = 3;
 /// How often an opening looks again: a lease that ends between two steps is made anew.
 const ROUNDS: usize = 8;
 
 fn seconds(ttl: i64) -> Duration {
     Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
+}
+
+fn unknown(unanswered: Unanswered) -> StoreError {
+    StoreError::unknown(Failure::Unavailable, unanswered)
 }
 
 /// etcd counts whole seconds: a part of one is rounded up.
@@ -64,32 +71,51 @@ impl EtcdStore {
     }
 
     pub(super) async fn do_renew(&self, caller: &Caller) -> Result<Alive, StoreError> {
-        let link = self.links.get().await?;
-        let stored = read(&link, caller.session).await?;
-        let session = admit(stored.as_ref().map(|stored| &stored.record), caller)?;
-        let mut leases = link.leases();
-        // A stream of its own for each renewal: a lease that is expired but not yet revoked blocks the
-        // stream it is renewed on, and must block nobody else (I12).
-        match link
-            .call_alone(leases.keep_alive(link.context().keys.lease_id(session.id)))
-            .await
-        {
-            Ok(_replied) => Ok(Alive {
-                session: session.id,
-                ttl: Duration::from_millis(session.ttl_ms),
-            }),
-            // A keepalive reply proves nothing: whether the session lives, its key says.
-            Err(fault) if fault.kind == Kind::LeaseGone => {
-                let link = self.links.get().await?;
-                match read(&link, session.id).await? {
-                    None => Err(Refusal::SessionEnded {
-                        session: session.id,
-                    }
-                    .into()),
-                    Some(_) => Err(StoreError::not_applied(Failure::Unavailable)),
+        let mut failed = None;
+        for _ in 0..RENEWALS {
+            let link = match (self.links.get().await, failed) {
+                (Ok(link), _) => link,
+                (Err(error), None) => return Err(error),
+                (Err(error), Some(_)) => return Err(error.or_happened()),
+            };
+            let Context {
+                clock,
+                keys,
+                liveness,
+                ..
+            } = link.context();
+            let began = clock.now();
+            admit_renewal(&link, caller).await?;
+            let lease = keys.lease_id(caller.session);
+            match link.keepalive().renew(lease).await {
+                Ok(Answer::Lives { ttl, sent }) => {
+                    // Where it was sent for another caller, that was before this one came.
+                    let ttl = ttl.saturating_sub(sent.until(began));
+                    let session = caller.session;
+                    return Ok(Alive { session, ttl });
                 }
+                Ok(Answer::Gone) => {
+                    liveness.forget(lease);
+                    return Err(self.not_renewed(caller.session).await);
+                }
+                Ok(Answer::GoAlone) => failed = Some(Unanswered::Silent),
+                Err(Unanswered::Broken) => failed = Some(Unanswered::Broken),
+                Err(unanswered) => return Err(unknown(unanswered)),
             }
-            Err(fault) => Err(fault.into_error()),
+        }
+        Err(unknown(failed.unwrap_or(Unanswered::Broken)))
+    }
+
+    /// A keepalive reply proves nothing: whether the session lives, its key says.
+    async fn not_renewed(&self, id: SessionId) -> StoreError {
+        let found = async {
+            let link = self.links.get().await?;
+            read(&link, id).await
+        };
+        match found.await {
+            Ok(None) => Refusal::SessionEnded { session: id }.into(),
+            Ok(Some(_)) => StoreError::not_applied(Failure::Unavailable),
+            Err(error) => error,
         }
     }
 
@@ -99,11 +125,10 @@ impl EtcdStore {
             return Ok(());
         };
         let session = admit(Some(&stored.record), caller)?;
+        let lease = link.context().keys.lease_id(session.id);
+        link.context().liveness.forget(lease);
         let mut leases = link.leases();
-        match link
-            .call(leases.revoke(link.context().keys.lease_id(session.id)))
-            .await
-        {
+        match link.call(leases.revoke(lease)).await {
             Ok(_revoked) => Ok(()),
             Err(fault) if fault.kind == Kind::LeaseGone => Ok(()),
             Err(fault) => Err(fault.into_error()),
@@ -127,6 +152,29 @@ impl EtcdStore {
     }
 }
 
+/// Refuses a caller that may not renew. A stream whose mark was found in the session's key less than one time
+/// to live ago is not looked up again: what it wrote last is compared by all that it does besides.
+async fn admit_renewal(link: &Link, caller: &Caller) -> Result<(), StoreError> {
+    let Context {
+        clock,
+        keys,
+        liveness,
+        ..
+    } = link.context();
+    let lease = keys.lease_id(caller.session);
+    let looked = clock.now();
+    let is_known = |mark| liveness.is_owned(lease, mark, looked);
+    if caller.mark.is_some_and(is_known) {
+        return Ok(());
+    }
+    let stored = read(link, caller.session).await?;
+    admit(stored.as_ref().map(|stored| &stored.record), caller)?;
+    if let Some(mark) = caller.mark {
+        liveness.owned(lease, mark, looked);
+    }
+    Ok(())
+}
+
 /// A retry finds the session that its first try opened (I4).
 fn reopened(open: &Session, asked: &Session) -> Result<Alive, StoreError> {
     if open.secret != asked.secret || open.principal != asked.principal {
@@ -143,11 +191,16 @@ async fn grant_lease(link: &Link, session: &Session) -> Result<Duration, StoreEr
     let id = link.context().keys.lease_id(session.id);
     let mut leases = link.leases();
     let options = LeaseGrantOptions::new().with_id(id);
+    let asked = link.context().clock.now();
     match link
         .call(leases.grant(whole_seconds(session.ttl_ms), Some(options)))
         .await
     {
-        Ok(reply) => Ok(seconds(reply.ttl())),
+        Ok(reply) => {
+            let ttl = seconds(reply.ttl());
+            link.context().liveness.lives(id, asked, ttl);
+            Ok(ttl)
+        }
         Err(fault) if fault.kind == Kind::LeaseExists => {
             let reply = link.call(leases.time_to_live(id, None)).await;
             Ok(seconds(reply.map_err(Fault::into_unsent)?.granted_ttl()))

@@ -6,6 +6,7 @@ mod endings;
 mod grants;
 mod pauses;
 mod queues;
+mod renewals;
 mod sessions;
 
 use std::sync::Arc;
