@@ -19,6 +19,7 @@ const LEAST_TTL: Duration = Duration::from_secs(2);
 
 struct OnEtcd {
     etcd: Etcd,
+    is_batching: bool,
     states: AtomicUsize,
 }
 
@@ -44,6 +45,7 @@ impl Harness for OnEtcd {
         let mut options = EtcdOptions::new(self.etcd.endpoints());
         options.prefix = format!("/conformance/{number}");
         options.least_ttl = LEAST_TTL;
+        options.is_batching = self.is_batching;
         let clock = SystemClock::shared();
         Box::new(State {
             store: coordinator(&options, &clock),
@@ -74,10 +76,11 @@ impl Subject for State {
     }
 }
 
-async fn does_what_every_store_must(version: EtcdVersion) {
+async fn does_what_every_store_must(version: EtcdVersion, is_batching: bool) {
     let etcd = Etcd::builder().version(version).start().await.unwrap();
     let harness = OnEtcd {
         etcd,
+        is_batching,
         states: AtomicUsize::new(0),
     };
     conformance::run(&harness).await;
@@ -85,10 +88,15 @@ async fn does_what_every_store_must(version: EtcdVersion) {
 
 #[tokio::test]
 async fn etcd_3_5_does_what_every_store_must() {
-    does_what_every_store_must(EtcdVersion::V3_5).await;
+    does_what_every_store_must(EtcdVersion::V3_5, true).await;
+}
+
+#[tokio::test]
+async fn etcd_3_5_without_group_commit_does_what_every_store_must() {
+    does_what_every_store_must(EtcdVersion::V3_5, false).await;
 }
 
 #[tokio::test]
 async fn etcd_3_4_does_what_every_store_must() {
-    does_what_every_store_must(EtcdVersion::V3_4).await;
+    does_what_every_store_must(EtcdVersion::V3_4, true).await;
 }

@@ -139,6 +139,10 @@ pub enum AcquireStep {
 }
 
 /// What a release came to.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is an answer, made once and read once"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Released {
     /// The lease ended by this release.
@@ -148,7 +152,7 @@ pub enum Released {
         /// When it ended.
         ended: Revision,
         /// Who got the resource in the same transaction, where that is known.
-        successor: Option<Hold>,
+        successor: Option<Box<Hold>>,
     },
     /// The request waited, and does not any more.
     Place {

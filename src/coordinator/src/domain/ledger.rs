@@ -381,7 +381,7 @@ impl Ledger {
                     changes.push(Change::DropHold(Ending::plain(&release.resource, end)));
                     let note = GrantNote::at(now, Some(Previous::of(&hold, end, "")));
                     let promotion = successor.and_then(|place| self.promotion(&place, note));
-                    let successor = promotion.as_ref().and_then(granted);
+                    let successor = promotion.as_ref().and_then(granted).map(Box::new);
                     changes.extend(promotion.into_iter().flatten());
                     return self.planned(
                         changes,

@@ -156,7 +156,7 @@ impl Store for EtcdStore {
     }
 
     async fn acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {
-        self.do_acquire(acquire).await
+        Box::pin(self.do_acquire(acquire)).await
     }
 
     async fn standing(
@@ -169,11 +169,11 @@ impl Store for EtcdStore {
     }
 
     async fn release(&self, release: &Release) -> Result<Released, StoreError> {
-        self.do_release(release).await
+        Box::pin(self.do_release(release)).await
     }
 
     async fn promote(&self, resource: &ResourceName) -> Result<Option<Hold>, StoreError> {
-        self.do_promote(resource).await
+        Box::pin(self.do_promote(resource)).await
     }
 
     async fn lease(&self, resource: &ResourceName) -> Result<Standing, StoreError> {

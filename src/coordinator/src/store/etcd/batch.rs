@@ -5,6 +5,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use etcd_client::{ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse};
 use futures::StreamExt;
@@ -82,7 +83,9 @@ pub(super) async fn run(link: Arc<Link>, mut arriving: mpsc::Receiver<Waiting>) 
             waiting.push_back(next);
         }
         while under_way.len() < MAX_UNDER_WAY && waiting.len() >= LEAVES_FROM[under_way.len()] {
-            let Some(packed) = pack(&link, &mut waiting) else {
+            let context = link.context();
+            let packed = pack(&mut waiting, context.clock.now(), context.call_limit);
+            let Some(packed) = packed else {
                 break;
             };
             under_way.push(send(Arc::clone(&link), packed));
@@ -106,9 +109,11 @@ fn unavailable() -> StoreError {
 }
 
 /// Takes out what travels together: no key is written twice, in the order of arrival otherwise.
-fn pack(link: &Link, waiting: &mut VecDeque<Waiting>) -> Option<Vec<Waiting>> {
-    let context = link.context();
-    let now = context.clock.now();
+fn pack(
+    waiting: &mut VecDeque<Waiting>,
+    now: Moment,
+    call_limit: Duration,
+) -> Option<Vec<Waiting>> {
     let mut packed = Vec::with_capacity(waiting.len().min(MAX_STEPS));
     let mut written = HashSet::new();
     let mut bytes = 0;
@@ -117,7 +122,7 @@ fn pack(link: &Link, waiting: &mut VecDeque<Waiting>) -> Option<Vec<Waiting>> {
         let next = &waiting[at];
         // Nobody waits for it any more, or this process was frozen meanwhile: what its caller gave up must
         // not happen later (I4).
-        let is_late = next.since.until(now) >= context.call_limit;
+        let is_late = next.since.until(now) >= call_limit;
         if is_late || next.told.is_closed() {
             if let Some(late) = waiting.remove(at) {
                 drop(late.told.send(Err(unavailable())));
@@ -266,3 +271,6 @@ fn tell_fault(told: Vec<oneshot::Sender<Result<Decided, StoreError>>>, fault: Fa
         drop(told.send(Err(error)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -299,25 +299,40 @@ impl EtcdStore {
                 }
                 ReleaseStep::End { hold, successor } => {
                     let mark = own_mark(&release.caller, session);
-                    let previous = Previous::of(&hold, LeaseEnd::Released, "");
-                    let heir = heir(&link, &sight, successor, previous);
-                    let named = heir.as_ref().map(|(place, hold)| (place, hold));
-                    let Some(step) = step::end(keys, &sight, named, mark) else {
-                        return Err(contended());
-                    };
-                    if let Taken::Applied(committed) = effort.take(self, &link, step).await? {
-                        let ended = committed.reached.revision;
-                        let successor = self.ended(&hold, heir, committed).await;
-                        return Ok(Released::Lease {
-                            hold,
-                            ended,
-                            successor,
-                        });
+                    let ending = (&sight, hold, successor);
+                    if let Some(released) = self.end(&mut effort, &link, ending, mark).await? {
+                        return Ok(released);
                     }
                 }
             }
         }
         Err(contended())
+    }
+
+    /// Ends a lease that was seen, if it is as it was seen.
+    async fn end(
+        &self,
+        effort: &mut Effort<'_>,
+        link: &Arc<Link>,
+        (sight, hold, successor): (&Sight, Hold, Option<Place>),
+        mark: Option<&Stored<Session>>,
+    ) -> Result<Option<Released>, StoreError> {
+        let previous = Previous::of(&hold, LeaseEnd::Released, "");
+        let heir = heir(link, sight, successor, previous);
+        let named = heir.as_ref().map(|(place, hold)| (place, hold));
+        let Some(step) = step::end(&link.context().keys, sight, named, mark) else {
+            return Ok(None);
+        };
+        let Taken::Applied(committed) = effort.take(self, link, step).await? else {
+            return Ok(None);
+        };
+        let ended = committed.reached.revision;
+        let successor = self.ended(&hold, heir, committed).await.map(Box::new);
+        Ok(Some(Released::Lease {
+            hold,
+            ended,
+            successor,
+        }))
     }
 
     /// What the end of a lease came to for the one who waited, if anybody did.

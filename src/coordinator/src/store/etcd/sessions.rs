@@ -3,19 +3,25 @@
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, LeaseGrantOptions, TxnOp, TxnOpResponse};
+use futures::stream::{self, StreamExt};
+use tracing::debug;
 
 use super::EtcdStore;
 use super::codec::{self, Stored};
 use super::fault::{Fault, Kind};
 use super::keepalive::{Answer, Unanswered};
 use super::link::{Context, Link};
-use crate::domain::{Caller, Refusal, Session, SessionId, admit};
+use crate::domain::{
+    Acquired, Caller, Hold, HoldName, Place, Refusal, Release, Session, SessionId, admit,
+};
 use crate::store::{Alive, Failure, StoreError};
 
 /// How many connections a renewal is tried on: each may break beneath it.
 const RENEWALS: usize = 3;
 /// How often an opening looks again: a lease that ends between two steps is made anew.
 const ROUNDS: usize = 8;
+/// Leases of one closing session that are released at once: they travel together.
+const RELEASES_AT_ONCE: usize = 64;
 
 fn seconds(ttl: i64) -> Duration {
     Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
@@ -125,6 +131,7 @@ impl EtcdStore {
             return Ok(());
         };
         let session = admit(Some(&stored.record), caller)?;
+        self.release_all(caller).await;
         let lease = link.context().keys.lease_id(session.id);
         link.context().liveness.forget(lease);
         let mut leases = link.leases();
@@ -133,6 +140,35 @@ impl EtcdStore {
             Err(fault) if fault.kind == Kind::LeaseGone => Ok(()),
             Err(fault) => Err(fault.into_error()),
         }
+    }
+
+    /// Releases what a session has, so that those who wait get it at once, and so that its end is seen as
+    /// released. What is left ends with the session.
+    async fn release_all(&self, caller: &Caller) {
+        let holdings = match self.do_holdings(caller.session).await {
+            Ok(holdings) => holdings,
+            Err(error) => {
+                debug!(%error, session = %caller.session, "what a closing session has is not known");
+                return;
+            }
+        };
+        let releases = holdings.into_iter().map(|held| {
+            let (Acquired::Held(Hold { claim, .. }) | Acquired::Queued(Place { claim, .. })) = held;
+            Release {
+                caller: caller.clone(),
+                resource: claim.resource,
+                hold: HoldName::Request(claim.request),
+            }
+        });
+        let ended = stream::iter(releases).map(|release| async move {
+            if let Err(error) = Box::pin(self.do_release(&release)).await {
+                debug!(%error, resource = %release.resource, "left to the session's end");
+            }
+        });
+        ended
+            .buffer_unordered(RELEASES_AT_ONCE)
+            .collect::<()>()
+            .await;
     }
 
     pub(super) async fn do_time_left(&self, id: SessionId) -> Result<Duration, StoreError> {

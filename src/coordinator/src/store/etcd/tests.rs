@@ -2,6 +2,7 @@
 //! and the old step is carried out all the same. Whatever it rested on must be compared in its
 //! transaction, so that it does nothing.
 
+mod batches;
 mod endings;
 mod grants;
 mod pauses;
@@ -52,6 +53,7 @@ struct Late {
     step: Step,
 }
 
+#[allow(clippy::large_enum_variant, reason = "a test has one of them")]
 #[derive(Debug)]
 enum Step {
     Acquire(AcquireStep),
@@ -86,6 +88,15 @@ fn name() -> ResourceName {
 
 fn coordinator(etcd: &Etcd, prefix: &str) -> Arc<EtcdStore> {
     coordinator_at(etcd.endpoints(), prefix, SystemClock::shared())
+}
+
+fn coordinator_with(options: EtcdOptions) -> Arc<EtcdStore> {
+    EtcdStore::new(
+        options,
+        SystemClock::shared(),
+        SystemEntropy::shared(),
+        &Tasks::default(),
+    )
 }
 
 fn coordinator_at(endpoints: Vec<String>, prefix: &str, clock: Arc<dyn Clock>) -> Arc<EtcdStore> {
@@ -129,7 +140,14 @@ impl World {
         for waiter in waiters {
             waiter.queue(name, "waits").await;
         }
-        holder.close().await.unwrap();
+        self.end_session(&holder).await;
+    }
+
+    /// Ends a session as etcd does when its time is over: nobody is promoted.
+    async fn end_session(&self, client: &Client) {
+        let link = Box::pin(self.prompt.links.get()).await.unwrap();
+        let id = link.context().keys.lease_id(client.caller.session);
+        link.leases().revoke(id).await.unwrap();
     }
 
     /// The late coordinator looks, decides on an acquire, and stops there.

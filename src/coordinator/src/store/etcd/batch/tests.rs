@@ -1,0 +1,113 @@
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::{Decided, MAX_BYTES, MAX_STEPS, Waiting, pack};
+use crate::clock::Moment;
+use crate::store::etcd::step::Step;
+use crate::store::{Outcome, StoreError};
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+type Told = oneshot::Receiver<Result<Decided, StoreError>>;
+
+fn step(keys: &[&str], bytes: usize, is_alone: bool) -> Step {
+    Step {
+        compares: Vec::new(),
+        writes: Vec::new(),
+        looks: Vec::new(),
+        keys: keys.iter().map(|key| key.as_bytes().to_vec()).collect(),
+        bytes,
+        is_alone,
+    }
+}
+
+fn wait(steps: Vec<Step>) -> (VecDeque<Waiting>, Vec<Told>) {
+    let since = Moment::default();
+    steps
+        .into_iter()
+        .map(|step| {
+            let (told, receiver) = oneshot::channel();
+            (Waiting { step, told, since }, receiver)
+        })
+        .unzip()
+}
+
+fn packed(waiting: &mut VecDeque<Waiting>) -> Vec<Vec<Vec<u8>>> {
+    let packed = pack(waiting, Moment::default(), LIMIT);
+    let packed = packed.into_iter().flatten();
+    packed.map(|waiting| waiting.step.keys).collect()
+}
+
+#[test]
+fn no_key_travels_twice_and_the_order_stays() {
+    let steps = vec![
+        step(&["a", "b"], 1, false),
+        step(&["c", "a"], 1, false),
+        step(&["c"], 1, false),
+        step(&["d"], 1, false),
+    ];
+    let (mut waiting, _told) = wait(steps);
+    let first = packed(&mut waiting);
+    assert_eq!(
+        first,
+        [
+            vec![b"a".to_vec(), b"b".to_vec()],
+            vec![b"c".to_vec()],
+            vec![b"d".to_vec()]
+        ]
+    );
+    assert_eq!(packed(&mut waiting), [vec![b"c".to_vec(), b"a".to_vec()]]);
+    assert_eq!(packed(&mut waiting), Vec::<Vec<Vec<u8>>>::new());
+}
+
+#[test]
+fn a_transaction_is_bounded_by_steps_and_bytes() {
+    let names: Vec<_> = (0..=MAX_STEPS).map(|number| number.to_string()).collect();
+    let steps = names.iter().map(|name| step(&[name], 1, false)).collect();
+    let (mut waiting, _told) = wait(steps);
+    assert_eq!(packed(&mut waiting).len(), MAX_STEPS);
+    assert_eq!(packed(&mut waiting).len(), 1);
+
+    let (mut waiting, _told) = wait(vec![
+        step(&["large"], MAX_BYTES * 2, false),
+        step(&["small"], 1, false),
+    ]);
+    assert_eq!(
+        packed(&mut waiting),
+        [vec![b"large".to_vec()]],
+        "it goes, but by itself"
+    );
+    assert_eq!(packed(&mut waiting), [vec![b"small".to_vec()]]);
+}
+
+#[test]
+fn a_step_that_was_refused_with_others_goes_alone() {
+    let (mut waiting, _told) = wait(vec![
+        step(&["a"], 1, false),
+        step(&["b"], 1, true),
+        step(&["c"], 1, false),
+    ]);
+    assert_eq!(
+        packed(&mut waiting),
+        [vec![b"a".to_vec()], vec![b"c".to_vec()]]
+    );
+    assert_eq!(packed(&mut waiting), [vec![b"b".to_vec()]]);
+}
+
+/// A process that was frozen does not go on with what its callers gave up meanwhile (I4).
+#[test]
+fn what_is_late_or_given_up_is_not_sent() {
+    let steps = vec![step(&["a"], 1, false), step(&["b"], 1, false)];
+    let (mut waiting, mut told) = wait(steps);
+    drop(told.remove(1));
+    let now = Moment(LIMIT / 2);
+    let sent = pack(&mut waiting, now, LIMIT).unwrap();
+    assert_eq!(sent.len(), 1, "nobody waits for the other");
+
+    let (mut waiting, mut told) = wait(vec![step(&["a"], 1, false)]);
+    assert!(pack(&mut waiting, Moment(LIMIT), LIMIT).is_none());
+    let told = told.remove(0).try_recv().unwrap();
+    assert!(matches!(told, Err(error) if error.outcome() == Outcome::NotApplied));
+}
