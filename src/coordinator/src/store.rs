@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use palisade_token::{FencingToken, ResourceName};
 
+use crate::clock::Moment;
 use crate::domain::{
     Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, Release, Released, RequestId,
     Revision, Session, SessionId,
@@ -100,6 +101,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// How long a session has left at least, at some moment within this call.
     async fn time_left(&self, session: SessionId) -> Result<Duration, StoreError>;
+
+    /// Until when a session lives at least, by what was opened and renewed through this very store, without
+    /// asking anybody; `None` where it does not know. One that was closed elsewhere meanwhile may be over.
+    fn lives_until(&self, session: SessionId) -> Option<Moment>;
 
     /// Grants, queues, or says what an earlier try came to (I1, I4, I11).
     async fn acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError>;

@@ -87,15 +87,19 @@ impl Leases {
             .run(Kind::Write, self.store.open_session(session))
             .await?;
         // It may have been found, not made: then its time began earlier than this call.
-        let asked = self.clock.now();
-        let left = deadline
-            .run(Kind::Read, self.store.time_left(alive.session))
-            .await
-            .map_err(CallError::or_happened)?;
+        let known = self.store.lives_until(alive.session);
+        let until = match known.filter(|until| *until > self.clock.now()) {
+            Some(until) => until,
+            None => {
+                let asked = self.clock.now();
+                let left = deadline.run(Kind::Read, self.store.time_left(alive.session));
+                asked.after(left.await.map_err(CallError::or_happened)?)
+            }
+        };
         Ok(Living {
             session: alive.session,
             ttl: alive.ttl,
-            until: sent.after(alive.ttl).min(asked.after(left)),
+            until: sent.after(alive.ttl).min(until),
         })
     }
 
@@ -190,6 +194,10 @@ impl Leases {
         deadline: &Deadline,
     ) -> Result<Option<Moment>, CallError> {
         let asked = self.clock.now();
+        let known = self.store.lives_until(session);
+        if known.is_some_and(|until| until > asked) {
+            return Ok(known);
+        }
         let read = deadline.run(Kind::Read, self.store.time_left(session));
         match read.await {
             Ok(left) => Ok(Some(asked.after(left))),

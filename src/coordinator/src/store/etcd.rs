@@ -37,7 +37,7 @@ use self::link::Context;
 use self::links::Links;
 use self::liveness::Liveness;
 use super::{Alive, Page, Standing, Store, StoreError};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::domain::{
     Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, Release, Released, RequestId,
     Session, SessionId,
@@ -92,6 +92,8 @@ impl EtcdOptions {
 pub struct EtcdStore {
     links: Links,
     known: Known,
+    keys: Keys,
+    liveness: Arc<Liveness>,
     least_ttl: Duration,
 }
 
@@ -106,20 +108,23 @@ impl EtcdStore {
         tasks: &Tasks,
     ) -> Arc<Self> {
         let keys = Keys::new(&options.prefix);
+        let liveness = Arc::<Liveness>::default();
         options.metrics.expect_etcd();
         let context = Context {
-            keys,
+            keys: keys.clone(),
             clock,
             entropy,
             call_limit: options.call_limit,
             metrics: options.metrics,
             is_batching: options.is_batching,
             tasks: tasks.clone(),
-            liveness: Arc::<Liveness>::default(),
+            liveness: Arc::clone(&liveness),
         };
         Arc::new(Self {
             links: Links::new(options.endpoints, context),
             known: Known::default(),
+            keys,
+            liveness,
             least_ttl: options.least_ttl,
         })
     }
@@ -153,6 +158,10 @@ impl Store for EtcdStore {
 
     async fn time_left(&self, session: SessionId) -> Result<Duration, StoreError> {
         self.do_time_left(session).await
+    }
+
+    fn lives_until(&self, session: SessionId) -> Option<Moment> {
+        self.liveness.until(self.keys.lease_id(session))
     }
 
     async fn acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {

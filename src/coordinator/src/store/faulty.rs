@@ -22,6 +22,7 @@ use futures::stream::BoxStream;
 use palisade_token::{FencingToken, ResourceName};
 
 use super::{Alive, Failure, Page, Standing, Store, StoreError};
+use crate::clock::Moment;
 use crate::domain::{
     Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, Release, Released, RequestId,
     Session, SessionId,
@@ -232,6 +233,10 @@ impl Store for Faulty {
     async fn time_left(&self, session: SessionId) -> Result<Duration, StoreError> {
         self.read()?;
         self.inner.time_left(session).await
+    }
+
+    fn lives_until(&self, session: SessionId) -> Option<Moment> {
+        self.inner.lives_until(session)
     }
 
     async fn acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use palisade_coordinator::clock::Moment;
 use palisade_coordinator::domain::{
     Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, Release, Released, RequestId,
     Session, SessionId,
@@ -104,6 +105,10 @@ impl Store for Switch {
     async fn time_left(&self, session: SessionId) -> Result<Duration, StoreError> {
         self.pass().await?;
         self.memory.time_left(session).await
+    }
+
+    fn lives_until(&self, session: SessionId) -> Option<Moment> {
+        self.memory.lives_until(session)
     }
 
     async fn acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {

@@ -99,6 +99,11 @@ impl Liveness {
         known.asked = None;
     }
 
+    /// Until when a lease lives at least.
+    pub(super) fn until(&self, lease: i64) -> Option<Moment> {
+        self.table().known.get(&lease).map(|known| known.until)
+    }
+
     pub(super) fn forget(&self, lease: i64) {
         self.table().known.remove(&lease);
     }

@@ -10,6 +10,7 @@ use palisade_token::{FencingToken, ResourceName};
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{Journal, LEAST_TTL, Local, before_the_operation};
+use crate::clock::Moment;
 use crate::domain::{
     Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, LeaseEnd, Refusal, Release,
     Released, RequestId, Session, SessionId,
@@ -89,6 +90,11 @@ impl<S: Shell> Store for S {
         inner
             .left(&state, session)
             .ok_or_else(|| Refusal::SessionEnded { session }.into())
+    }
+
+    /// The ledger is at hand: asking it costs nothing.
+    fn lives_until(&self, _session: SessionId) -> Option<Moment> {
+        None
     }
 
     async fn acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {
