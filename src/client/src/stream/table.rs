@@ -25,6 +25,8 @@ use super::request::{Ask, Asking, Giving, Request, RequestKey, Return, Returning
 mod answers;
 
 mod reopen;
+#[cfg(test)]
+mod tests;
 
 pub(super) use self::answers::News;
 

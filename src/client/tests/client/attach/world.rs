@@ -343,7 +343,10 @@ impl World {
         let (session, seq) = (place.session.clone(), place.seq);
         self.held.insert(resource.to_owned(), (place, self.token));
         let granted = self.granted(resource);
-        self.tell(&session, seq, granted);
+        // Asked on a stream that is no more: it hears of it when it asks again.
+        if seq > 0 {
+            self.tell(&session, seq, granted);
+        }
     }
 
     fn promote(&mut self, resource: &str) {
@@ -467,6 +470,10 @@ impl World {
         if open.open_requests.len() > 1000 {
             self.violations.push("more than 1000 named".to_owned());
         }
+        let places = self.queue.values_mut().flatten();
+        for place in places.filter(|place| place.session == id) {
+            place.seq = 0;
+        }
         self.give_back(&id, &open.open_requests);
         let requests = open
             .open_requests
@@ -486,6 +493,9 @@ impl World {
     }
 
     fn refuse(&self, session: &str, seq: u64, refusal: Refusal) {
+        if seq == 0 {
+            return;
+        }
         let refused = v1::AttachRefused {
             request_id: String::new(),
             resource: String::new(),
