@@ -208,9 +208,26 @@ impl Returning {
             tell_by: None,
         }
     }
+
+    pub(super) fn tell(&mut self, outcome: Result<Released, ClientError>) {
+        drop(self.reply.take().map(|reply| reply.send(outcome)));
+    }
 }
 
 impl Request {
+    /// When whoever waits for it is told that there is no answer.
+    pub(super) fn limit(&self) -> Option<Moment> {
+        match &self.stage {
+            Stage::Asking(asking) => Some(asking.give_up_at),
+            Stage::Returning(returning) => returning.tell_by,
+            Stage::Held { .. } | Stage::Gone(_) => None,
+        }
+    }
+
+    pub(super) fn gives_up(&self, now: Moment) -> bool {
+        self.limit().is_some_and(|limit| limit <= now)
+    }
+
     /// The token with which a renewal or an opening names it; nothing for what is given up.
     pub(super) fn known_as(&self) -> Option<i64> {
         match &self.stage {

@@ -386,24 +386,3 @@ impl Table {
         LeaseNews::of_session(&self.session_ended)
     }
 }
-
-impl Request {
-    /// When whoever waits for it is told that there is no answer.
-    fn limit(&self) -> Option<Moment> {
-        match &self.stage {
-            Stage::Asking(asking) => Some(asking.give_up_at),
-            Stage::Returning(returning) => returning.tell_by,
-            Stage::Held { .. } | Stage::Gone(_) => None,
-        }
-    }
-
-    fn gives_up(&self, now: Moment) -> bool {
-        self.limit().is_some_and(|limit| limit <= now)
-    }
-}
-
-impl Returning {
-    fn tell(&mut self, outcome: Result<Released, ClientError>) {
-        drop(self.reply.take().map(|reply| reply.send(outcome)));
-    }
-}

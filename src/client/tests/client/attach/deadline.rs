@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use palisade_api::v1::AttachRenewed;
 use palisade_client::{Clock, LeaseError, LostReason, Session, SessionState};
 use palisade_test_support::eventually;
 
-use super::world::{Fault, Host, Kind, away};
+use super::world::{Fault, Host, Kind, Told, away};
 use super::{held, with_clock};
 use crate::clock::ManualClock;
 use crate::fake::{PATIENCE, in_time};
@@ -41,6 +42,48 @@ async fn a_renewal_counts_from_before_it_was_sent_and_a_suspend_is_seen_at_the_f
     in_time(session.lost().cancelled()).await;
     clock.advance(STEP);
     assert_eq!(session.state(), SessionState::Expired);
+}
+
+/// A renewal that was served, and its answer as it would have been.
+async fn renewal_under_way(host: &Host, clock: &ManualClock) -> (u64, Told) {
+    host.next(Kind::Renew, Fault::LoseReply);
+    clock.advance(INTERVAL);
+    let renewals = host.saw(Kind::Renew, 1).await;
+    let renewed = AttachRenewed {
+        ttl_ms: 15_000,
+        ttl_left_ms: 15_000,
+    };
+    (renewals[0].seq, Told::Renewed(renewed))
+}
+
+#[tokio::test]
+async fn the_time_that_an_answer_takes_is_not_counted_in() {
+    let (host, clock) = (Host::start().await, ManualClock::shared());
+    let session = with_clock(&[&host], &clock).await;
+    let (seq, renewed) = renewal_under_way(&host, &clock).await;
+    let sent = clock.now();
+    clock.jump(Duration::from_secs(1));
+    host.answer(seq, &renewed);
+    let moved = async || session.deadline() == sent.after(BELIEVED);
+    eventually("renewed", PATIENCE, moved).await.unwrap();
+    host.answer(seq, &renewed);
+    drop(held(&session, "orders").await);
+    let believed = sent.after(Duration::from_secs(1)).after(BELIEVED);
+    assert!(session.deadline() <= believed, "twice is no more than once");
+}
+
+#[tokio::test]
+async fn an_answer_after_the_deadline_revives_nothing() {
+    let (host, clock) = (Host::start().await, ManualClock::shared());
+    let session = with_clock(&[&host], &clock).await;
+    let lease = held(&session, "orders").await;
+    let (seq, renewed) = renewal_under_way(&host, &clock).await;
+    // Nobody looks while the machine is suspended; then the answer is the first thing to arrive.
+    clock.jump(BELIEVED);
+    host.answer(seq, &renewed);
+    in_time(session.lost().cancelled()).await;
+    assert_eq!(session.state(), SessionState::Expired);
+    assert_eq!(lease.grant(), Err(LeaseError::Expired));
 }
 
 #[tokio::test]

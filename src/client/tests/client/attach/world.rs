@@ -236,13 +236,18 @@ impl Host {
 
     /// Tells every stream that is served here.
     pub(crate) fn tell(&self, news: &Told) {
+        self.answer(0, news);
+    }
+
+    /// Answers a message, as numbered on every stream that is served here.
+    pub(crate) fn answer(&self, seq: u64, told: &Told) {
         let world = self.world();
         let streams = world
             .sessions
             .values()
             .filter_map(|session| session.stream.as_ref());
         for stream in streams.filter(|stream| stream.host == self.index) {
-            drop(stream.answers.send(Ok(answer(0, news.clone()))));
+            drop(stream.answers.send(Ok(answer(seq, told.clone()))));
         }
     }
 
