@@ -17,6 +17,7 @@
 //! assert_eq!(ErrorReason::LeaseHeld.reason(), "LEASE_HELD");
 //! ```
 
+mod codec;
 mod reason;
 mod redact;
 

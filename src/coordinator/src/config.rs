@@ -82,6 +82,9 @@ pub struct Limits {
     pub max_watchers: usize,
     /// Requests that one attached session has open at a time, holds and waits together.
     pub max_open_requests: usize,
+    /// What waits to be sent on one stream, in bytes: a client that lets more wait does not read, and is
+    /// cut off.
+    pub max_backlog_bytes: usize,
     /// Unary calls in progress at a time, acquires that wait among them: it is more than
     /// [`max_waiters`](Self::max_waiters), for what they wait for is released by calls, too.
     pub max_calls: usize,
@@ -110,6 +113,7 @@ impl Default for Limits {
             max_attach_streams: 50_000,
             max_watchers: 1_000,
             max_open_requests: 1_000,
+            max_backlog_bytes: 1024 * 1024,
             max_calls: 20_000,
             max_lock_delay: Self::LONGEST_LOCK_DELAY,
             max_metadata_bytes: Self::MOST_METADATA_BYTES,
@@ -338,6 +342,7 @@ impl Limits {
             ("limits.max_attach_streams", self.max_attach_streams == 0),
             ("limits.max_watchers", self.max_watchers == 0),
             ("limits.max_open_requests", self.max_open_requests == 0),
+            ("limits.max_backlog_bytes", self.max_backlog_bytes == 0),
             ("limits.max_calls", self.max_calls == 0),
             (
                 "limits.max_streams_per_connection",

@@ -1,6 +1,7 @@
 //! The gRPC face: parse, ask the store, answer.
 
 mod admin;
+mod attach;
 mod backoff;
 mod counted;
 mod deadline;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status};
 
+use self::attach::Streams;
 use self::deadline::Deadline;
 use self::error::{About, BadField, CallError};
 use self::lease::{Leases, Living};
@@ -48,6 +50,7 @@ pub use self::admin::Admin;
 #[derive(Debug, Clone)]
 pub struct Service {
     leases: Arc<Leases>,
+    streams: Arc<Streams>,
     access: Access,
     /// Room for unary calls.
     calls: Arc<Semaphore>,
@@ -88,6 +91,7 @@ impl Service {
         } = parts;
         let calls = limits.max_calls.min(Semaphore::MAX_PERMITS);
         let waiters = Waiters::start(&store, &clock, (&entropy, &metrics), &tasks, bounds);
+        let streams = Streams::start(limits.max_attach_streams, &tasks, draining.clone());
         let process = entropy.nonce();
         let leases = Leases {
             store,
@@ -102,6 +106,7 @@ impl Service {
         };
         Self {
             leases: Arc::new(leases),
+            streams,
             access: Access::open(),
             calls: Arc::new(Semaphore::new(calls)),
         }
@@ -123,6 +128,12 @@ impl Service {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.leases.waiters.count()
+    }
+
+    /// How many sessions' streams are open here.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.count()
     }
 
     fn deadline(&self, headers: &MetadataMap, wait: Duration) -> Result<Deadline, BadField> {

@@ -10,6 +10,8 @@
 
 #[path = "service/access.rs"]
 mod access;
+#[path = "service/attach.rs"]
+mod attach;
 #[path = "service/away.rs"]
 mod away;
 #[path = "service/bad_input.rs"]

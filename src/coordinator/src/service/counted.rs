@@ -28,10 +28,7 @@ impl<'a> CountedAcquire<'a> {
     }
 
     pub(super) fn end<T>(mut self, done: &Result<T, CallError>) {
-        self.outcome = match done {
-            Ok(_) => AcquireOutcome::Granted,
-            Err(error) => acquire_failed(error),
-        };
+        self.outcome = acquire(done.as_ref());
     }
 }
 
@@ -39,6 +36,14 @@ impl Drop for CountedAcquire<'_> {
     fn drop(&mut self) {
         let took = self.since.until(self.clock.now());
         self.metrics.acquired(self.outcome, took);
+    }
+}
+
+/// What an acquire is counted as.
+pub(super) fn acquire<T>(done: Result<T, &CallError>) -> AcquireOutcome {
+    match done {
+        Ok(_) => AcquireOutcome::Granted,
+        Err(error) => acquire_failed(error),
     }
 }
 
@@ -84,7 +89,7 @@ fn acquire_refused(refusal: &Refusal) -> AcquireOutcome {
 }
 
 /// What a renewal is counted as.
-pub(super) fn renewal<T>(done: &Result<T, CallError>) -> RenewOutcome {
+pub(super) fn renewal<T>(done: Result<T, &CallError>) -> RenewOutcome {
     match done {
         Ok(_) => RenewOutcome::Renewed,
         Err(CallError::Store(StoreError::Refused(Refusal::SessionEnded { .. }))) => {

@@ -58,6 +58,14 @@ impl Deadline {
         })
     }
 
+    /// A deadline a while from now, for what has none of its own.
+    pub(super) fn within(clock: &Arc<dyn Clock>, while_: Duration) -> Self {
+        Self {
+            clock: Arc::clone(clock),
+            at: clock.now().after(while_),
+        }
+    }
+
     /// What is left.
     pub(super) fn left(&self) -> Duration {
         self.clock.now().until(self.at)

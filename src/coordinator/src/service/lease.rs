@@ -68,20 +68,7 @@ impl Leases {
         deadline: &Deadline,
     ) -> Result<Living, CallError> {
         self.admit_new()?;
-        let id = SessionId::derive(principal, &opening.open_id);
-        let session = Session {
-            id,
-            principal: principal.clone(),
-            secret: opening.secret,
-            label: opening.label.clone(),
-            ttl_ms: opening.ttl_ms,
-            opening: self.entropy.nonce(),
-            mark: AttachMark {
-                epoch: opening.epoch,
-                sub: 0,
-                nonce: self.process,
-            },
-        };
+        let session = self.session(opening, principal, self.process);
         let sent = self.clock.now();
         let alive = deadline
             .run(Kind::Write, self.store.open_session(session))
@@ -103,6 +90,28 @@ impl Leases {
         })
     }
 
+    /// The session that an opening makes, with a mark of this nonce.
+    pub(super) fn session(
+        &self,
+        opening: &Opening,
+        principal: &Principal,
+        nonce: Nonce,
+    ) -> Session {
+        Session {
+            id: SessionId::derive(principal, &opening.open_id),
+            principal: principal.clone(),
+            secret: opening.secret,
+            label: opening.label.clone(),
+            ttl_ms: opening.ttl_ms,
+            opening: self.entropy.nonce(),
+            mark: AttachMark {
+                epoch: opening.epoch,
+                sub: 0,
+                nonce,
+            },
+        }
+    }
+
     /// Renews a session. Its time is counted from before the store was asked.
     pub(super) async fn renew(
         &self,
@@ -113,7 +122,8 @@ impl Leases {
         let renewed = deadline
             .run(Kind::Write, self.store.renew_session(caller))
             .await;
-        self.metrics.renewed(counted::renewal(&renewed), None);
+        self.metrics
+            .renewed(counted::renewal(renewed.as_ref()), None);
         let alive = renewed?;
         Ok(Living {
             session: alive.session,
@@ -148,11 +158,32 @@ impl Leases {
         };
         counted.end(&done);
         let hold = done?;
+        self.granted(&hold);
+        Ok(hold)
+    }
+
+    /// Says that a lease was granted.
+    pub(super) fn granted(&self, hold: &Hold) {
         if let Some(token) = hold.token() {
             let (session, request) = (&hold.claim.session, &hold.claim.request);
             info!(resource = %hold.claim.resource, %token, %session, %request, "granted");
         }
-        Ok(hold)
+    }
+
+    /// Says that a lease was released, also to whoever has it now.
+    pub(super) fn released(&self, released: &Released) {
+        let Released::Lease {
+            hold, successor, ..
+        } = released
+        else {
+            return;
+        };
+        if let Some(successor) = successor {
+            self.waiters.granted(successor);
+        }
+        self.metrics.ended(EndReason::Released);
+        let (session, request) = (&hold.claim.session, &hold.claim.request);
+        info!(resource = %hold.claim.resource, token = ?hold.token(), %session, %request, "released");
     }
 
     async fn acquire_at_once(
@@ -230,17 +261,7 @@ impl Leases {
         };
         let asked = deadline.run(Kind::Write, self.store.release(release));
         let released = asked.await?;
-        if let Released::Lease {
-            hold, successor, ..
-        } = &released
-        {
-            if let Some(successor) = successor {
-                self.waiters.granted(successor);
-            }
-            self.metrics.ended(EndReason::Released);
-            let (session, request) = (&hold.claim.session, &hold.claim.request);
-            info!(resource = %hold.claim.resource, token = ?hold.token(), %session, %request, "released");
-        }
+        self.released(&released);
         if let HoldName::Request(request) = &release.hold {
             let session = release.caller.session;
             self.waiters.cancel(session, &release.resource, request);
@@ -250,7 +271,7 @@ impl Leases {
 
     /// A guard refused the token of the caller's lease, because its fence is ahead and no later lease
     /// explains that. The next token must be above the fence, also that of an heir in the queue.
-    async fn step_past(
+    pub(super) async fn step_past(
         &self,
         fence: FencingToken,
         release: &Release,
@@ -363,7 +384,7 @@ impl Leases {
 }
 
 /// Whether stepping past a fence failed for a reason that asking again does not cure.
-fn is_lasting(error: &CallError) -> bool {
+pub(super) fn is_lasting(error: &CallError) -> bool {
     matches!(
         error,
         CallError::FenceAhead { .. }

@@ -1,5 +1,6 @@
 //! The methods of `palisade.v1.LeaseService`, each a call of its own code with its errors made statuses.
 
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use palisade_api::v1::lease_service_server::LeaseService;
 use palisade_api::v1::{
@@ -23,9 +24,12 @@ impl LeaseService for Service {
 
     async fn attach(
         &self,
-        _request: Request<Streaming<AttachRequest>>,
+        request: Request<Streaming<AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        not_served("Attach")
+        answer(
+            self.try_attach(request).map(StreamExt::boxed),
+            &About::default(),
+        )
     }
 
     async fn open_session(

@@ -14,6 +14,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use tracing::{debug, error, warn};
 
 use super::error::{About, BadField, CallError};
+use super::parse::millis;
 use crate::access::AccessError;
 use crate::domain::{GenerationError, Refusal};
 use crate::store::{Failure, Outcome, StoreError};
@@ -81,6 +82,16 @@ impl Telling {
         self
     }
 
+    fn refusal(self) -> palisade_api::Refusal {
+        palisade_api::Refusal {
+            code: i32::from(self.code),
+            reason: self.reason.reason().to_owned(),
+            message: self.message,
+            metadata: self.metadata,
+            retry_after_ms: self.retry.map_or(0, millis),
+        }
+    }
+
     fn status(self) -> Status {
         let resource = self.metadata.get("resource").cloned();
         let mut details =
@@ -93,6 +104,11 @@ impl Telling {
         }
         Status::with_error_details(self.code, self.message, details)
     }
+}
+
+/// The same as [`status`], inside a stream.
+pub(crate) fn refusal(error: &CallError, about: &About) -> palisade_api::Refusal {
+    telling(error, about).refusal()
 }
 
 /// The status of an error.

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use self::registry::{Key, Registry, Seat};
+use self::registry::{Key, Registry};
 use super::backoff::{backoff, spread};
 use super::deadline::{Deadline, Kind};
 use super::error::CallError;
@@ -26,6 +26,8 @@ use crate::entropy::Entropy;
 use crate::metrics::Metrics;
 use crate::store::{Outcome, Store, StoreError};
 use crate::tasks::Tasks;
+
+pub(crate) use self::registry::Seat;
 
 /// Looks and promotions under way at a time: enough to keep the store busy, not enough to drown it when
 /// everybody is woken at once.
@@ -100,6 +102,20 @@ impl Waiters {
         self.shared.registry.grant(hold);
     }
 
+    /// What a request came to so far, as the store says.
+    pub(crate) async fn look(&self, acquire: &Acquire) -> Result<Option<Acquired>, StoreError> {
+        self.shared.look(acquire).await
+    }
+
+    /// Has a resource looked after for which a request was queued: it may have become vacant while nobody of its
+    /// queue waited anywhere.
+    pub(crate) fn look_after(&self, resource: &ResourceName) {
+        let shared = &self.shared;
+        if shared.registry.begin_first_promotion(resource) {
+            Shared::start_promotion(shared, resource);
+        }
+    }
+
     /// How many calls wait.
     pub(crate) fn count(&self) -> usize {
         self.shared.registry.count()
@@ -115,10 +131,7 @@ impl Waiters {
         draining: &CancellationToken,
     ) -> Result<Hold, CallError> {
         let shared = &self.shared;
-        // It may have become vacant while nobody of this queue waited anywhere.
-        if shared.registry.begin_first_promotion(&acquire.resource) {
-            Shared::start_promotion(shared, &acquire.resource);
-        }
+        self.look_after(&acquire.resource);
         let time = shared.clock.now().until(until.min(deadline.at()));
         tokio::select! {
             biased;

@@ -88,19 +88,22 @@ pub(crate) struct Seat {
 
 impl Seat {
     /// Waits for news since the last time.
-    pub(super) async fn woken(&self) {
+    pub(crate) async fn woken(&self) {
         self.wake.rung.notified().await;
     }
-}
 
-impl Seat {
+    /// Has whoever waits here look once more.
+    pub(crate) fn ring(&self) {
+        self.wake.ring();
+    }
+
     /// The lease that the request was granted, once that was told.
-    pub(super) fn granted(&self) -> Option<Hold> {
+    pub(crate) fn granted(&self) -> Option<Hold> {
         self.wake.granted.get().cloned()
     }
 
     /// Whether another call at this coordinator gave the request back.
-    pub(super) fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.wake.is_cancelled.load(Ordering::Acquire)
     }
 }

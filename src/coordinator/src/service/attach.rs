@@ -1,0 +1,113 @@
+//! `LeaseService.Attach`: one stream is one session.
+//!
+//! A stream is one task. It reads messages, has jobs under way in the store (one at a time for each resource, see
+//! `job.rs`), and puts what it says into an outbox from which the transport sends. While nothing happens it
+//! costs its few fields.
+
+mod desk;
+mod job;
+mod mark;
+mod open;
+mod outbox;
+mod parse;
+mod renew;
+mod reply;
+mod stream;
+mod streams;
+mod work;
+
+use std::sync::Arc;
+
+use palisade_api::AttachRequest;
+use tonic::{Code, Request, Status, Streaming};
+use tracing::debug;
+
+use self::outbox::{Outbox, outbox};
+use self::stream::{End, Running};
+use self::streams::Post;
+use super::Service;
+use super::error::{About, BadField, CallError};
+use super::parse::bad;
+use super::status;
+use crate::config::Limits;
+use crate::domain::Principal;
+
+pub(super) use self::outbox::Responses;
+pub(crate) use self::streams::Streams;
+
+impl Service {
+    /// Starts a stream. Whatever is wrong with its messages is told on it.
+    pub(super) fn try_attach(
+        &self,
+        request: Request<Streaming<AttachRequest>>,
+    ) -> Result<Responses, CallError> {
+        let (headers, extensions, inbound) = request.into_parts();
+        let principal = self.principal(&headers, &extensions)?;
+        self.leases.admit_new()?;
+        let permit = self.streams.permit()?;
+        let post = Arc::new(Post::default());
+        let bound = self.leases.limits.max_backlog_bytes;
+        let left = status::status(&CallError::Draining, &About::default());
+        let (outbox, responses) = outbox(bound, left, &post, permit);
+        let service = self.clone();
+        let work = async move {
+            let mut about = About::default();
+            let end = service.attach(principal, inbound, post, &outbox, &mut about);
+            match end.await {
+                End::Closed | End::Gone => outbox.end(Ok(())),
+                End::Error(error) => {
+                    status::log(&error, &about);
+                    outbox.end(Err(status::status(&error, &about)));
+                }
+                End::Backlog => {
+                    let bound = u64::try_from(bound).unwrap_or(u64::MAX);
+                    let limit = "backlog";
+                    let error = CallError::Limit { limit, bound };
+                    status::log(&error, &about);
+                    outbox.cut(status::status(&error, &about));
+                }
+            }
+        };
+        self.streams.tasks().spawn("stream", work);
+        Ok(responses)
+    }
+
+    async fn attach(
+        &self,
+        principal: Principal,
+        mut inbound: Streaming<AttachRequest>,
+        post: Arc<Post>,
+        outbox: &Outbox,
+        about: &mut About,
+    ) -> End {
+        // In a box that is gone once it is open: so large it need not stay.
+        let opened = Box::pin(self.open_stream(principal, &mut inbound, about)).await;
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => return End::Error(error),
+        };
+        let (session, epoch) = (opened.living.session, opened.shared.caller.epoch);
+        let entered = self.streams.enter(session, epoch, &post);
+        let end = Running::run(opened, inbound, &post, outbox).await;
+        drop(entered);
+        debug!(%session, epoch, ?end, "a stream ended");
+        end
+    }
+}
+
+/// Messages are numbered from 1.
+fn first_seq(given: u64) -> Result<u64, BadField> {
+    match given {
+        1 => Ok(1),
+        other => Err(bad("seq", "1, for the first message", other)),
+    }
+}
+
+/// A message that the transport could not read.
+fn unreadable(status: &Status, limits: &Limits) -> CallError {
+    let bound = match status.code() {
+        Code::OutOfRange => format!("at most {} bytes", limits.max_message_bytes),
+        _ => "a message of palisade.v1".to_owned(),
+    };
+    bad("message", bound, "something else").into()
+}
