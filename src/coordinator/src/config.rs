@@ -6,6 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::access::Rules;
+use crate::store::etcd::EtcdOptions;
+
+mod document;
+mod time;
+
+pub(crate) use self::document::position;
+pub use self::document::{Document, DocumentError};
 
 /// All settings of one coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,14 +131,6 @@ impl Default for Limits {
     }
 }
 
-/// The line and the column, counted from 1, of a byte in a text.
-pub(crate) fn position(text: &str, at: usize) -> (usize, usize) {
-    let before = text.get(..at).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
-    let column = before[line_start..].chars().count() + 1;
-    (before.matches('\n').count() + 1, column)
-}
-
 /// How long a coordinator takes for things.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
@@ -192,6 +191,11 @@ pub struct SettingsError {
 }
 
 impl Settings {
+    /// Where gRPC is served unless another address is given.
+    pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7650);
+    /// Where HTTP is served unless another address is given.
+    pub const DEFAULT_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7651);
+
     /// Settings that serve on this machine only, on free ports, with the default bounds.
     #[must_use]
     pub fn local(store: StoreChoice) -> Self {
@@ -247,6 +251,8 @@ impl Settings {
 }
 
 impl StoreChoice {
+    /// What keys in etcd begin with unless another prefix is given.
+    pub const DEFAULT_PREFIX: &str = EtcdOptions::PREFIX;
     /// The longest prefix of etcd keys, in bytes: a key with a full name stays far below etcd's bounds.
     pub const MAX_PREFIX_BYTES: usize = 256;
 
@@ -256,11 +262,14 @@ impl StoreChoice {
         };
         let is_url = |text: &String| {
             let uri = text.parse::<http::Uri>().ok();
-            uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some())
+            uri.is_some_and(|uri| {
+                let has_user = uri.authority().is_some_and(|at| at.as_str().contains('@'));
+                uri.scheme_str() == Some("http") && uri.host().is_some() && !has_user
+            })
         };
         if endpoints.is_empty() || !endpoints.iter().all(is_url) {
             return Err(SettingsError {
-                setting: "store.endpoints",
+                setting: "store.etcd",
                 bound:
                     "one or more URLs as http://HOST:PORT (etcd over TLS is not in this version)"
                         .to_owned(),
@@ -270,7 +279,7 @@ impl StoreChoice {
         }
         if prefix.is_empty() || prefix.len() > Self::MAX_PREFIX_BYTES {
             return Err(SettingsError {
-                setting: "store.prefix",
+                setting: "store.etcd_prefix",
                 bound: format!("1 to {} bytes", Self::MAX_PREFIX_BYTES),
                 given: format!("{} bytes", prefix.len()),
             });
@@ -400,61 +409,4 @@ impl Timeouts {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::{Settings, StoreChoice};
-
-    #[test]
-    fn every_bound_is_named() {
-        type Spoil = fn(&mut Settings);
-        let rows: [(Spoil, &str); 9] = [
-            (|s| s.limits.min_ttl = Duration::ZERO, "limits.min_ttl"),
-            (
-                |s| s.limits.max_ttl = Duration::from_millis(1),
-                "limits.max_ttl",
-            ),
-            (
-                |s| s.limits.default_ttl = Duration::from_secs(301),
-                "limits.default_ttl",
-            ),
-            (|s| s.limits.max_wait = Duration::MAX, "limits.max_wait"),
-            (
-                |s| s.limits.max_message_bytes = 1,
-                "limits.max_message_bytes",
-            ),
-            (
-                |s| s.timeouts.default_call = Duration::from_secs(61),
-                "timeouts.default_call",
-            ),
-            (|s| s.timeouts.sweep = Duration::ZERO, "timeouts.sweep"),
-            (
-                |s| s.timeouts.drain_notice = Duration::from_secs(11),
-                "timeouts.drain_notice",
-            ),
-            (
-                |s| {
-                    s.store = StoreChoice::Etcd {
-                        endpoints: vec!["localhost".to_owned()],
-                        prefix: "palisade/".to_owned(),
-                    };
-                },
-                "store.endpoints",
-            ),
-        ];
-        for (spoil, setting) in rows {
-            let mut settings = Settings::local(StoreChoice::Memory);
-            assert_eq!(settings.validate(), Ok(()));
-            spoil(&mut settings);
-            assert_eq!(settings.validate().unwrap_err().setting, setting);
-        }
-    }
-
-    #[test]
-    fn one_address_does_not_serve_both() {
-        let mut settings = Settings::local(StoreChoice::Memory);
-        settings.listen.set_port(7070);
-        settings.http = settings.listen;
-        assert_eq!(settings.validate().unwrap_err().setting, "http");
-    }
-}
+mod tests;

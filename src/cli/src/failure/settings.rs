@@ -18,8 +18,8 @@ impl From<ServeError> for Failure {
 
 fn setting(error: &SettingsError) -> String {
     let name = match error.setting {
-        "store.endpoints" => "--etcd",
-        "store.prefix" => "--etcd-prefix",
+        "store.etcd" => "--etcd",
+        "store.etcd_prefix" => "--etcd-prefix",
         "listen" => "--listen",
         "http" => "--http",
         other => other,

@@ -163,6 +163,12 @@ impl Rules {
         Ok(all)
     }
 
+    /// As they were given.
+    #[must_use]
+    pub fn all(&self) -> &[Rule] {
+        &self.0
+    }
+
     /// Whether some rule is about a principal by its name.
     pub(crate) fn name_anybody(&self) -> bool {
         let by_name = |rule: &Rule| matches!(rule.principal, Who::One(_));
