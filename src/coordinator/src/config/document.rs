@@ -87,6 +87,7 @@ part!(LimitsPart of Limits {
     max_waiters_per_resource: u64,
     max_attach_streams: usize,
     max_open_requests: usize,
+    max_backlog_bytes: usize,
     max_watchers: usize,
     max_streams_per_connection: u32,
     max_connections: usize,
