@@ -4,8 +4,10 @@ mod decide;
 mod generation;
 mod ids;
 mod ledger;
+mod news;
 mod records;
 mod refusal;
+mod revoke;
 
 pub use decide::{
     Acquire, AcquireStep, Acquired, Caller, HoldName, Release, ReleaseStep, Released, View, admit,
@@ -14,5 +16,7 @@ pub use decide::{
 pub use generation::{Generation, GenerationError, Span, WallClock};
 pub use ids::{IdError, Nonce, OpenId, Principal, RequestId, Revision, SecretHash, SessionId};
 pub use ledger::{Change, Ending, Ledger, Plan};
-pub use records::{AttachMark, Claim, Event, GrantNote, Hold, LeaseEnd, Place, Previous, Session};
+pub use news::{Batch, Ended, Event, Granted, Notice, ReadHold};
+pub use records::{AttachMark, Claim, GrantNote, Hold, LeaseEnd, Place, Previous, Session};
 pub use refusal::Refusal;
+pub use revoke::{AskBack, Revoke, Revoked, decide_revoke};

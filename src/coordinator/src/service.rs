@@ -7,6 +7,7 @@ mod counted;
 mod deadline;
 mod error;
 mod lease;
+mod news;
 mod page;
 mod parse;
 mod reply;
@@ -33,6 +34,7 @@ use self::attach::Streams;
 use self::deadline::Deadline;
 use self::error::{About, BadField, CallError};
 use self::lease::{Leases, Living};
+use self::news::News;
 use self::parse::{Credentials, required};
 use self::waiters::Waiters;
 use crate::access::{Access, Verb};
@@ -90,7 +92,13 @@ impl Service {
             metrics,
         } = parts;
         let calls = limits.max_calls.min(Semaphore::MAX_PERMITS);
-        let waiters = Waiters::start(&store, &clock, (&entropy, &metrics), &tasks, bounds);
+        let waiters = Waiters::start(&store, &clock, &entropy, &tasks, bounds);
+        let news = News::start(
+            (&store, &clock),
+            (&entropy, &metrics),
+            &tasks,
+            waiters.clone(),
+        );
         let streams = Streams::start(limits.max_attach_streams, &tasks, draining.clone());
         let process = entropy.nonce();
         let leases = Leases {
@@ -102,6 +110,7 @@ impl Service {
             timeouts,
             waiters,
             metrics,
+            news,
             draining,
         };
         Self {

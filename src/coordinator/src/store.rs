@@ -12,6 +12,7 @@ pub mod etcd;
 pub mod faulty;
 mod local;
 pub mod memory;
+mod status;
 
 use std::fmt;
 use std::time::Duration;
@@ -22,11 +23,12 @@ use palisade_token::{FencingToken, ResourceName};
 
 use crate::clock::Moment;
 use crate::domain::{
-    Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, Release, Released, RequestId,
-    Revision, Session, SessionId,
+    Acquire, Acquired, AskBack, AttachMark, Batch, Caller, Generation, Hold, Place, Release,
+    Released, RequestId, Revision, Revoke, Revoked, Session, SessionId,
 };
 
 pub use error::{Failure, Outcome, StoreError};
+pub use status::{Advance, Advanced, Endpoint, Status, StoreKind};
 
 /// A session as it was opened or renewed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +46,10 @@ pub struct Standing {
     pub hold: Option<Hold>,
     /// How many wait for it.
     pub waiters: u64,
+    /// The first of them, as many as were asked for, in the order in which they will be served.
+    pub queue: Vec<Place>,
+    /// The generation then: no token above its own at this revision can have been issued.
+    pub generation: Option<Generation>,
     /// When this was so.
     pub revision: Revision,
 }
@@ -67,6 +73,12 @@ pub struct Page {
     /// When the leases were so.
     pub revision: Revision,
 }
+
+/// A list of leases, page by page.
+pub type Pages = BoxStream<'static, Result<Page, StoreError>>;
+
+/// What happens, as it happens.
+pub type Events = BoxStream<'static, Result<Batch, StoreError>>;
 
 /// What keeps sessions, leases and queues.
 ///
@@ -124,7 +136,32 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn promote(&self, resource: &ResourceName) -> Result<Option<Hold>, StoreError>;
 
     /// The lease of a resource.
-    async fn lease(&self, resource: &ResourceName) -> Result<Standing, StoreError>;
+    async fn lease(&self, resource: &ResourceName) -> Result<Standing, StoreError> {
+        self.lease_and_queue(resource, 0).await
+    }
+
+    /// The lease of a resource, and up to `queue_size` of those who wait for it.
+    async fn lease_and_queue(
+        &self,
+        resource: &ResourceName,
+        queue_size: usize,
+    ) -> Result<Standing, StoreError>;
+
+    /// Ends a lease, whoever holds it; hands the resource over in the same transaction.
+    async fn revoke(&self, revoke: &Revoke) -> Result<Revoked, StoreError>;
+
+    /// Tells the holder of a lease that it is wanted back; false where that lease has ended.
+    async fn ask_back(&self, ask: &AskBack) -> Result<bool, StoreError>;
+
+    /// Takes back what [`Store::ask_back`] told: the holder will not give the lease back, or need not. One
+    /// that is not there is no error.
+    async fn decline(&self, resource: &ResourceName, token: FencingToken)
+    -> Result<(), StoreError>;
+
+    /// All leases of resources whose names begin with `prefix`, at one revision, by name, in pages; their
+    /// waiters are not counted. There is at least one page. It breaks off where the store no longer knows that
+    /// revision.
+    async fn snapshot(&self, prefix: &str) -> Result<Pages, StoreError>;
 
     /// Up to `limit` leases of resources whose names begin with `prefix`, after `after`.
     async fn leases(
@@ -135,11 +172,23 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Page, StoreError>;
 
     /// Makes a new generation, above `past` where that is given.
-    async fn advance(&self, past: Option<FencingToken>) -> Result<Generation, StoreError>;
+    async fn advance(&self, past: Option<FencingToken>) -> Result<Generation, StoreError> {
+        let advance = Advance {
+            past,
+            is_forced: false,
+        };
+        Ok(self.advance_as(advance).await?.generation)
+    }
 
-    /// Events from now on. The stream begins with [`Event::Resync`] and shows one wherever it may have
-    /// missed something; it ends only with an error or with the store.
-    async fn watch(&self) -> Result<BoxStream<'static, Result<Event, StoreError>>, StoreError>;
+    /// Makes a new generation as told.
+    async fn advance_as(&self, advance: Advance) -> Result<Advanced, StoreError>;
+
+    /// How the store stands. It answers soon, also while the store is away.
+    async fn status(&self) -> Status;
+
+    /// Events from now on, all of one revision at once. The stream begins with [`Resync`](crate::domain::Event::Resync) and shows one
+    /// wherever it may have missed something; it ends only with an error or with the store.
+    async fn watch(&self) -> Result<Events, StoreError>;
 
     /// Whether the store can grant now: a read that a quorum confirms, and a trusted generation.
     async fn ready(&self) -> Result<(), StoreError>;

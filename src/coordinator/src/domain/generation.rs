@@ -30,6 +30,8 @@ pub struct Span {
     pub revision: Revision,
     /// Tokens up to this one were seen by a guard; the new generation starts above it.
     pub past: Option<FencingToken>,
+    /// Whether that may be more than a day ahead of the clock.
+    pub is_forced: bool,
     /// Tells the new generation apart.
     pub nonce: Nonce,
 }
@@ -94,7 +96,7 @@ impl Generation {
             base = base.max(old.base.saturating_add(issued).saturating_add(1));
         }
         if let Some(past) = span.past {
-            if past.get() > clock.0.saturating_add(WallClock::DAY_MICROS) {
+            if !span.is_forced && past.get() > clock.0.saturating_add(WallClock::DAY_MICROS) {
                 return Err(GenerationError::FarAhead { past, clock });
             }
             base = base.max(past.get().saturating_add(1));
@@ -143,6 +145,7 @@ mod tests {
         Span {
             revision: Revision(revision),
             past: None,
+            is_forced: false,
             nonce: Nonce::from_bytes([1; 16]),
         }
     }
@@ -172,6 +175,11 @@ mod tests {
             Generation::after(None, past(day + 1), NOW),
             Err(GenerationError::FarAhead { .. })
         ));
+        let forced = Span {
+            is_forced: true,
+            ..past(day + 1)
+        };
+        assert_eq!(Generation::after(None, forced, NOW).unwrap().base, day + 2);
     }
 
     #[test]

@@ -5,14 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use palisade_token::ResourceName;
 
 use super::{
-    Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Event, Generation, GrantNote, Hold,
-    LeaseEnd, Place, Previous, Refusal, Release, ReleaseStep, Released, RequestId, Revision,
-    Session, SessionId, View, WallClock, admit, decide_acquire, decide_attach, decide_promotion,
-    decide_raise, decide_release,
+    Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Ended, Event, Generation, GrantNote,
+    Granted, Hold, LeaseEnd, Place, Previous, Refusal, Release, ReleaseStep, Released, RequestId,
+    Revision, Revoke, Revoked, Session, SessionId, View, WallClock, admit, decide_acquire,
+    decide_attach, decide_promotion, decide_raise, decide_release, decide_revoke,
 };
 
 /// One change of the state.
@@ -121,6 +122,12 @@ impl Ledger {
     /// All sessions that live.
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
         self.sessions.values()
+    }
+
+    /// Those who wait for a resource, in the order in which they will be served.
+    pub fn queue(&self, resource: &ResourceName) -> impl Iterator<Item = &Place> {
+        let queue = self.queues.get(resource);
+        queue.into_iter().flat_map(BTreeMap::values)
     }
 
     /// The lease of a resource, and how many wait for it.
@@ -396,15 +403,54 @@ impl Ledger {
         }
     }
 
+    /// Plans the end of a lease by an operator, with the hand-over to whoever waits.
+    ///
+    /// # Errors
+    /// A [`Refusal`] of [`decide_revoke`].
+    pub fn plan_revoke(&self, revoke: &Revoke, now: WallClock) -> Result<Plan<Revoked>, Refusal> {
+        let view = self.public_view(&revoke.resource);
+        let Some((hold, successor)) = decide_revoke(&view, revoke.token)? else {
+            return Ok(self.planned(Vec::new(), Revoked::NotHeld));
+        };
+        let mut changes = vec![Change::DropHold(Ending {
+            resource: revoke.resource.clone(),
+            end: LeaseEnd::Revoked,
+            reason: revoke.reason.clone(),
+            actor: revoke.actor.clone(),
+        })];
+        let previous = Previous::of(hold, LeaseEnd::Revoked, &revoke.reason);
+        let note = GrantNote::at(now, Some(previous));
+        let promotion = successor.and_then(|place| self.promotion(place, note));
+        changes.extend(promotion.into_iter().flatten());
+        let answer = Revoked::Lease {
+            hold: hold.clone(),
+            ended: self.next_revision(),
+        };
+        Ok(self.planned(changes, answer))
+    }
+
+    /// The lease that a holder is to be asked for; `None` where it has ended.
+    ///
+    /// # Errors
+    /// A [`Refusal`] of [`decide_revoke`].
+    pub fn asked_back(&self, revoke: &Revoke) -> Result<Option<&Hold>, Refusal> {
+        let view = self.public_view(&revoke.resource);
+        let is_held = decide_revoke(&view, revoke.token)?.is_some();
+        Ok(self.holds.get(&revoke.resource).filter(|_| is_held))
+    }
+
+    fn public_view(&self, resource: &ResourceName) -> View {
+        View {
+            hold: self.holds.get(resource).cloned(),
+            head: self.queue(resource).next().cloned(),
+            ..View::default()
+        }
+    }
+
     /// Plans the grant of a vacant resource to whoever waits first.
     #[must_use]
     pub fn plan_promotion(&self, resource: &ResourceName, now: WallClock) -> Plan<Option<Hold>> {
-        let queue = self.queues.get(resource);
-        let view = View {
-            hold: self.holds.get(resource).cloned(),
-            head: queue.and_then(|queue| queue.values().next()).cloned(),
-            ..View::default()
-        };
+        let view = self.public_view(resource);
         let note = GrantNote::at(now, None);
         let changes = decide_promotion(&view).and_then(|place| self.promotion(place, note));
         let granted = changes.as_ref().and_then(granted);
@@ -430,7 +476,7 @@ impl Ledger {
     /// Applies changes that are durable as the transaction of a revision, and says what happened.
     pub fn apply(&mut self, revision: Revision, changes: &[Change]) -> Vec<Event> {
         self.revision = revision;
-        let mut events = Vec::new();
+        let mut told = Told::default();
         for change in changes {
             match change {
                 Change::PutSession(session) => {
@@ -441,21 +487,18 @@ impl Ledger {
                 }
                 Change::PutHold(hold) => {
                     self.put_hold(hold);
-                    events.push(Event::Granted(hold.clone()));
+                    told.granted(hold);
                 }
                 Change::DropHold(ending) => {
-                    self.drop_hold(&ending.resource);
-                    events.push(Event::Vacant {
-                        resource: ending.resource.clone(),
-                        revision,
-                    });
+                    let lease = self.drop_hold(&ending.resource);
+                    told.ended(ending, lease, revision);
                 }
                 Change::PutPlace(place) => self.put_place(place),
                 Change::DropPlace(place) => self.drop_place(place),
                 Change::PutGeneration(generation) => self.generation = Some(*generation),
             }
         }
-        events
+        told.in_order(revision)
     }
 
     fn put_hold(&mut self, hold: &Hold) {
@@ -466,12 +509,12 @@ impl Ledger {
         owned.holds.insert(resource.clone());
     }
 
-    fn drop_hold(&mut self, resource: &ResourceName) {
-        if let Some(hold) = self.holds.remove(resource) {
-            self.disown(hold.claim.session, |owned| {
-                owned.holds.remove(resource);
-            });
-        }
+    fn drop_hold(&mut self, resource: &ResourceName) -> Option<Hold> {
+        let hold = self.holds.remove(resource)?;
+        self.disown(hold.claim.session, |owned| {
+            owned.holds.remove(resource);
+        });
+        Some(hold)
     }
 
     fn disown(&mut self, id: SessionId, change: impl FnOnce(&mut Owned)) {
@@ -511,6 +554,42 @@ fn granted(promotion: &[Change; 2]) -> Option<Hold> {
         Change::PutHold(hold) => Some(hold.clone()),
         _ => None,
     })
+}
+
+/// What happens at one revision.
+#[derive(Default)]
+struct Told {
+    ends: Vec<Event>,
+    grants: Vec<Event>,
+    vacant: BTreeSet<ResourceName>,
+}
+
+impl Told {
+    fn granted(&mut self, hold: &Hold) {
+        self.vacant.remove(&hold.claim.resource);
+        let granted = Granted::known(hold.clone());
+        self.grants.push(Event::Granted(Arc::new(granted)));
+    }
+
+    fn ended(&mut self, ending: &Ending, lease: Option<Hold>, revision: Revision) {
+        self.vacant.insert(ending.resource.clone());
+        self.ends.push(Event::Ended(Ended {
+            resource: ending.resource.clone(),
+            revision,
+            end: Some(ending.end),
+            reason: ending.reason.clone(),
+            actor: ending.actor.clone(),
+            lease: lease.map(Granted::known).map(Arc::new),
+            told: None,
+        }));
+    }
+
+    fn in_order(self, revision: Revision) -> Vec<Event> {
+        let vacant = self.vacant.into_iter();
+        let vacant = vacant.map(|resource| Event::Vacant { resource, revision });
+        let events = self.ends.into_iter().chain(self.grants);
+        events.chain(vacant).collect()
+    }
 }
 
 fn raise(view: &mut View, mark: AttachMark, changes: &mut Vec<Change>) {

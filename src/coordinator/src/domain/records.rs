@@ -194,20 +194,3 @@ pub enum LeaseEnd {
     /// By an operator.
     Revoked,
 }
-
-/// What happened to a resource, in the order of the store's history. A hint: it wakes, it never proves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// A lease was granted.
-    Granted(Hold),
-    /// The resource is vacant: its lease ended without a hand-over.
-    Vacant {
-        /// The resource.
-        resource: ResourceName,
-        /// The revision at which it ended.
-        revision: Revision,
-    },
-    /// Events may be missing before this one: look at everything again.
-    Resync,
-}

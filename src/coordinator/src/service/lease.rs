@@ -10,6 +10,7 @@ use tracing::{debug, error, info};
 use super::counted::{self, CountedAcquire};
 use super::deadline::{Deadline, Kind};
 use super::error::CallError;
+use super::news::News;
 use super::parse::Opening;
 use super::waiters::Waiters;
 use crate::access::{Scope, Span};
@@ -35,6 +36,7 @@ pub(crate) struct Leases {
     pub(super) timeouts: Timeouts,
     pub(super) waiters: Waiters,
     pub(super) metrics: Metrics,
+    pub(super) news: News,
     pub(super) draining: CancellationToken,
 }
 

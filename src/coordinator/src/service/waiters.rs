@@ -4,15 +4,13 @@
 
 mod registry;
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use palisade_token::ResourceName;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use self::registry::{Key, Registry};
 use super::backoff::{backoff, spread};
@@ -23,7 +21,6 @@ use crate::domain::{
     Acquire, Acquired, Event, Hold, HoldName, Refusal, Release, RequestId, SessionId,
 };
 use crate::entropy::Entropy;
-use crate::metrics::Metrics;
 use crate::store::{Outcome, Store, StoreError};
 use crate::tasks::Tasks;
 
@@ -50,18 +47,17 @@ struct Shared {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     tasks: Tasks,
-    metrics: Metrics,
     registry: Registry,
     looks: Semaphore,
     promotions: Semaphore,
 }
 
 impl Waiters {
-    /// Starts to listen to the store's news.
+    /// Starts to look after those who will wait.
     pub(crate) fn start(
         store: &Arc<dyn Store>,
         clock: &Arc<dyn Clock>,
-        (entropy, metrics): (&Arc<dyn Entropy>, &Metrics),
+        entropy: &Arc<dyn Entropy>,
         tasks: &Tasks,
         (bound, sweep): (usize, Duration),
     ) -> Self {
@@ -70,12 +66,10 @@ impl Waiters {
             clock: Arc::clone(clock),
             entropy: Arc::clone(entropy),
             tasks: tasks.clone(),
-            metrics: metrics.clone(),
             registry: Registry::new(bound),
             looks: Semaphore::new(CONCURRENT_LOOKS),
             promotions: Semaphore::new(CONCURRENT_LOOKS),
         });
-        tasks.spawn("waiters: news", Shared::follow(Arc::clone(&shared)));
         tasks.spawn("waiters: sweep", Shared::sweep(Arc::clone(&shared), sweep));
         Self { shared }
     }
@@ -113,6 +107,30 @@ impl Waiters {
         let shared = &self.shared;
         if shared.registry.begin_first_promotion(resource) {
             Shared::start_promotion(shared, resource);
+        }
+    }
+
+    /// Wakes those whom news may concern. It costs little where nobody waits for what it is about.
+    pub(crate) fn hear(&self, events: &[Event]) {
+        let Shared { registry, .. } = &*self.shared;
+        for event in events {
+            match event {
+                Event::Granted(granted) if registry.hosts(granted.resource()) => {
+                    if let Some(hold) = granted.hold() {
+                        registry.grant(hold);
+                    }
+                }
+                Event::Vacant { resource, .. } => Shared::kick(&self.shared, resource),
+                Event::Resync => registry.hosted().into_iter().for_each(|hosted| {
+                    Shared::kick(&self.shared, &hosted.resource);
+                    hosted.wakes.iter().for_each(|wake| wake.ring());
+                }),
+                Event::Granted(_)
+                | Event::Ended(_)
+                | Event::Asked(_)
+                | Event::Declined { .. }
+                | Event::Bookmark(_) => {}
+            }
         }
     }
 
@@ -231,45 +249,6 @@ impl Shared {
             }
             Err(error) => Err(may_stand(error)),
         }
-    }
-
-    async fn follow(shared: Arc<Self>) {
-        let mut failures = 0;
-        loop {
-            if let Err(error) = shared.follow_once(&mut failures).await {
-                let cause: &dyn Error = &error;
-                // Ever more seldom while the store stays away.
-                if failures.count_ones() <= 1 {
-                    warn!(error = cause, failures, "news from the store broke off");
-                } else {
-                    debug!(error = cause, failures, "news from the store broke off");
-                }
-            }
-            failures = failures.saturating_add(1);
-            shared
-                .clock
-                .sleep(backoff(&*shared.entropy, failures))
-                .await;
-        }
-    }
-
-    async fn follow_once(self: &Arc<Self>, failures: &mut u32) -> Result<(), StoreError> {
-        let mut events = self.store.watch().await?;
-        if *failures > 0 {
-            self.metrics.watch_resumed();
-        }
-        while let Some(event) = events.next().await {
-            match event? {
-                Event::Granted(hold) => self.registry.grant(&hold),
-                Event::Vacant { resource, .. } => Self::kick(self, &resource),
-                Event::Resync => self.registry.hosted().into_iter().for_each(|hosted| {
-                    Self::kick(self, &hosted.resource);
-                    hosted.wakes.iter().for_each(|wake| wake.ring());
-                }),
-            }
-            *failures = 0;
-        }
-        Ok(())
     }
 
     /// Wakes everybody now and then, at a bounded pace: for news that was missed, sessions that ended

@@ -11,6 +11,7 @@ mod client;
 mod endings;
 mod history;
 mod leases;
+mod news;
 mod queues;
 mod sessions;
 mod streams;
@@ -144,7 +145,11 @@ const CASES: &[(&str, Case)] = cases! {
         a_place_can_be_left, waiters_are_limited,
         release_hands_over, a_closed_session_leaves_its_places,
         a_closed_session_hands_over, another_coordinator_promotes;
-    views: pages_by_prefix, a_watch_shows_what_happens, a_store_that_works_is_ready;
+    views: pages_by_prefix, a_queue_is_listed_in_order, a_snapshot_is_of_one_revision,
+        a_store_tells_how_it_stands, a_store_that_works_is_ready;
+    news: a_watch_shows_what_happens, a_hand_over_tells_how_the_lease_before_ended,
+        a_watch_tells_the_dead_from_the_released, an_operator_ends_a_lease,
+        a_holder_is_asked_for_its_lease;
     endings: a_session_ends_when_it_is_not_renewed, a_renewed_session_lives,
         the_dead_hand_over, dead_waiters_are_skipped;
     history: a_new_generation_is_above, a_generation_starts_past_a_token,

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::local::{Local, Shell};
-use super::{Failure, StoreError};
+use super::{Failure, StoreError, StoreKind};
 use crate::clock::Clock;
 use crate::domain::GenerationError;
 use crate::entropy::Entropy;
@@ -175,6 +175,10 @@ impl EmbeddedStore {
 
 impl Shell for EmbeddedStore {
     type Journal = File;
+
+    fn kind(&self) -> StoreKind {
+        StoreKind::Embedded
+    }
 
     fn local(&self) -> &Local<File> {
         &self.local

@@ -17,7 +17,11 @@ mod link;
 mod links;
 mod listing;
 mod liveness;
+mod notice;
+mod revoke;
 mod sessions;
+mod snapshot;
+mod status;
 mod step;
 mod trust;
 mod view;
@@ -27,7 +31,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
 use palisade_token::{FencingToken, ResourceName};
 use tracing::info;
 
@@ -36,11 +39,11 @@ use self::known::Known;
 use self::link::Context;
 use self::links::Links;
 use self::liveness::Liveness;
-use super::{Alive, Page, Standing, Store, StoreError};
+use super::{Advance, Advanced, Alive, Events, Page, Pages, Standing, Status, Store, StoreError};
 use crate::clock::{Clock, Moment};
 use crate::domain::{
-    Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, Release, Released, RequestId,
-    Session, SessionId,
+    Acquire, Acquired, AskBack, AttachMark, Caller, Hold, Release, Released, RequestId, Revoke,
+    Revoked, Session, SessionId,
 };
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
@@ -90,7 +93,7 @@ impl EtcdOptions {
 /// Keeps sessions, leases and queues in etcd. Any number of coordinators may share one.
 #[derive(Debug)]
 pub struct EtcdStore {
-    links: Links,
+    links: Arc<Links>,
     known: Known,
     keys: Keys,
     liveness: Arc<Liveness>,
@@ -121,7 +124,7 @@ impl EtcdStore {
             liveness: Arc::clone(&liveness),
         };
         Arc::new(Self {
-            links: Links::new(options.endpoints, context),
+            links: Arc::new(Links::new(options.endpoints, context)),
             known: Known::default(),
             keys,
             liveness,
@@ -185,8 +188,32 @@ impl Store for EtcdStore {
         Box::pin(self.do_promote(resource)).await
     }
 
-    async fn lease(&self, resource: &ResourceName) -> Result<Standing, StoreError> {
-        self.do_lease(resource).await
+    async fn lease_and_queue(
+        &self,
+        resource: &ResourceName,
+        queue_size: usize,
+    ) -> Result<Standing, StoreError> {
+        self.do_lease(resource, queue_size).await
+    }
+
+    async fn revoke(&self, revoke: &Revoke) -> Result<Revoked, StoreError> {
+        self.do_revoke(revoke).await
+    }
+
+    async fn ask_back(&self, ask: &AskBack) -> Result<bool, StoreError> {
+        self.do_ask_back(ask).await
+    }
+
+    async fn decline(
+        &self,
+        resource: &ResourceName,
+        token: FencingToken,
+    ) -> Result<(), StoreError> {
+        self.do_decline(resource, token).await
+    }
+
+    async fn snapshot(&self, prefix: &str) -> Result<Pages, StoreError> {
+        self.do_snapshot(prefix).await
     }
 
     async fn leases(
@@ -198,14 +225,18 @@ impl Store for EtcdStore {
         self.do_leases(prefix, after, limit).await
     }
 
-    async fn advance(&self, past: Option<FencingToken>) -> Result<Generation, StoreError> {
+    async fn advance_as(&self, advance: Advance) -> Result<Advanced, StoreError> {
         let link = self.links.get().await?;
-        let made = link.advance(past).await?.record;
-        info!(base = made.base, "generation advanced");
+        let made = link.advance(advance).await?;
+        info!(base = made.generation.base, "generation advanced");
         Ok(made)
     }
 
-    async fn watch(&self) -> Result<BoxStream<'static, Result<Event, StoreError>>, StoreError> {
+    async fn status(&self) -> Status {
+        self.do_status().await
+    }
+
+    async fn watch(&self) -> Result<Events, StoreError> {
         self.do_watch().await
     }
 

@@ -18,14 +18,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
 use palisade_token::{FencingToken, ResourceName};
 
-use super::{Alive, Failure, Page, Standing, Store, StoreError};
+use super::{
+    Advance, Advanced, Alive, Events, Failure, Page, Pages, Standing, Status, Store, StoreError,
+};
 use crate::clock::Moment;
 use crate::domain::{
-    Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, Release, Released, RequestId,
-    Session, SessionId,
+    Acquire, Acquired, AskBack, AttachMark, Caller, Hold, Release, Released, RequestId, Revoke,
+    Revoked, Session, SessionId,
 };
 
 /// How many calls may be on their way late at once; another one is lost.
@@ -54,7 +55,9 @@ enum Call {
     Acquire(Acquire),
     Release(Release),
     Promote(ResourceName),
-    Advance(Option<FencingToken>),
+    Advance(Advance),
+    Revoke(Revoke),
+    AskBack(AskBack),
 }
 
 #[derive(Debug)]
@@ -151,7 +154,9 @@ impl Faulty {
             Call::Acquire(acquire) => drop(self.inner.acquire(&acquire).await),
             Call::Release(release) => drop(self.inner.release(&release).await),
             Call::Promote(resource) => drop(self.inner.promote(&resource).await),
-            Call::Advance(past) => drop(self.inner.advance(past).await),
+            Call::Advance(advance) => drop(self.inner.advance_as(advance).await),
+            Call::Revoke(revoke) => drop(self.inner.revoke(&revoke).await),
+            Call::AskBack(ask) => drop(self.inner.ask_back(&ask).await),
         }
     }
 
@@ -264,9 +269,37 @@ impl Store for Faulty {
         self.write(call, self.inner.promote(resource)).await
     }
 
-    async fn lease(&self, resource: &ResourceName) -> Result<Standing, StoreError> {
+    async fn lease_and_queue(
+        &self,
+        resource: &ResourceName,
+        queue_size: usize,
+    ) -> Result<Standing, StoreError> {
         self.read()?;
-        self.inner.lease(resource).await
+        self.inner.lease_and_queue(resource, queue_size).await
+    }
+
+    async fn revoke(&self, revoke: &Revoke) -> Result<Revoked, StoreError> {
+        let call = Call::Revoke(revoke.clone());
+        self.write(call, self.inner.revoke(revoke)).await
+    }
+
+    async fn ask_back(&self, ask: &AskBack) -> Result<bool, StoreError> {
+        let call = Call::AskBack(ask.clone());
+        self.write(call, self.inner.ask_back(ask)).await
+    }
+
+    async fn decline(
+        &self,
+        resource: &ResourceName,
+        token: FencingToken,
+    ) -> Result<(), StoreError> {
+        self.read()?;
+        self.inner.decline(resource, token).await
+    }
+
+    async fn snapshot(&self, prefix: &str) -> Result<Pages, StoreError> {
+        self.read()?;
+        self.inner.snapshot(prefix).await
     }
 
     async fn leases(
@@ -279,12 +312,16 @@ impl Store for Faulty {
         self.inner.leases(prefix, after, limit).await
     }
 
-    async fn advance(&self, past: Option<FencingToken>) -> Result<Generation, StoreError> {
-        self.write(Call::Advance(past), self.inner.advance(past))
+    async fn advance_as(&self, advance: Advance) -> Result<Advanced, StoreError> {
+        self.write(Call::Advance(advance), self.inner.advance_as(advance))
             .await
     }
 
-    async fn watch(&self) -> Result<BoxStream<'static, Result<Event, StoreError>>, StoreError> {
+    async fn status(&self) -> Status {
+        self.inner.status().await
+    }
+
+    async fn watch(&self) -> Result<Events, StoreError> {
         self.read()?;
         self.inner.watch().await
     }

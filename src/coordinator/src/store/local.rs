@@ -17,15 +17,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use palisade_token::FencingToken;
 use tokio::sync::{Mutex, MutexGuard, Notify, broadcast};
 use tracing::{info, warn};
 
-use super::{Alive, Failure, Outcome, StoreError};
+use super::{Advance, Alive, Failure, Outcome, StoreError};
 use crate::clock::{Clock, Moment};
 use crate::domain::{
-    Change, Event, Generation, GenerationError, LeaseEnd, Ledger, Plan, Refusal, Revision, Session,
-    SessionId, Span,
+    Batch, Change, Event, Generation, GenerationError, LeaseEnd, Ledger, Plan, Refusal, Revision,
+    Session, SessionId, Span,
 };
 use crate::entropy::Entropy;
 use crate::tasks::Tasks;
@@ -76,7 +75,7 @@ struct Inner<J> {
     state: Mutex<State<J>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    events: broadcast::Sender<Event>,
+    events: broadcast::Sender<Batch>,
     /// Wakes the expiry task: a session was opened, or the store is gone.
     changed: Arc<Notify>,
 }
@@ -124,7 +123,7 @@ impl<J: Journal> Local<J> {
         {
             let mut state = inner.state.lock().await;
             inner.reload(&mut state).await?;
-            inner.new_generation(&mut state, None).await?;
+            inner.new_generation(&mut state, Advance::default()).await?;
         }
         let changed = Arc::clone(&inner.changed);
         tasks.spawn("expiry", expire(Arc::downgrade(&inner), clock, changed));
@@ -197,7 +196,7 @@ impl<J: Journal> Inner<J> {
         if state.ledger.revision() < state.durable {
             warn!("the store's history went backwards; making a new generation");
             state.is_in_doubt = true;
-            self.new_generation(state, None)
+            self.new_generation(state, Advance::default())
                 .await
                 .map_err(before_the_operation)?;
         }
@@ -210,7 +209,7 @@ impl<J: Journal> Inner<J> {
         let now = self.clock.now();
         state.deadlines.follow(&state.ledger, now);
         state.is_in_doubt = false;
-        self.tell([Event::Resync]);
+        self.tell(vec![Event::Resync]);
         self.changed.notify_one();
         Ok(())
     }
@@ -218,11 +217,12 @@ impl<J: Journal> Inner<J> {
     async fn new_generation(
         &self,
         state: &mut State<J>,
-        past: Option<FencingToken>,
+        advance: Advance,
     ) -> Result<Generation, StoreError> {
         let span = Span {
             revision: state.ledger.revision(),
-            past,
+            past: advance.past,
+            is_forced: advance.is_forced,
             nonce: self.entropy.nonce(),
         };
         let old = state.ledger.generation();
@@ -254,7 +254,7 @@ impl<J: Journal> Inner<J> {
         state.is_in_doubt = true;
         for &id in &due {
             let plan = state.ledger.plan_end_session(id, LeaseEnd::Expired, now);
-            events.extend(state.ledger.apply(plan.revision, &plan.changes));
+            events.push(state.ledger.apply(plan.revision, &plan.changes));
             changes.extend(plan.changes);
         }
         let revision = state.ledger.revision();
@@ -265,7 +265,7 @@ impl<J: Journal> Inner<J> {
             state.deadlines.remove(id);
             info!(session = %id, "session expired");
         }
-        self.tell(events);
+        events.into_iter().for_each(|events| self.tell(events));
         Ok(())
     }
 
@@ -288,10 +288,11 @@ impl<J: Journal> Inner<J> {
         Ok(plan.answer)
     }
 
-    fn tell(&self, events: impl IntoIterator<Item = Event>) {
-        for event in events {
+    /// Tells what happened at one revision.
+    fn tell(&self, events: Vec<Event>) {
+        if !events.is_empty() {
             // It fails where nobody watches, which is no failure.
-            drop(self.events.send(event));
+            drop(self.events.send(events.into()));
         }
     }
 
@@ -303,6 +304,11 @@ impl<J: Journal> Inner<J> {
             session: session.id,
             ttl,
         }
+    }
+
+    /// Tells what is nowhere written down.
+    fn tell_of(&self, event: Event) {
+        self.tell(vec![event]);
     }
 
     fn left(&self, state: &State<J>, session: SessionId) -> Option<Duration> {

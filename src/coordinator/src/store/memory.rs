@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::StoreError;
 use super::local::{Journal, Local, Shell};
+use super::{StoreError, StoreKind};
 use crate::clock::Clock;
 use crate::domain::{Change, Ledger, Revision};
 use crate::entropy::Entropy;
@@ -49,6 +49,10 @@ impl MemoryStore {
 
 impl Shell for MemoryStore {
     type Journal = Kept;
+
+    fn kind(&self) -> StoreKind {
+        StoreKind::Memory
+    }
 
     fn local(&self) -> &Local<Kept> {
         &self.local

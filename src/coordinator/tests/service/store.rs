@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use futures::stream::{self, BoxStream};
+use futures::stream;
 use palisade_coordinator::clock::Moment;
 use palisade_coordinator::domain::{
-    Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, Release, Released, RequestId,
-    Session, SessionId,
+    Acquire, Acquired, AskBack, AttachMark, Batch, Caller, Event, Hold, Release, Released,
+    RequestId, Revoke, Revoked, Session, SessionId,
 };
 use palisade_coordinator::store::memory::MemoryStore;
-use palisade_coordinator::store::{Alive, Failure, Page, Standing, Store, StoreError};
+use palisade_coordinator::store::{
+    Advance, Advanced, Alive, Events, Failure, Page, Pages, Standing, Status, Store, StoreError,
+};
 use palisade_token::{FencingToken, ResourceName};
 use tokio::sync::watch;
 
@@ -143,9 +145,37 @@ impl Store for Switch {
         self.memory.promote(resource).await
     }
 
-    async fn lease(&self, resource: &ResourceName) -> Result<Standing, StoreError> {
+    async fn lease_and_queue(
+        &self,
+        resource: &ResourceName,
+        queue_size: usize,
+    ) -> Result<Standing, StoreError> {
         self.pass().await?;
-        self.memory.lease(resource).await
+        self.memory.lease_and_queue(resource, queue_size).await
+    }
+
+    async fn revoke(&self, revoke: &Revoke) -> Result<Revoked, StoreError> {
+        self.pass().await?;
+        self.memory.revoke(revoke).await
+    }
+
+    async fn ask_back(&self, ask: &AskBack) -> Result<bool, StoreError> {
+        self.pass().await?;
+        self.memory.ask_back(ask).await
+    }
+
+    async fn decline(
+        &self,
+        resource: &ResourceName,
+        token: FencingToken,
+    ) -> Result<(), StoreError> {
+        self.pass().await?;
+        self.memory.decline(resource, token).await
+    }
+
+    async fn snapshot(&self, prefix: &str) -> Result<Pages, StoreError> {
+        self.pass().await?;
+        self.memory.snapshot(prefix).await
     }
 
     async fn leases(
@@ -158,17 +188,22 @@ impl Store for Switch {
         self.memory.leases(prefix, after, limit).await
     }
 
-    async fn advance(&self, past: Option<FencingToken>) -> Result<Generation, StoreError> {
+    async fn advance_as(&self, advance: Advance) -> Result<Advanced, StoreError> {
         self.pass().await?;
         if *self.mode.borrow() == Mode::IsFull {
             return Err(StoreError::unknown(Failure::NoSpace, "full"));
         }
-        self.memory.advance(past).await
+        self.memory.advance_as(advance).await
     }
 
-    async fn watch(&self) -> Result<BoxStream<'static, Result<Event, StoreError>>, StoreError> {
+    async fn status(&self) -> Status {
+        self.memory.status().await
+    }
+
+    async fn watch(&self) -> Result<Events, StoreError> {
         if self.is_silent {
-            let first = stream::iter([Ok(Event::Resync)]);
+            let first: Batch = Arc::new([Event::Resync]);
+            let first = stream::iter([Ok(first)]);
             return Ok(first.chain(stream::pending()).boxed());
         }
         let broken =

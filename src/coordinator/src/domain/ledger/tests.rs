@@ -262,6 +262,7 @@ impl Witness {
                 let span = Span {
                     revision: self.ledger.revision(),
                     past: None,
+                    is_forced: false,
                     nonce: Nonce::from_bytes([4; 16]),
                 };
                 let clock = WallClock(WallClock::BUILT.0 + self.clock);

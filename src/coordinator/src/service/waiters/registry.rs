@@ -194,6 +194,11 @@ impl Registry {
         });
     }
 
+    /// Whether anybody waits here for a resource.
+    pub(super) fn hosts(&self, resource: &ResourceName) -> bool {
+        self.shared.lock().resources.contains_key(resource)
+    }
+
     /// Wakes the calls that wait for one request.
     pub(super) fn wake(&self, resource: &ResourceName, key: &Key) {
         self.for_each(resource, key, Bell::ring);

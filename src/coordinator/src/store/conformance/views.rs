@@ -2,10 +2,8 @@
 
 use futures::StreamExt;
 
-use super::client::{resource, token};
-use super::{Fixture, TAKEOVER};
-use crate::clock::within;
-use crate::domain::Event;
+use super::Fixture;
+use super::client::resource;
 
 /// Names are bytes: where one is the beginning of another, neither hides the other, and pages neither
 /// skip nor repeat.
@@ -46,42 +44,57 @@ pub(super) async fn pages_by_prefix(fixture: Fixture) {
     }
 }
 
-/// A watch shows grants and vacancies in order, after saying that it knows nothing of before.
-pub(super) async fn a_watch_shows_what_happens(fixture: Fixture) {
-    let another = fixture.subject.another().await;
-    let client = fixture.client("client").await;
-    let mut events = another.watch().await.unwrap();
-    let first = within(&fixture.clock, TAKEOVER * 5, events.next()).await;
-    assert_eq!(first.unwrap().unwrap().unwrap(), Event::Resync);
-    let hold = client.take("r", "1").await;
-    client.give_back(&hold).await;
-    let next = client.take("r", "2").await;
-    client.close().await.unwrap();
-    let mut grants = Vec::new();
-    let mut vacancies = Vec::new();
-    while vacancies.len() < 2 {
-        let event = within(&fixture.clock, TAKEOVER * 5, events.next()).await;
-        match event.expect("events come").expect("the watch goes on") {
-            Ok(Event::Granted(granted)) => {
-                assert_eq!(grants.len(), vacancies.len(), "a grant over a lease");
-                grants.push(granted);
-            }
-            Ok(Event::Vacant {
-                resource: name,
-                revision,
-            }) => {
-                assert_eq!(name, resource("r"));
-                let last: &crate::domain::Hold = grants.last().expect("it was granted before");
-                assert!(revision > last.granted);
-                vacancies.push(revision);
-            }
-            // Nothing is missing here, but a store may say so.
-            Ok(Event::Resync) => {}
-            Err(error) => panic!("{error:?}"),
-        }
+/// Those who wait are told in the order in which they will be served, as many as are asked for.
+pub(super) async fn a_queue_is_listed_in_order(fixture: Fixture) {
+    let holder = fixture.client("holder").await;
+    holder.take("r", "1").await;
+    let mut places = Vec::new();
+    for name in ["first", "second", "third"] {
+        places.push(fixture.client(name).await.queue("r", "1").await);
     }
-    assert_eq!(grants, [hold, next]);
-    assert!(token(&grants[0]) < token(&grants[1]));
+    for size in 0..5 {
+        let asked = fixture.store.lease_and_queue(&resource("r"), size).await;
+        let standing = asked.unwrap();
+        assert_eq!(standing.queue, places[..size.min(3)]);
+        assert_eq!(standing.waiters, 3);
+    }
+}
+
+/// All pages of a snapshot are of one revision, whatever happens meanwhile.
+pub(super) async fn a_snapshot_is_of_one_revision(fixture: Fixture) {
+    let client = fixture.client("client").await;
+    let mut held = Vec::new();
+    for number in 0..260 {
+        let name = format!("s/{number:03}");
+        held.push(client.take(&name, &name.replace('/', ":")).await);
+    }
+    client.take("t", "beside").await;
+    let mut pages = fixture.store.snapshot("s/").await.unwrap();
+    let first = pages.next().await.unwrap().unwrap();
+    client.give_back(&held[259]).await;
+    client.take("s/260", "late").await;
+    let mut found: Vec<_> = first.leases.into_iter().map(|listed| listed.hold).collect();
+    while let Some(page) = pages.next().await {
+        let page = page.unwrap();
+        assert_eq!(page.revision, first.revision);
+        found.extend(page.leases.into_iter().map(|listed| listed.hold));
+    }
+    assert!(first.revision >= held[259].granted);
+    assert_eq!(found, held);
+    let mut none = fixture.store.snapshot("nothing/").await.unwrap();
+    let page = none.next().await.unwrap().unwrap();
+    assert_eq!((page.leases.len(), page.next), (0, None));
+    assert!(page.revision > first.revision);
+    assert!(none.next().await.is_none());
+}
+
+/// A store tells how it stands.
+pub(super) async fn a_store_tells_how_it_stands(fixture: Fixture) {
+    let hold = fixture.client("client").await.take("r", "1").await;
+    let status = fixture.store.status().await;
+    assert_eq!(status.generation, Some(hold.generation));
+    assert!(status.revision >= hold.granted);
+    assert!(status.endpoints.iter().all(|endpoint| endpoint.is_healthy));
 }
 
 /// A store that can grant says so.

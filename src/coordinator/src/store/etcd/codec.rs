@@ -1,10 +1,14 @@
 //! Records to values and back. Values are JSON, so that an operator can read them with `etcdctl`.
 
 use etcd_client::KeyValue;
+use palisade_token::{FencingToken, ResourceName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Claim, Generation, GrantNote, Hold, Place, Revision, Session};
+use super::revoke::Revoked;
+use crate::domain::{
+    Claim, Generation, GrantNote, Hold, Notice, Place, RequestId, Revision, Session, SessionId,
+};
 use crate::store::{Failure, StoreError};
 
 /// A record with the bytes it was read from: transactions compare those, not what they mean.
@@ -94,6 +98,70 @@ pub(super) fn hold_value(hold: &Hold) -> Vec<u8> {
         generation: hold.generation,
         note: hold.note.clone(),
     })
+}
+
+/// A lease's value as a watch shows it; `None` where it cannot be read.
+pub(super) fn read_hold(value: &[u8], granted: Revision) -> Option<Hold> {
+    let HoldValue {
+        claim,
+        generation,
+        note,
+    } = serde_json::from_slice(value).ok()?;
+    Some(Hold {
+        claim,
+        generation,
+        granted,
+        note,
+    })
+}
+
+/// The value of a notice's key.
+#[derive(Serialize, Deserialize)]
+struct NoticeValue {
+    resource: ResourceName,
+    token: FencingToken,
+    session: SessionId,
+    request: RequestId,
+    left_ms: u64,
+    reason: String,
+    actor: String,
+}
+
+/// A notice; `None` where it cannot be read, since nothing rests on it.
+pub(super) fn notice(key: &KeyValue) -> Option<Notice> {
+    let value: NoticeValue = serde_json::from_slice(key.value()).ok()?;
+    Some(Notice {
+        resource: value.resource,
+        token: value.token,
+        session: value.session,
+        request: value.request,
+        left_ms: value.left_ms,
+        reason: value.reason,
+        actor: value.actor,
+        revision: revision(key.mod_revision()).ok()?,
+    })
+}
+
+pub(super) fn notice_value(notice: &Notice) -> Vec<u8> {
+    let notice = notice.clone();
+    encode(&NoticeValue {
+        resource: notice.resource,
+        token: notice.token,
+        session: notice.session,
+        request: notice.request,
+        left_ms: notice.left_ms,
+        reason: notice.reason,
+        actor: notice.actor,
+    })
+}
+
+/// News of a revocation; `None` where it cannot be read, since nothing rests on it.
+pub(super) fn revoked(key: &KeyValue) -> Option<Revoked> {
+    serde_json::from_slice(key.value()).ok()
+}
+
+pub(super) fn revoked_value(revoked: &Revoked) -> Vec<u8> {
+    encode(revoked)
 }
 
 pub(super) fn place(key: &KeyValue) -> Result<Place, StoreError> {

@@ -5,6 +5,8 @@
 //! | `generation` | no | the current generation |
 //! | `session/<id>` | yes | the session with its attach mark |
 //! | `lease/<resource>` | yes | the hold; written once, so its `mod_revision` is the grant |
+//! | `notice/<resource>` | yes | what the holder is told when its lease is wanted back |
+//! | `revoked` | no | what the last revocation ended: news for those who watch |
 //! | `queue/<resource>#<session>#<request>` | yes | a waiter; its `create_revision` is its place |
 //!
 //! `#` occurs in no resource name and no id, so no range of one resource meets another's keys.
@@ -76,7 +78,54 @@ impl Keys {
         prefix_range(format!("{}lease/{name_prefix}", self.prefix).into_bytes())
     }
 
+    /// All keys of this store.
+    pub(super) fn all(&self) -> Range<Vec<u8>> {
+        prefix_range(self.prefix.clone().into_bytes())
+    }
+
+    /// The notice to the holder of a resource.
+    pub(super) fn notice(&self, resource: &ResourceName) -> Vec<u8> {
+        format!("{}notice/{resource}", self.prefix).into_bytes()
+    }
+
+    /// All notices.
+    pub(super) fn notices(&self) -> Range<Vec<u8>> {
+        prefix_range(format!("{}notice/", self.prefix).into_bytes())
+    }
+
+    /// What the last revocation ended.
+    pub(super) fn revoked(&self) -> Vec<u8> {
+        format!("{}revoked", self.prefix).into_bytes()
+    }
+
+    /// What a key is about, for whoever watches all of them.
+    pub(super) fn kind_of(&self, key: &[u8]) -> Kind {
+        let Some(below) = key.strip_prefix(self.prefix.as_bytes()) else {
+            return Kind::Other;
+        };
+        let name = |name: &[u8]| ResourceName::new(std::str::from_utf8(name).ok()?).ok();
+        if let Some(rest) = below.strip_prefix(b"lease/") {
+            return name(rest).map_or(Kind::Other, Kind::Lease);
+        }
+        if let Some(rest) = below.strip_prefix(b"notice/") {
+            return name(rest).map_or(Kind::Other, Kind::Notice);
+        }
+        match below {
+            b"generation" => Kind::Generation,
+            b"revoked" => Kind::Revoked,
+            other if other.starts_with(b"session/") => Kind::Session,
+            _ => Kind::Other,
+        }
+    }
+
+    /// The session whose etcd lease this is.
+    pub(super) fn session_of(&self, lease: i64) -> Option<SessionId> {
+        let mixed = (lease.unsigned_abs() ^ self.lease_salt) & i64::MAX.unsigned_abs();
+        SessionId::try_from(i64::try_from(mixed).ok()?).ok()
+    }
+
     /// The name in a lease's key.
+    #[cfg(test)]
     pub(super) fn resource_of(&self, key: &[u8]) -> Option<ResourceName> {
         let text = std::str::from_utf8(key).ok()?;
         let name = text.strip_prefix(&self.prefix)?.strip_prefix("lease/")?;
@@ -105,6 +154,23 @@ impl Keys {
     pub(super) fn queue(&self, resource: &ResourceName) -> Range<Vec<u8>> {
         prefix_range(format!("{}queue/{resource}#", self.prefix).into_bytes())
     }
+}
+
+/// What a key is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The lease of a resource.
+    Lease(ResourceName),
+    /// The notice to the holder of a resource.
+    Notice(ResourceName),
+    /// A session.
+    Session,
+    /// The generation.
+    Generation,
+    /// The last revocation.
+    Revoked,
+    /// A place in a queue, or nothing of ours.
+    Other,
 }
 
 /// All keys that begin with a text of ASCII: its last byte can always be raised by one.
@@ -146,6 +212,7 @@ mod tests {
         assert!(one.lease_id(session) > 0 && other.lease_id(session) > 0);
         assert_ne!(one.lease_id(session), other.lease_id(session));
         assert_eq!(one.lease_id(session), Keys::new("/a/").lease_id(session));
+        assert_eq!(one.session_of(one.lease_id(session)), Some(session));
     }
 
     #[test]

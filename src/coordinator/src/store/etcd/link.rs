@@ -10,7 +10,6 @@ use etcd_client::{
     Client, Compare, CompareOp, Error, GetOptions, KvClient, LeaseClient, ResponseHeader, Txn,
     TxnOp, TxnOpResponse, TxnResponse, WatchClient,
 };
-use palisade_token::FencingToken;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -26,10 +25,10 @@ use super::liveness::Liveness;
 use super::step::Step;
 use super::trust::{Reached, Trust, Verdict};
 use crate::clock::{Clock, Moment, within};
-use crate::domain::{Generation, Span};
+use crate::domain::{Generation, Revision, Span};
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
-use crate::store::{Failure, Outcome, StoreError};
+use crate::store::{Advance, Advanced, Failure, Outcome, StoreError};
 use crate::tasks::Tasks;
 
 /// How long a TCP and HTTP/2 connection may take to open: an etcd that needs longer is as good as away.
@@ -140,6 +139,13 @@ impl Link {
 
     pub(super) fn watcher(&self) -> WatchClient {
         self.client.watch_client()
+    }
+
+    /// The generation that is trusted here, and the highest revision that was seen.
+    pub(super) fn seen(&self) -> (Option<Generation>, Revision) {
+        let trust = self.trust();
+        let trusted = trust.trusted().map(|trusted| trusted.record);
+        (trusted, trust.reached().revision)
     }
 
     fn kv(&self) -> KvClient {
@@ -391,23 +397,24 @@ impl Link {
         let _making = self.making.lock().await;
         match self.trusted() {
             Some(trusted) => Ok(trusted),
-            None => self.make_generation(None).await,
+            None => Ok(self.make_generation(Advance::default()).await?.1),
         }
     }
 
     /// Makes a generation above a token that a guard has seen.
-    pub(super) async fn advance(
-        &self,
-        past: Option<FencingToken>,
-    ) -> Result<Stored<Generation>, StoreError> {
+    pub(super) async fn advance(&self, advance: Advance) -> Result<Advanced, StoreError> {
         let _making = self.making.lock().await;
-        self.make_generation(past).await
+        let (previous, made) = self.make_generation(advance).await?;
+        Ok(Advanced {
+            generation: made.record,
+            previous,
+        })
     }
 
     async fn make_generation(
         &self,
-        past: Option<FencingToken>,
-    ) -> Result<Stored<Generation>, StoreError> {
+        Advance { past, is_forced }: Advance,
+    ) -> Result<(Option<Generation>, Stored<Generation>), StoreError> {
         for _ in 0..GENERATION_ROUNDS {
             let (old, header) = self.read_generation().await?;
             // The clock is read after the old generation: the new one is above all it can have issued.
@@ -416,6 +423,7 @@ impl Link {
             let span = Span {
                 revision: revision(header.revision())?,
                 past,
+                is_forced,
                 nonce,
             };
             let made = Generation::after(old.as_ref().map(|old| &old.record), span, clock)
@@ -436,7 +444,7 @@ impl Link {
                 }
                 self.trust().made(made.clone(), committed.reached);
                 info!(generation = ?made.record, "generation made");
-                return Ok(made);
+                return Ok((old.map(|old| old.record), made));
             }
             // Another coordinator was faster. Where nothing more is asked for, its generation, seen to
             // change on this connection, serves as well.
@@ -444,7 +452,7 @@ impl Link {
             let is_past =
                 |made: &Stored<Generation>| past.is_none_or(|past| made.record.base > past.get());
             if let Some(trusted) = self.trusted().filter(is_past) {
-                return Ok(trusted);
+                return Ok((old.map(|old| old.record), trusted));
             }
         }
         Err(StoreError::not_applied(Failure::HistoryRegressed))

@@ -7,7 +7,8 @@ use futures::future::join_all;
 use tracing::{debug, error, info, warn};
 
 use super::link::{Context, Link};
-use crate::clock::{Moment, within};
+use crate::clock::{Clock, Moment, within};
+use crate::domain::{Generation, Revision};
 use crate::store::{Failure, StoreError};
 
 /// The pause after the first round in which no endpoint could be used: callers fail at once meanwhile.
@@ -67,6 +68,25 @@ impl Links {
             opening: tokio::sync::Mutex::default(),
             cluster: OnceLock::new(),
         }
+    }
+
+    /// The endpoints' URLs.
+    pub(super) fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.context.clock
+    }
+
+    /// The cluster that this process has begun with.
+    pub(super) fn cluster(&self) -> Option<u64> {
+        self.cluster.get().copied()
+    }
+
+    /// The generation that is trusted now, if any, and the highest revision seen over the present connection.
+    pub(super) fn seen(&self) -> (Option<Generation>, Revision) {
+        self.usable().map(|link| link.seen()).unwrap_or_default()
     }
 
     fn usable(&self) -> Option<Arc<Link>> {

@@ -1,6 +1,6 @@
 //! Reads of leases for people and tools. Ownership is never decided by them.
 
-use etcd_client::{GetOptions, TxnOp, TxnOpResponse};
+use etcd_client::{GetOptions, SortOrder, SortTarget, TxnOp, TxnOpResponse};
 use palisade_token::ResourceName;
 
 use super::EtcdStore;
@@ -16,12 +16,17 @@ const MAX_TXN_OPS: usize = 128;
 const MAX_RANGE: usize = 256;
 
 impl EtcdStore {
-    pub(super) async fn do_lease(&self, resource: &ResourceName) -> Result<Standing, StoreError> {
+    pub(super) async fn do_lease(
+        &self,
+        resource: &ResourceName,
+        queue_size: usize,
+    ) -> Result<Standing, StoreError> {
         let link = self.links.get().await?;
         let keys = &link.context().keys;
         let reads = vec![
             TxnOp::get(keys.lease(resource), None),
-            count_waiters(&link, resource),
+            queue(&link, resource, queue_size),
+            TxnOp::get(keys.generation(), None),
         ];
         let (replies, header) = link.read(reads).await?;
         let mut replies = replies.into_iter();
@@ -33,9 +38,25 @@ impl EtcdStore {
                 )));
             }
         };
+        let (waiters, queue) = match replies.next() {
+            Some(TxnOpResponse::Get(found)) => {
+                let places = found.kvs().iter().map(codec::place);
+                let count = u64::try_from(found.count()).unwrap_or(0);
+                (count, places.collect::<Result<_, _>>()?)
+            }
+            _ => (0, Vec::new()),
+        };
+        let generation = match replies.next() {
+            Some(TxnOpResponse::Get(found)) => {
+                found.kvs().first().map(codec::generation).transpose()?
+            }
+            _ => None,
+        };
         Ok(Standing {
             hold: hold.map(|stored| stored.record),
-            waiters: replies.next().map_or(0, counted),
+            waiters,
+            queue,
+            generation: generation.map(|stored| stored.record),
             revision: revision(header.revision())?,
         })
     }
@@ -81,6 +102,19 @@ impl EtcdStore {
             revision: revision(header.revision())?,
         })
     }
+}
+
+/// The first of a queue, if any are asked for; how many there are is told in any case.
+fn queue(link: &Link, resource: &ResourceName, size: usize) -> TxnOp {
+    if size == 0 {
+        return count_waiters(link, resource);
+    }
+    let queue = link.context().keys.queue(resource);
+    let options = GetOptions::new()
+        .with_range(queue.end)
+        .with_sort(SortTarget::Create, SortOrder::Ascend)
+        .with_limit(i64::try_from(size).unwrap_or(i64::MAX));
+    TxnOp::get(queue.start, Some(options))
 }
 
 fn count_waiters(link: &Link, resource: &ResourceName) -> TxnOp {

@@ -1,33 +1,70 @@
-//! Events from etcd's watch: hints that wake, resumed by looking again, never proof of anything.
+//! Events from one watch on all of the store's keys: hints that wake and inform, never proof of anything.
+//!
+//! One watch and not several, since only that shows all of a revision together. A watch that breaks off is
+//! resumed where it was if the history that is found then is still the same, else everything is to be looked
+//! at again.
 
-use std::sync::Arc;
+mod told;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use etcd_client::{
-    Event as EtcdEvent, EventType, WatchOptions, WatchRequestSender, WatchResponse,
+    GetOptions, TxnOp, TxnOpResponse, WatchOptions, WatchRequestSender, WatchResponse,
     WatchResponseStream,
 };
-use futures::stream::{self, BoxStream, StreamExt};
-use tracing::debug;
+use futures::stream::{self, StreamExt};
+use tracing::{debug, info};
 
+use self::told::Told;
 use super::EtcdStore;
-use super::codec::{self, revision};
+use super::codec::{as_i64, revision};
 use super::fault::Fault;
 use super::link::Link;
+use super::links::Links;
+use super::notice;
 use crate::clock::within;
-use crate::domain::Event;
-use crate::store::{Failure, StoreError};
+use crate::domain::{Batch, Event, Revision};
+use crate::store::{Events, Failure, StoreError};
 
 /// How long a watch may be silent before it is asked for a sign of life.
 const SILENCE_LIMIT: Duration = Duration::from_secs(5);
 /// How many signs of life may fail to come before the watch is given up. A half-open connection shows
 /// nothing else.
 const MISSED_SIGNS: u32 = 2;
+/// How long a watch that broke off is tried to be resumed before its followers hear of it: an election, or
+/// the restart of a member.
+const RESUME_LIMIT: Duration = Duration::from_secs(15);
+/// How often that is tried.
+const RESUME_PAUSE: Duration = Duration::from_millis(200);
 
+/// One stream of events, over one connection after another.
 struct Watch {
+    links: Weak<Links>,
+    open: Open,
+    /// Told up to here.
+    last: Revision,
+    /// The generation as of then: what tells one history from another.
+    generation: Option<Vec<u8>>,
+    ready: VecDeque<Batch>,
+}
+
+/// A watch on one connection.
+struct Open {
     link: Arc<Link>,
     requests: WatchRequestSender,
     replies: WatchResponseStream,
+    /// What follows is later than this.
+    after: Revision,
+}
+
+/// Why no more comes over a connection.
+enum Broken {
+    /// The connection: another one may go on.
+    Off(StoreError),
+    /// What follows is gone from etcd.
+    Compacted,
 }
 
 fn lost(what: &'static str) -> StoreError {
@@ -35,97 +72,188 @@ fn lost(what: &'static str) -> StoreError {
 }
 
 impl EtcdStore {
-    pub(super) async fn do_watch(
-        &self,
-    ) -> Result<BoxStream<'static, Result<Event, StoreError>>, StoreError> {
+    pub(super) async fn do_watch(&self) -> Result<Events, StoreError> {
         let link = self.links.get().await?;
-        let range = link.context().keys.leases("");
-        let mut watcher = link.watcher();
-        let options = WatchOptions::new().with_range(range.end);
-        let opened = link.call(watcher.watch(range.start, Some(options))).await;
-        let (requests, mut replies) = opened.map_err(Fault::into_unsent)?.split();
-        let created = link
-            .call(replies.message())
-            .await
-            .map_err(Fault::into_unsent)?;
-        if !created.is_some_and(|reply| reply.created() && !reply.canceled()) {
-            return Err(lost("the watch was not created"));
-        }
-        let watch = Watch {
-            link,
-            requests,
-            replies,
-        };
+        let watch = Watch::start(Arc::downgrade(&self.links), link).await?;
         let batches = stream::unfold(Some(watch), |watch| async {
             let mut watch = watch?;
-            match watch.next().await {
-                Ok(events) => Some((Ok(events), Some(watch))),
+            match Box::pin(watch.next()).await {
+                Ok(batch) => Some((Ok(batch), Some(watch))),
                 Err(error) => Some((Err(error), None)),
             }
         });
-        let events = batches.flat_map(|batch| match batch {
-            Ok(events) => stream::iter(events).left_stream(),
-            Err(error) => stream::iter([Err(error)]).right_stream(),
-        });
-        Ok(stream::iter([Ok(Event::Resync)]).chain(events).boxed())
+        Ok(batches.boxed())
+    }
+}
+
+impl Open {
+    /// Opens a watch of what comes after a revision, or from now on.
+    async fn on(link: Arc<Link>, after: Option<Revision>) -> Result<Self, StoreError> {
+        let range = link.context().keys.all();
+        let mut watcher = link.watcher();
+        let mut options = WatchOptions::new().with_range(range.end);
+        if let Some(after) = after {
+            options = options.with_start_revision(as_i64(after).saturating_add(1));
+        }
+        let opened = link.call(watcher.watch(range.start, Some(options))).await;
+        let (requests, mut replies) = opened.map_err(Fault::into_unsent)?.split();
+        let created = link.call(replies.message()).await;
+        let created = created.map_err(Fault::into_unsent)?;
+        let created = created.filter(|reply| reply.created() && !reply.canceled());
+        let header = created.as_ref().and_then(WatchResponse::header);
+        let header = header.ok_or_else(|| lost("the watch was not created"))?;
+        let after = match after {
+            Some(after) => after,
+            None => revision(header.revision())?,
+        };
+        Ok(Self {
+            link,
+            requests,
+            replies,
+            after,
+        })
+    }
+
+    async fn next(&mut self) -> Result<WatchResponse, Broken> {
+        let clock = Arc::clone(&self.link.context().clock);
+        let broken = self.link.broken().clone();
+        let off = |error| Err(Broken::Off(error));
+        let mut missed = 0;
+        loop {
+            let reply = tokio::select! {
+                () = broken.cancelled() => return off(lost("the connection was given up")),
+                reply = within(&clock, SILENCE_LIMIT, self.replies.message()) => reply,
+            };
+            match reply {
+                Ok(Ok(Some(reply))) if reply.compact_revision() > 0 => {
+                    return Err(Broken::Compacted);
+                }
+                Ok(Ok(Some(reply))) if reply.canceled() => {
+                    return off(lost("the watch was cancelled"));
+                }
+                Ok(Ok(Some(reply))) => return Ok(reply),
+                Ok(Ok(None)) => return off(lost("the watch ended")),
+                Ok(Err(error)) => return off(Fault::of(error).into_unsent()),
+                Err(_silent) if missed < MISSED_SIGNS => {
+                    missed += 1;
+                    let asked = self.requests.request_progress().await;
+                    asked.map_err(|error| Broken::Off(Fault::of(error).into_unsent()))?;
+                }
+                Err(_silent) => {
+                    self.link.give_up();
+                    return off(lost("the watch fell silent"));
+                }
+            }
+        }
     }
 }
 
 impl Watch {
-    async fn next(&mut self) -> Result<Vec<Result<Event, StoreError>>, StoreError> {
-        let clock = Arc::clone(&self.link.context().clock);
-        let broken = self.link.broken().clone();
-        let mut missed = 0;
+    async fn start(links: Weak<Links>, link: Arc<Link>) -> Result<Self, StoreError> {
+        let open = Open::on(link, None).await?;
+        let generation = generation_at(&open.link, open.after).await?;
+        let notices = notice::standing(&open.link).await?;
+        let last = open.after;
+        let mut ready: VecDeque<Batch> = [[Event::Resync].into()].into();
+        ready.extend(
+            notices
+                .into_iter()
+                .map(|notice| [Event::Asked(notice)].into()),
+        );
+        ready.push_back([Event::Bookmark(last)].into());
+        Ok(Self {
+            links,
+            open,
+            last,
+            generation,
+            ready,
+        })
+    }
+
+    async fn next(&mut self) -> Result<Batch, StoreError> {
         loop {
-            let reply = tokio::select! {
-                () = broken.cancelled() => return Err(lost("the connection was given up")),
-                reply = within(&clock, SILENCE_LIMIT, self.replies.message()) => reply,
-            };
-            match reply {
-                Ok(Ok(Some(reply))) => return self.events(&reply),
-                Ok(Ok(None)) => return Err(lost("the watch ended")),
-                Ok(Err(error)) => return Err(Fault::of(error).into_unsent()),
-                Err(_silent) if missed < MISSED_SIGNS => {
-                    missed += 1;
-                    self.requests
-                        .request_progress()
-                        .await
-                        .map_err(|e| Fault::of(e).into_unsent())?;
+            if let Some(batch) = self.ready.pop_front() {
+                return Ok(batch);
+            }
+            match self.open.next().await {
+                Ok(reply) => self.take(&reply)?,
+                Err(Broken::Compacted) => {
+                    info!(last = %self.last, "etcd's history was compacted; looking at everything again");
+                    let link = Arc::clone(&self.open.link);
+                    *self = Self::start(Weak::clone(&self.links), link).await?;
                 }
-                Err(_silent) => {
-                    self.link.give_up();
-                    return Err(lost("the watch fell silent"));
-                }
+                Err(Broken::Off(error)) => self.resume(error).await?,
             }
         }
     }
 
-    fn events(&self, reply: &WatchResponse) -> Result<Vec<Result<Event, StoreError>>, StoreError> {
-        if reply.canceled() {
-            debug!(
-                compact_revision = reply.compact_revision(),
-                "etcd cancelled the watch"
-            );
-            return Err(lost("the watch was cancelled"));
-        }
-        Ok(reply
-            .events()
-            .iter()
-            .filter_map(|event| self.event(event).transpose())
-            .collect())
-    }
-
-    fn event(&self, event: &EtcdEvent) -> Result<Option<Event>, StoreError> {
-        let Some(key) = event.kv() else {
-            return Ok(None);
-        };
-        match event.event_type() {
-            EventType::Put => codec::hold(key).map(|hold| Some(Event::Granted(hold.record))),
-            EventType::Delete => {
-                let revision = revision(key.mod_revision())?;
-                let resource = self.link.context().keys.resource_of(key.key());
-                Ok(resource.map(|resource| Event::Vacant { resource, revision }))
+    fn take(&mut self, reply: &WatchResponse) -> Result<(), StoreError> {
+        let keys = &self.open.link.context().keys;
+        let events = reply.events();
+        let same = events.chunk_by(|one, other| told::revision_of(one) == told::revision_of(other));
+        for some in same {
+            let at = revision(told::revision_of(&some[0]))?;
+            let mut told = Told::default();
+            for event in some {
+                told.sort(keys, event);
+            }
+            if let Some(generation) = told.generation.take() {
+                self.generation = Some(generation);
+            }
+            self.last = at;
+            let events = told.in_order(at);
+            if !events.is_empty() {
+                self.ready.push_back(events.into());
             }
         }
+        Ok(())
     }
+
+    /// Goes on where it broke off, over another connection.
+    async fn resume(&mut self, error: StoreError) -> Result<(), StoreError> {
+        debug!(%error, last = %self.last, "etcd's watch broke off");
+        let clock = Arc::clone(&self.open.link.context().clock);
+        let end = clock.now().after(RESUME_LIMIT);
+        let mut last = error;
+        while clock.now() < end {
+            let links = self.links.upgrade();
+            let links = links.ok_or_else(|| lost("the store is gone"))?;
+            match links.get().await {
+                Ok(link) => match self.go_on(link).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => last = error,
+                },
+                Err(error) => last = error,
+            }
+            drop(links);
+            clock.sleep(RESUME_PAUSE).await;
+        }
+        Err(last)
+    }
+
+    /// A restored etcd issues revisions again: what was told is its history only if the generation, whose
+    /// nonce is random, was the same at that revision.
+    async fn go_on(&mut self, link: Arc<Link>) -> Result<(), StoreError> {
+        let known = self.generation.as_ref();
+        let found = generation_at(&link, self.last).await;
+        let is_same = known.is_some() && matches!(&found, Ok(found) if found.as_ref() == known);
+        if !is_same && !link.broken().is_cancelled() {
+            *self = Self::start(Weak::clone(&self.links), link).await?;
+            return Ok(());
+        }
+        self.open = Open::on(link, Some(self.last)).await?;
+        debug!(last = %self.last, "etcd's watch goes on");
+        Ok(())
+    }
+}
+
+/// The generation as it was at a revision.
+async fn generation_at(link: &Link, at: Revision) -> Result<Option<Vec<u8>>, StoreError> {
+    let options = GetOptions::new().with_revision(as_i64(at));
+    let get = TxnOp::get(link.context().keys.generation(), Some(options));
+    let (replies, _) = link.read(vec![get]).await?;
+    Ok(match replies.first() {
+        Some(TxnOpResponse::Get(found)) => found.kvs().first().map(|key| key.value().to_vec()),
+        _ => None,
+    })
 }

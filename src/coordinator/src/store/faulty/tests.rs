@@ -145,7 +145,8 @@ struct Log {
 impl Log {
     fn add(&mut self, event: Event) {
         match event {
-            Event::Granted(hold) => {
+            Event::Granted(granted) => {
+                let hold = granted.hold().unwrap().clone();
                 let resource = hold.claim.resource.clone();
                 let token = hold.token();
                 let of = (hold.claim.session, hold.claim.request.clone());
@@ -155,10 +156,11 @@ impl Log {
                 let other = self.holders.insert(resource, hold);
                 assert_eq!(other, None, "granted over a lease");
             }
-            Event::Vacant { resource, .. } => {
-                assert!(self.holders.remove(&resource).is_some());
+            Event::Ended(ended) => {
+                let hold = self.holders.remove(&ended.resource);
+                assert_eq!(hold.and_then(|hold| hold.token()), ended.token());
             }
-            Event::Resync => {}
+            _ => {}
         }
     }
 }
@@ -196,7 +198,9 @@ async fn play(seed: u64, faults: u64) {
         players[number].turn(&mut dice);
         let told = players[number].play().await;
         while let Some(Some(event)) = unconstrained(events.next()).now_or_never() {
-            log.add(event.unwrap());
+            for event in event.unwrap().iter() {
+                log.add(event.clone());
+            }
         }
         // What was told is what is so, and nobody else believes to hold it.
         let Some(hold) = told else { continue };

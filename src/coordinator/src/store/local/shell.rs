@@ -1,26 +1,36 @@
 //! The store that a shell around a ledger is.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use futures::stream::{self, BoxStream};
+use futures::stream;
 use palisade_token::{FencingToken, ResourceName};
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{Journal, LEAST_TTL, Local, before_the_operation};
-use crate::clock::Moment;
+use crate::clock::{Moment, within};
 use crate::domain::{
-    Acquire, Acquired, AttachMark, Caller, Event, Generation, Hold, LeaseEnd, Refusal, Release,
-    Released, RequestId, Session, SessionId,
+    Acquire, Acquired, AskBack, AttachMark, Batch, Caller, Event, Hold, LeaseEnd, Ledger, Refusal,
+    Release, Released, RequestId, Revoke, Revoked, Session, SessionId,
 };
-use crate::store::{Alive, Failure, Listed, Page, Standing, Store, StoreError};
+use crate::store::{
+    Advance, Advanced, Alive, Events, Failure, Listed, Page, Pages, Standing, Status, Store,
+    StoreError, StoreKind,
+};
+
+/// How long a look at how the store stands may take: an operator waits for it.
+const STATUS_LIMIT: Duration = Duration::from_secs(1);
 
 /// A store that is a shell around a ledger of its own.
 pub(in crate::store) trait Shell: fmt::Debug + Send + Sync + 'static {
     /// Where it keeps the ledger.
     type Journal: Journal;
+
+    /// What it is called.
+    fn kind(&self) -> StoreKind;
 
     /// The shell itself.
     fn local(&self) -> &Local<Self::Journal>;
@@ -131,12 +141,23 @@ impl<S: Shell> Store for S {
         inner.commit(&mut state, plan).await
     }
 
-    async fn lease(&self, resource: &ResourceName) -> Result<Standing, StoreError> {
+    async fn lease_and_queue(
+        &self,
+        resource: &ResourceName,
+        queue_size: usize,
+    ) -> Result<Standing, StoreError> {
         let state = self.local().inner.enter().await?;
         let (hold, waiters) = state.ledger.lease(resource);
         Ok(Standing {
             hold: hold.cloned(),
             waiters,
+            queue: state
+                .ledger
+                .queue(resource)
+                .take(queue_size)
+                .cloned()
+                .collect(),
+            generation: state.ledger.generation(),
             revision: state.ledger.revision(),
         })
     }
@@ -168,18 +189,95 @@ impl<S: Shell> Store for S {
         })
     }
 
-    async fn advance(&self, past: Option<FencingToken>) -> Result<Generation, StoreError> {
+    async fn revoke(&self, revoke: &Revoke) -> Result<Revoked, StoreError> {
         let inner = &self.local().inner;
         let mut state = inner.enter().await?;
-        inner.new_generation(&mut state, past).await
+        let plan = state.ledger.plan_revoke(revoke, inner.clock.wall())?;
+        inner.commit(&mut state, plan).await
     }
 
-    async fn watch(&self) -> Result<BoxStream<'static, Result<Event, StoreError>>, StoreError> {
-        let events = self.local().inner.events.subscribe();
+    async fn ask_back(&self, ask: &AskBack) -> Result<bool, StoreError> {
+        let inner = &self.local().inner;
+        let state = inner.enter().await?;
+        let hold = state.ledger.asked_back(&ask.revoke)?;
+        let Some(hold) = hold else { return Ok(false) };
+        // Nobody else serves this store, so that what is told here is told everywhere.
+        inner.tell_of(Event::Asked(ask.notice(hold, state.ledger.revision())));
+        Ok(true)
+    }
+
+    async fn decline(
+        &self,
+        resource: &ResourceName,
+        token: FencingToken,
+    ) -> Result<(), StoreError> {
+        let inner = &self.local().inner;
+        let state = inner.enter().await?;
+        let (hold, _) = state.ledger.lease(resource);
+        if hold.and_then(Hold::token) == Some(token) {
+            inner.tell_of(Event::Declined {
+                resource: resource.clone(),
+                revision: state.ledger.revision(),
+            });
+        }
+        Ok(())
+    }
+
+    async fn snapshot(&self, prefix: &str) -> Result<Pages, StoreError> {
+        let state = self.local().inner.enter().await?;
+        let ledger = &state.ledger;
+        let listed = |hold: &Hold| Listed {
+            hold: hold.clone(),
+            waiters: 0,
+        };
+        let leases = ledger.leases(prefix, None, usize::MAX);
+        // The whole state is in memory as it is: once more for a moment is no more than twice.
+        let page = Page {
+            leases: leases.map(listed).collect(),
+            next: None,
+            revision: ledger.revision(),
+        };
+        Ok(stream::iter([Ok(page)]).boxed())
+    }
+
+    async fn advance_as(&self, advance: Advance) -> Result<Advanced, StoreError> {
+        let inner = &self.local().inner;
+        let mut state = inner.enter().await?;
+        let previous = state.ledger.generation();
+        let generation = inner.new_generation(&mut state, advance).await?;
+        Ok(Advanced {
+            generation,
+            previous,
+        })
+    }
+
+    async fn status(&self) -> Status {
+        let inner = &self.local().inner;
+        let entered = within(&inner.clock, STATUS_LIMIT, inner.enter()).await;
+        let ledger = entered.ok().and_then(Result::ok);
+        let ledger = ledger.as_ref().map(|state| &state.ledger);
+        Status {
+            kind: self.kind(),
+            cluster: None,
+            endpoints: Vec::new(),
+            generation: ledger.and_then(Ledger::generation),
+            revision: ledger.map(Ledger::revision).unwrap_or_default(),
+            in_flight: 0,
+        }
+    }
+
+    async fn watch(&self) -> Result<Events, StoreError> {
+        let inner = &self.local().inner;
+        let (events, revision) = {
+            let state = inner.enter().await?;
+            (inner.events.subscribe(), state.ledger.revision())
+        };
+        let resync = || -> Batch { Arc::new([Event::Resync]) };
         // A lag is the only error of this stream.
-        let events = BroadcastStream::new(events).map(|event| event.unwrap_or(Event::Resync));
-        let first = stream::once(async { Event::Resync });
-        Ok(first.chain(events).map(Ok).boxed())
+        let events =
+            BroadcastStream::new(events).map(move |event| event.unwrap_or_else(|_| resync()));
+        let first: [Batch; 2] = [resync(), Arc::new([Event::Bookmark(revision)])];
+        Ok(stream::iter(first).chain(events).map(Ok).boxed())
     }
 
     async fn ready(&self) -> Result<(), StoreError> {

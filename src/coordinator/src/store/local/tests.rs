@@ -9,11 +9,11 @@ use tokio::sync::watch;
 use super::{Journal, LEAST_TTL, Local, SWEEP_BATCH, SWEEP_RETRY, Shell, WATCH_BACKLOG};
 use crate::clock::{Clock, Moment};
 use crate::domain::{
-    Acquired, Change, Event, HoldName, Ledger, Refusal, RequestId, Revision, WallClock,
+    Acquired, Change, Event, Hold, HoldName, Ledger, Refusal, RequestId, Revision, WallClock,
 };
 use crate::entropy::SystemEntropy;
 use crate::store::conformance::Client;
-use crate::store::{Failure, Outcome, Store, StoreError};
+use crate::store::{Events, Failure, Outcome, Store, StoreError, StoreKind};
 use crate::tasks::Tasks;
 use palisade_token::ResourceName;
 
@@ -127,6 +127,10 @@ struct TestStore(Local<Disk>);
 impl Shell for TestStore {
     type Journal = Disk;
 
+    fn kind(&self) -> StoreKind {
+        StoreKind::Memory
+    }
+
     fn local(&self) -> &Local<Disk> {
         &self.0
     }
@@ -206,6 +210,22 @@ async fn a_renewal_writes_nothing() {
     assert_eq!(world.disk.writes.load(Ordering::Relaxed), writes);
 }
 
+fn granted(batch: &[Event]) -> Option<&Hold> {
+    batch.iter().find_map(|event| match event {
+        Event::Granted(granted) => granted.hold(),
+        _ => None,
+    })
+}
+
+/// A watch that has begun.
+async fn watching(world: &World) -> Events {
+    let mut events = world.store.watch().await.unwrap();
+    assert_eq!(*events.next().await.unwrap().unwrap(), [Event::Resync]);
+    let from = events.next().await.unwrap().unwrap();
+    assert!(matches!(*from, [Event::Bookmark(_)]), "{from:?}");
+    events
+}
+
 /// I6: nobody asks for anything, and yet the dead are ended and their heirs served.
 #[tokio::test]
 async fn the_expiry_task_needs_no_callers() {
@@ -214,11 +234,11 @@ async fn the_expiry_task_needs_no_callers() {
     dead.take("r", "1").await;
     let heir = world.client("heir", MINUTE).await;
     heir.queue("r", "1").await;
-    let mut events = world.store.watch().await.unwrap();
-    assert_eq!(events.next().await.unwrap().unwrap(), Event::Resync);
+    let mut events = watching(&world).await;
     world.clock.pass(LEAST_TTL);
     loop {
-        if let Event::Granted(hold) = events.next().await.unwrap().unwrap() {
+        let batch = events.next().await.unwrap().unwrap();
+        if let Some(hold) = granted(&batch) {
             assert_eq!(hold.claim.session, heir.caller.session);
             return;
         }
@@ -262,7 +282,7 @@ async fn what_was_not_written_did_not_happen() {
 async fn what_was_written_is_found_again() {
     let world = World::new().await;
     let client = world.client("client", MINUTE).await;
-    let mut events = world.store.watch().await.unwrap();
+    let mut events = watching(&world).await;
     world.disk.turn(Mood::Mute);
     let (_, outcome) = failed(client.try_acquire("r", "1").await);
     assert_eq!(outcome, Outcome::Unknown);
@@ -272,9 +292,7 @@ async fn what_was_written_is_found_again() {
     let resource = &hold.claim.resource;
     assert_eq!(written.lease(resource).0, Some(&hold));
     // The watch missed the grant, and says so.
-    for _ in 0..2 {
-        assert_eq!(events.next().await.unwrap().unwrap(), Event::Resync);
-    }
+    assert_eq!(*events.next().await.unwrap().unwrap(), [Event::Resync]);
 }
 
 /// A caller that gives up half-way leaves no gap between what is written and what is known.
@@ -391,15 +409,14 @@ async fn sessions_live_on_after_a_restart() {
 async fn a_slow_watcher_is_told_to_look_again() {
     let world = World::new().await;
     let client = world.client("client", MINUTE).await;
-    let mut events = world.store.watch().await.unwrap();
-    assert_eq!(events.next().await.unwrap().unwrap(), Event::Resync);
+    let mut events = watching(&world).await;
     for number in 0..WATCH_BACKLOG {
         let hold = client.take("r", &number.to_string()).await;
         client.give_back(&hold).await;
     }
-    assert_eq!(events.next().await.unwrap().unwrap(), Event::Resync);
+    assert_eq!(*events.next().await.unwrap().unwrap(), [Event::Resync]);
     let next = events.next().await.unwrap().unwrap();
-    assert_ne!(next, Event::Resync);
+    assert_ne!(*next, [Event::Resync]);
 }
 
 /// The task that ends sessions does not keep a store alive that nobody has any more.
