@@ -7,10 +7,11 @@
 //! | [`store`] | the seam to what remembers, and the three that do: etcd, a file, memory |
 //! | [`service`] | the gRPC face: parse, ask the store, answer |
 //! | [`config`], [`serve`] | what it is told to do, and doing it |
-//! | [`metrics`] | what is counted and timed |
+//! | [`metrics`], [`audit`] | what is counted and timed; what is written down for later |
 //! | [`clock`], [`entropy`], [`tasks`] | the injected world |
 
 pub mod access;
+pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod domain;

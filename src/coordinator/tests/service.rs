@@ -12,6 +12,8 @@
 mod access;
 #[path = "service/attach.rs"]
 mod attach;
+#[path = "service/audit.rs"]
+mod audit;
 #[path = "service/away.rs"]
 mod away;
 #[path = "service/bad_input.rs"]

@@ -1,5 +1,7 @@
 //! The values that labels can have: all known beforehand, so that no caller can make a new one (I13).
 
+use crate::domain::LeaseEnd;
+
 /// A label whose values are known beforehand.
 pub(super) trait Label: Copy + 'static {
     /// The label's name.
@@ -89,10 +91,18 @@ label! {
         Released = "released",
         /// With its session, for want of renewal.
         Expired = "expired",
-        /// By its holder, as an operator had asked.
+        /// By an operator.
         Revoked = "revoked",
-        /// By an operator, without its holder.
-        Forced = "forced",
+    }
+}
+
+impl From<LeaseEnd> for EndReason {
+    fn from(end: LeaseEnd) -> Self {
+        match end {
+            LeaseEnd::Released => Self::Released,
+            LeaseEnd::Expired => Self::Expired,
+            LeaseEnd::Revoked => Self::Revoked,
+        }
     }
 }
 

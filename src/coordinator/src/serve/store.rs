@@ -55,6 +55,7 @@ impl OpenStore {
             }
             StoreChoice::Embedded { path } => {
                 let file = EmbeddedStore::open(path, clock, entropy, tasks).await?;
+                file.count_in(metrics);
                 let store: Arc<dyn Store> = Arc::<EmbeddedStore>::clone(&file);
                 Ok(Self {
                     store,
@@ -63,6 +64,7 @@ impl OpenStore {
             }
             StoreChoice::Memory => {
                 let memory = MemoryStore::start(clock, entropy, tasks).await?;
+                memory.count_in(metrics);
                 Ok(Self::given(memory))
             }
         }

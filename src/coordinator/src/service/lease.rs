@@ -21,7 +21,7 @@ use crate::domain::{
     Refusal, Release, Released, Revision, Session, SessionId,
 };
 use crate::entropy::Entropy;
-use crate::metrics::{EndReason, Metrics};
+use crate::metrics::Metrics;
 use crate::store::{Failure, Page, Standing, Store, StoreError};
 
 /// What serves leases, beneath whatever protocol asks for them.
@@ -159,33 +159,18 @@ impl Leases {
             false => self.acquire_at_once(acquire, deadline).await,
         };
         counted.end(&done);
-        let hold = done?;
-        self.granted(&hold);
-        Ok(hold)
+        done
     }
 
-    /// Says that a lease was granted.
-    pub(super) fn granted(&self, hold: &Hold) {
-        if let Some(token) = hold.token() {
-            let (session, request) = (&hold.claim.session, &hold.claim.request);
-            info!(resource = %hold.claim.resource, %token, %session, %request, "granted");
-        }
-    }
-
-    /// Says that a lease was released, also to whoever has it now.
+    /// Tells whoever waited for a released lease and has it now.
     pub(super) fn released(&self, released: &Released) {
-        let Released::Lease {
-            hold, successor, ..
+        if let Released::Lease {
+            successor: Some(successor),
+            ..
         } = released
-        else {
-            return;
-        };
-        if let Some(successor) = successor {
+        {
             self.waiters.granted(successor);
         }
-        self.metrics.ended(EndReason::Released);
-        let (session, request) = (&hold.claim.session, &hold.claim.request);
-        info!(resource = %hold.claim.resource, token = ?hold.token(), %session, %request, "released");
     }
 
     async fn acquire_at_once(

@@ -19,6 +19,7 @@ use super::{Failure, StoreError, StoreKind};
 use crate::clock::Clock;
 use crate::domain::GenerationError;
 use crate::entropy::Entropy;
+use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 
 use journal::File;
@@ -155,6 +156,11 @@ impl EmbeddedStore {
             .await
             .map_err(|error| OpenError::of(path, error))?;
         Ok(Arc::new(Self { local }))
+    }
+
+    /// Counts what is done from now on, in the first that is given.
+    pub fn count_in(&self, metrics: &Metrics) {
+        self.local.count_in(metrics);
     }
 
     /// Bounds the size of the file, in bytes, rounded up to a page of 4 KiB. A store that is full fails

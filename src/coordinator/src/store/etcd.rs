@@ -32,7 +32,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use palisade_token::{FencingToken, ResourceName};
-use tracing::info;
 
 use self::keys::Keys;
 use self::known::Known;
@@ -98,6 +97,7 @@ pub struct EtcdStore {
     keys: Keys,
     liveness: Arc<Liveness>,
     least_ttl: Duration,
+    metrics: Metrics,
 }
 
 impl EtcdStore {
@@ -112,13 +112,14 @@ impl EtcdStore {
     ) -> Arc<Self> {
         let keys = Keys::new(&options.prefix);
         let liveness = Arc::<Liveness>::default();
-        options.metrics.expect_etcd();
+        let metrics = options.metrics;
+        metrics.expect_etcd();
         let context = Context {
             keys: keys.clone(),
             clock,
             entropy,
             call_limit: options.call_limit,
-            metrics: options.metrics,
+            metrics: metrics.clone(),
             is_batching: options.is_batching,
             tasks: tasks.clone(),
             liveness: Arc::clone(&liveness),
@@ -129,6 +130,7 @@ impl EtcdStore {
             keys,
             liveness,
             least_ttl: options.least_ttl,
+            metrics,
         })
     }
 }
@@ -227,9 +229,7 @@ impl Store for EtcdStore {
 
     async fn advance_as(&self, advance: Advance) -> Result<Advanced, StoreError> {
         let link = self.links.get().await?;
-        let made = link.advance(advance).await?;
-        info!(base = made.generation.base, "generation advanced");
-        Ok(made)
+        link.advance(advance).await
     }
 
     async fn status(&self) -> Status {

@@ -7,13 +7,14 @@
 //! everything (I9).
 
 mod deadlines;
+mod noted;
 mod shell;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::ops::DerefMut;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,15 +22,18 @@ use tokio::sync::{Mutex, MutexGuard, Notify, broadcast};
 use tracing::{info, warn};
 
 use super::{Advance, Alive, Failure, Outcome, StoreError};
+use crate::audit;
 use crate::clock::{Clock, Moment};
 use crate::domain::{
     Batch, Change, Event, Generation, GenerationError, LeaseEnd, Ledger, Plan, Refusal, Revision,
     Session, SessionId, Span,
 };
 use crate::entropy::Entropy;
+use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 
 use deadlines::Deadlines;
+use noted::Noted;
 
 pub(super) use shell::Shell;
 
@@ -76,6 +80,8 @@ struct Inner<J> {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     events: broadcast::Sender<Batch>,
+    /// Where what is done is counted, if anywhere.
+    metrics: OnceLock<Metrics>,
     /// Wakes the expiry task: a session was opened, or the store is gone.
     changed: Arc<Notify>,
 }
@@ -118,6 +124,7 @@ impl<J: Journal> Local<J> {
             clock: Arc::clone(&clock),
             entropy,
             events: broadcast::Sender::new(WATCH_BACKLOG),
+            metrics: OnceLock::new(),
             changed: Arc::new(Notify::new()),
         });
         {
@@ -128,6 +135,14 @@ impl<J: Journal> Local<J> {
         let changed = Arc::clone(&inner.changed);
         tasks.spawn("expiry", expire(Arc::downgrade(&inner), clock, changed));
         Ok(Self { inner })
+    }
+
+    /// Counts from now on what is done, and the generation that the start made.
+    pub(super) fn count_in(&self, metrics: &Metrics) {
+        self.inner.metrics.get_or_init(|| {
+            metrics.generation_made();
+            metrics.clone()
+        });
     }
 
     /// Runs something on the journal, with all operations held up meanwhile.
@@ -236,7 +251,10 @@ impl<J: Journal> Inner<J> {
         )?;
         let plan = state.ledger.plan_generation(generation);
         let generation = self.commit(state, plan).await?;
-        info!(base = generation.base, "made a generation");
+        audit::generation(&generation, advance.past);
+        if let Some(metrics) = self.metrics.get() {
+            metrics.generation_made();
+        }
         Ok(generation)
     }
 
@@ -249,11 +267,13 @@ impl<J: Journal> Inner<J> {
         }
         let mut changes = Vec::new();
         let mut events = Vec::new();
+        let mut noted = Vec::new();
         let now = self.clock.wall();
         // Nobody sees these until they are durable: the lock is held, and then the doubt.
         state.is_in_doubt = true;
         for &id in &due {
             let plan = state.ledger.plan_end_session(id, LeaseEnd::Expired, now);
+            noted.extend(Noted::of(&state.ledger, &plan));
             events.push(state.ledger.apply(plan.revision, &plan.changes));
             changes.extend(plan.changes);
         }
@@ -261,6 +281,7 @@ impl<J: Journal> Inner<J> {
         state.journal.write(revision, &changes).await?;
         state.is_in_doubt = false;
         state.durable = revision;
+        self.note(noted);
         for id in due {
             state.deadlines.remove(id);
             info!(session = %id, "session expired");
@@ -278,6 +299,7 @@ impl<J: Journal> Inner<J> {
         state.journal.write(plan.revision, &plan.changes).await?;
         state.is_in_doubt = false;
         state.durable = plan.revision;
+        self.note(Noted::of(&state.ledger, &plan));
         let events = state.ledger.apply(plan.revision, &plan.changes);
         for change in &plan.changes {
             if let Change::DropSession(id) = change {
@@ -286,6 +308,13 @@ impl<J: Journal> Inner<J> {
         }
         self.tell(events);
         Ok(plan.answer)
+    }
+
+    /// Counts what is durable now, and writes it down for later.
+    fn note(&self, noted: impl IntoIterator<Item = Noted>) {
+        for what in noted {
+            what.note(self.metrics.get());
+        }
     }
 
     /// Tells what happened at one revision.

@@ -9,6 +9,7 @@ use super::{StoreError, StoreKind};
 use crate::clock::Clock;
 use crate::domain::{Change, Ledger, Revision};
 use crate::entropy::Entropy;
+use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 
 /// A store in memory. Coordinators that share one stand side by side, as on one etcd.
@@ -44,6 +45,11 @@ impl MemoryStore {
     ) -> Result<Arc<Self>, StoreError> {
         let local = Local::start(Kept::default(), clock, entropy, tasks).await?;
         Ok(Arc::new(Self { local }))
+    }
+
+    /// Counts what is done from now on, in the first that is given.
+    pub fn count_in(&self, metrics: &Metrics) {
+        self.local.count_in(metrics);
     }
 }
 

@@ -51,6 +51,8 @@ async fn counters_equal_what_was_done() {
         (r#"palisade_lease_acquire_total{outcome="held"}"#, 3.0),
         (r#"palisade_lease_acquire_total{outcome="limit"}"#, 0.0),
         ("palisade_lease_acquire_wait_seconds_count", 3.0),
+        ("palisade_tokens_issued_total", 3.0),
+        ("palisade_generations_made_total", 1.0),
         (r#"palisade_lease_ended_total{reason="released"}"#, 3.0),
         ("palisade_waiters", 0.0),
     ] {

@@ -54,12 +54,16 @@ pub(crate) struct Serving {
 
 impl Serving {
     pub(crate) async fn start(store: Arc<dyn Store>, settings: Settings) -> Self {
+        Self::counting(Metrics::default(), store, settings).await
+    }
+
+    async fn counting(metrics: Metrics, store: Arc<dyn Store>, settings: Settings) -> Self {
         let parts = Parts {
             store,
             clock: SystemClock::shared(),
             entropy: SystemEntropy::shared(),
             tasks: Tasks::default(),
-            metrics: Metrics::default(),
+            metrics,
         };
         let server = Server::bind(settings, parts).await.unwrap();
         let (addresses, reload) = (server.addresses(), server.reload());
@@ -97,12 +101,14 @@ impl Coordinator {
 
     pub(crate) async fn with(store: Switch, settings: Settings) -> Self {
         let store = Arc::new(store);
+        let metrics = Metrics::default();
+        store.memory.count_in(&metrics);
         let Serving {
             addresses,
             shutdown,
             running,
             ..
-        } = Serving::start(Arc::<Switch>::clone(&store), settings).await;
+        } = Serving::counting(metrics, Arc::<Switch>::clone(&store), settings).await;
         let client = LeaseServiceClient::new(channel(addresses).await);
         Self {
             addresses,

@@ -509,7 +509,6 @@ impl<'a> Running<'a> {
             return self.refuse_ask(ask, &error.into());
         };
         self.count(ask, Ok(()));
-        leases.granted(hold);
         self.take_up(ask.seq, hold);
         self.tell(granted)
     }

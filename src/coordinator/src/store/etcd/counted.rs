@@ -1,11 +1,14 @@
-//! What calls to etcd are counted as, told by what they are answered with.
+//! What is counted and written down for later: calls to etcd, told by what they are answered with, and leases.
 
 use etcd_client::{
     LeaseGrantResponse, LeaseKeepAliveStream, LeaseKeeper, LeaseRevokeResponse,
     LeaseTimeToLiveResponse, TxnResponse, WatchResponse, WatchStream,
 };
 
+use super::EtcdStore;
 use super::fault::{Fault, Kind};
+use crate::audit;
+use crate::domain::{Hold, LeaseEnd, Principal, Revision};
 use crate::metrics::{EtcdOp, EtcdOutcome};
 
 /// An answer of etcd's.
@@ -50,5 +53,24 @@ pub(super) fn outcome<T>(done: &Result<T, Fault>) -> EtcdOutcome {
         Err(Kind::LeaseGone | Kind::LeaseExists | Kind::Exhausted | Kind::Refused) => {
             EtcdOutcome::Refused
         }
+    }
+}
+
+impl EtcdStore {
+    /// A transaction of this coordinator granted a lease.
+    pub(super) fn note_granted(&self, hold: &Hold, principal: Option<&Principal>) {
+        self.metrics.token_issued();
+        audit::granted(hold, principal);
+    }
+
+    /// A transaction of this coordinator ended a lease.
+    pub(super) fn note_ended(
+        &self,
+        hold: &Hold,
+        principal: Option<&Principal>,
+        (end, revision): (LeaseEnd, Revision),
+    ) {
+        self.metrics.ended(end.into());
+        audit::ended(hold, Some(end), principal, revision);
     }
 }

@@ -178,7 +178,11 @@ impl EtcdStore {
                     let keys = &link.context().keys;
                     let step = step::grant(keys, session, &generation, &hold, place.as_ref());
                     if let Taken::Applied(committed) = effort.take(self, &link, step).await? {
-                        return self.tell_granted(hold, place.as_ref(), committed).await;
+                        let told = self.tell_granted(hold, place.as_ref(), committed).await;
+                        if let Ok(Acquired::Held(hold)) = &told {
+                            self.note_granted(hold, Some(&session.record.principal));
+                        }
+                        return told;
                     }
                 }
                 AcquireStep::Enqueue(claim) => {
@@ -243,6 +247,7 @@ impl EtcdStore {
             return None;
         }
         self.known.granted(stored(&hold), Some(place));
+        self.note_granted(&hold, None);
         Some(hold)
     }
 
@@ -327,6 +332,9 @@ impl EtcdStore {
             return Ok(None);
         };
         let ended = committed.reached.revision;
+        let owner = sight.session.as_ref();
+        let owner = owner.map(|session| &session.record.principal);
+        self.note_ended(&hold, owner, (LeaseEnd::Released, ended));
         let successor = self.ended(&hold, heir, committed).await.map(Box::new);
         Ok(Some(Released::Lease {
             hold,

@@ -12,7 +12,7 @@ use etcd_client::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::batch::{self, Decided, Waiting};
 use super::codec::{self, Stored, revision};
@@ -24,6 +24,7 @@ use super::keys::Keys;
 use super::liveness::Liveness;
 use super::step::Step;
 use super::trust::{Reached, Trust, Verdict};
+use crate::audit;
 use crate::clock::{Clock, Moment, within};
 use crate::domain::{Generation, Revision, Span};
 use crate::entropy::Entropy;
@@ -443,7 +444,8 @@ impl Link {
                     break;
                 }
                 self.trust().made(made.clone(), committed.reached);
-                info!(generation = ?made.record, "generation made");
+                audit::generation(&made.record, past);
+                self.context.metrics.generation_made();
                 return Ok((old.map(|old| old.record), made));
             }
             // Another coordinator was faster. Where nothing more is asked for, its generation, seen to

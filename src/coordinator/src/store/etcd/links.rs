@@ -114,7 +114,8 @@ impl Links {
         if self.context.clock.now() < turn.not_before {
             return Err(StoreError::not_applied(Failure::Unavailable));
         }
-        let opened = self.open_any(&mut turn).await;
+        // Rare and large: not part of what every caller carries along.
+        let opened = Box::pin(self.open_any(&mut turn)).await;
         turn.failures = match &opened {
             Ok(_) => 0,
             Err(_) => turn.failures.saturating_add(1),

@@ -9,6 +9,7 @@ use super::EtcdStore;
 use super::codec::{self, Stored};
 use super::link::Link;
 use super::view::{self, Sight, Subject};
+use crate::audit;
 use crate::domain::{
     Generation, GrantNote, Hold, LeaseEnd, Place, Previous, Revision, Revoke, Revoked as Outcome,
     decide_revoke,
@@ -109,6 +110,8 @@ impl EtcdStore {
             return Ok(None);
         };
         let ended = committed.reached.revision;
+        audit::revoked(hold, &revoke.actor, &revoke.reason, ended);
+        self.note_ended(hold, None, (LeaseEnd::Revoked, ended));
         if let Some(heir) = heir {
             let heir = Hold {
                 granted: ended,
@@ -116,6 +119,8 @@ impl EtcdStore {
             };
             if committed.is_regress || heir.token().is_none() {
                 self.give_back(&heir).await;
+            } else {
+                self.note_granted(&heir, None);
             }
         }
         Ok(Some(ended))
