@@ -89,7 +89,7 @@ async fn calls_are_counted_by_method_and_code_as_go_grpc_does() {
     let reflection = "grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
     list_services(&coordinator, 3).await;
 
-    let before = scrape(coordinator.addresses).await;
+    let found = scrape(coordinator.addresses).await;
     let acquire = "palisade.v1.LeaseService/Acquire";
     for (series, value) in [
         (
@@ -131,10 +131,26 @@ async fn calls_are_counted_by_method_and_code_as_go_grpc_does() {
             3.0,
         ),
     ] {
-        assert_eq!(before.get(&series), Some(&value), "{series}: {before:?}");
+        assert_eq!(found.get(&series), Some(&value), "{series}: {found:?}");
     }
 
-    // Whose client hangs up is counted, too.
+    waiting.abort();
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn whose_client_hangs_up_is_counted_too() {
+    let coordinator = Coordinator::start().await;
+    let client = &coordinator.client;
+    let session = open(client, "one").await;
+    acquire(client, asking(&session, "r", "x", Duration::ZERO))
+        .await
+        .unwrap();
+    let request = asking(&open(client, "two").await, "r", "x", LONG * 2);
+    let waiting = acquiring(client, request);
+    coordinator.waiting("x", 1).await;
+    assert_eq!(scrape(coordinator.addresses).await["palisade_waiters"], 1.0);
+    let acquire = "palisade.v1.LeaseService/Acquire";
     waiting.abort();
     let hung_up = series("grpc_server_handled_total", "unary", acquire, "Canceled");
     let counted = async || {

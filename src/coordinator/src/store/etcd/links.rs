@@ -114,8 +114,7 @@ impl Links {
         if self.context.clock.now() < turn.not_before {
             return Err(StoreError::not_applied(Failure::Unavailable));
         }
-        // Rare and large: not part of what every caller carries along.
-        let opened = Box::pin(self.open_any(&mut turn)).await;
+        let opened = self.open_any(&mut turn).await;
         turn.failures = match &opened {
             Ok(_) => 0,
             Err(_) => turn.failures.saturating_add(1),
@@ -154,7 +153,8 @@ impl Links {
     }
 
     async fn open(&self, at: usize) -> Result<Link, StoreError> {
-        let link = Link::open(&self.endpoints[at], self.context.clone()).await?;
+        // Rare and large: not part of what every caller carries along.
+        let link = Box::pin(Link::open(&self.endpoints[at], self.context.clone())).await?;
         let cluster = *self.cluster.get_or_init(|| link.cluster());
         let others = self
             .endpoints
