@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use palisade_api::ErrorReason;
 use palisade_api::v1::OpenSessionRequest;
+use palisade_coordinator::store::memory::MemoryStore;
 use palisade_test_support::eventually;
 use tonic::Code;
 use tonic_health::pb::health_client::HealthClient;
@@ -26,7 +27,7 @@ async fn a_draining_coordinator_says_so_everywhere_and_revokes_nothing() {
     // Ended by the test long before: what is looked at meanwhile must not race with the end.
     slow.timeouts.drain_notice = HOUR;
     slow.timeouts.drain_limit = HOUR;
-    let old = Coordinator::with(Switch::new(Arc::clone(&memory)), slow).await;
+    let old = Coordinator::with(Switch::new(Arc::<MemoryStore>::clone(&memory)), slow).await;
     let client = &old.client;
     let (holder, other) = (open(client, "holder").await, open(client, "other").await);
     let first = acquire(client, asking(&holder, "r1", "x", Duration::ZERO)).await;

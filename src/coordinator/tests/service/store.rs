@@ -1,7 +1,7 @@
 //! A store that tests can take away, hang, and keep the news of.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +12,6 @@ use palisade_coordinator::domain::{
     Acquire, Acquired, AskBack, AttachMark, Batch, Caller, Event, Hold, Release, Released,
     RequestId, Revoke, Revoked, Session, SessionId,
 };
-use palisade_coordinator::store::memory::MemoryStore;
 use palisade_coordinator::store::{
     Advance, Advanced, Alive, Events, Failure, Page, Pages, Standing, Status, Store, StoreError,
 };
@@ -29,14 +28,28 @@ pub(crate) enum Mode {
     Hangs,
     /// Releases happen, and are reported as failed.
     LosesReleases,
+    /// Acquires happen, and are reported as failed.
+    LosesAcquires,
     /// It makes no generation, for want of space.
     IsFull,
 }
 
+/// What a stream wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Write {
+    Acquire,
+    Release,
+    Raise,
+}
+
 #[derive(Debug)]
 pub(crate) struct Switch {
-    pub(crate) memory: Arc<MemoryStore>,
+    pub(crate) memory: Arc<dyn Store>,
     pub(crate) mode: watch::Sender<Mode>,
+    /// Acquires of this resource do not arrive until it changes.
+    pub(crate) stuck: watch::Sender<Option<String>>,
+    /// What came in of streams, and under which sub-number of their marks.
+    pub(crate) journal: Mutex<Vec<(Write, u64)>>,
     /// Watches that fail before the first one that works.
     pub(crate) broken_watches: AtomicUsize,
     /// Whether events are kept from watchers.
@@ -50,10 +63,12 @@ pub(crate) struct Switch {
 }
 
 impl Switch {
-    pub(crate) fn new(memory: Arc<MemoryStore>) -> Self {
+    pub(crate) fn new(memory: Arc<dyn Store>) -> Self {
         Self {
             memory,
             mode: watch::Sender::new(Mode::Up),
+            stuck: watch::Sender::new(None),
+            journal: Mutex::default(),
             broken_watches: AtomicUsize::new(0),
             is_silent: false,
             acquires: AtomicUsize::new(0),
@@ -62,12 +77,20 @@ impl Switch {
         }
     }
 
+    fn write(&self, write: Write, mark: Option<AttachMark>) {
+        if let Some(mark) = mark {
+            self.journal.lock().unwrap().push((write, mark.sub));
+        }
+    }
+
     async fn pass(&self) -> Result<(), StoreError> {
         let mut mode = self.mode.subscribe();
         let mode = *mode.wait_for(|mode| *mode != Mode::Hangs).await.unwrap();
         match mode {
             Mode::Away => Err(StoreError::not_applied(Failure::Unavailable)),
-            Mode::Up | Mode::Hangs | Mode::LosesReleases | Mode::IsFull => Ok(()),
+            Mode::Up | Mode::Hangs | Mode::LosesReleases | Mode::LosesAcquires | Mode::IsFull => {
+                Ok(())
+            }
         }
     }
 }
@@ -96,6 +119,7 @@ impl Store for Switch {
 
     async fn raise(&self, caller: &Caller, to: AttachMark) -> Result<(), StoreError> {
         self.pass().await?;
+        self.write(Write::Raise, Some(to));
         self.memory.raise(caller, to).await
     }
 
@@ -116,7 +140,15 @@ impl Store for Switch {
     async fn acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {
         self.acquires.fetch_add(1, Ordering::Relaxed);
         self.pass().await?;
-        self.memory.acquire(acquire).await
+        let mut stuck = self.stuck.subscribe();
+        let is_free = |stuck: &Option<String>| stuck.as_deref() != Some(acquire.resource.as_str());
+        stuck.wait_for(is_free).await.unwrap();
+        self.write(Write::Acquire, acquire.caller.mark);
+        let acquired = self.memory.acquire(acquire).await;
+        if *self.mode.borrow() == Mode::LosesAcquires {
+            return Err(StoreError::unknown(Failure::Unavailable, "secret words"));
+        }
+        acquired
     }
 
     async fn standing(
@@ -132,6 +164,7 @@ impl Store for Switch {
 
     async fn release(&self, release: &Release) -> Result<Released, StoreError> {
         self.pass().await?;
+        self.write(Write::Release, release.caller.mark);
         let released = self.memory.release(release).await;
         if *self.mode.borrow() == Mode::LosesReleases {
             return Err(StoreError::unknown(Failure::Unavailable, "secret words"));
