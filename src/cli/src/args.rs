@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use palisade_coordinator::domain::SessionId;
-use palisade_coordinator::store::etcd::EtcdOptions;
 use palisade_token::{FencingToken, ResourceName};
 
 use crate::units::{parse_address, parse_duration};
@@ -14,8 +13,11 @@ pub(crate) use bench::{
     BenchArgs, BenchCommand, BenchOutput, Rounds, SessionVariant, SessionsArgs, Target, Variant,
 };
 
+pub(crate) use settings::{CheckArgs, ConfigArgs, ConfigCommand, DumpArgs, SettingsArgs, Words};
+
 mod bench;
 mod etcd_url;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +32,7 @@ Exit codes:
   69  no coordinator, or none with its store, or no database can be reached
   70  the lease was lost
   75  another session holds the resource, and the wait was over
+  78  a coordinator's settings, in a file or in the environment, cannot be used
  129, 130, 143  ended by SIGHUP, SIGINT or SIGTERM before it was done
 
 SIGHUP, of a terminal that goes away, ends a command as SIGTERM does, but not under `nohup`.
@@ -55,6 +58,7 @@ pub(crate) enum Command {
     List(ListArgs),
     Guard(GuardArgs),
     Bench(BenchArgs),
+    Config(ConfigArgs),
     /// A worker of `palisade demo`: reads what to do from stdin.
     #[command(hide = true)]
     DemoWorker,
@@ -66,25 +70,22 @@ pub(crate) enum Command {
 /// in a file that one coordinator alone uses: `palisade.db` in `$STATE_DIRECTORY` if a service manager sets
 /// that, else in the current directory.
 ///
-/// SIGTERM, SIGINT and SIGHUP let calls end before it does; a second one ends it at once. Once it listens, it
+/// Flags come before the environment (PALISADE_LISTEN, PALISADE_LIMITS__MAX_TTL and so on), and that before
+/// the file; `deploy/palisade.toml` has every key, and `palisade config` looks at them. Certificates, keys and
+/// tokens are read again while it runs.
+///
+/// SIGTERM, SIGINT and SIGHUP let calls end before it does; a second one ends it at once. With certificates or
+/// tokens SIGHUP makes it read them again instead. Once it listens, it
 /// prints where: `PALISADE_ADDR=...` and `PALISADE_HTTP_ADDR=...`
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   palisade serve --etcd http://10.0.0.1:2379,http://10.0.0.2:2379,http://10.0.0.3:2379
-  palisade serve --embedded /var/lib/palisade/palisade.db --log-format json")]
+  palisade serve --embedded /var/lib/palisade/palisade.db --log-format json
+  palisade serve --config /etc/palisade/palisade.toml --set limits.max_ttl=2m")]
 pub(crate) struct ServeArgs {
-    /// Keep the state in this etcd cluster
-    #[arg(long, value_name = "URL[,URL...]", value_delimiter = ',', value_parser = EtcdUrl)]
-    pub(crate) etcd: Vec<String>,
-    /// What the coordinator's keys in etcd begin with
-    #[arg(long, value_name = "TEXT", default_value = EtcdOptions::PREFIX)]
-    pub(crate) etcd_prefix: String,
-    /// Keep the state in this file; it is made if it is not there
-    #[arg(long, value_name = "FILE", conflicts_with = "etcd")]
-    pub(crate) embedded: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) faces: Faces,
+    pub(crate) settings: SettingsArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
     /// End when stdin is closed: for a parent that must not leave this process behind
@@ -189,6 +190,28 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "URL[,URL...]", env = "PALISADE_ADDR", default_value = DEFAULT_ADDR)]
     #[arg(value_delimiter = ',', value_parser = parse_address)]
     pub(crate) addr: Vec<String>,
+    /// Trust coordinators whose certificates are of these authorities (PEM), and no others
+    #[arg(long, value_name = "FILE", env = "PALISADE_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Show coordinators this certificate (PEM)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "PALISADE_CERT_FILE",
+        requires = "key_file"
+    )]
+    pub(crate) cert_file: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "PALISADE_KEY_FILE",
+        requires = "cert_file"
+    )]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Show coordinators the bearer token in this file
+    #[arg(long, value_name = "FILE", env = "PALISADE_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// How long a call is tried
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_timeout)]
     pub(crate) timeout: Duration,

@@ -21,13 +21,13 @@ pub(crate) fn this_program() -> Result<Command, Failure> {
     let program = env::current_exe().map_err(Failure::io("find this program"))?;
     let mut command = Command::new(program);
     command.process_group(0).kill_on_drop(true);
-    for name in [
-        "PALISADE_ADDR",
-        "PALISADE_SECRET",
-        "PALISADE_POSTGRES",
-        "STATE_DIRECTORY",
-    ] {
-        command.env_remove(name);
+    // Settings of this process are not those of what it tries out; where its log goes to is.
+    for (name, _) in env::vars_os() {
+        let bytes = name.as_encoded_bytes();
+        let is_setting = bytes.starts_with(b"PALISADE_") && bytes != b"PALISADE_LOG";
+        if is_setting || bytes == b"STATE_DIRECTORY" {
+            command.env_remove(name);
+        }
     }
     Ok(command)
 }

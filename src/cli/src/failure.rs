@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Lost,
     /// Another session holds the resource, and the wait was over.
     Busy,
+    /// A coordinator's settings, in a file or in the environment, cannot be used.
+    Config,
     /// Stopped by this signal before the work was done.
     Signal(u8),
 }
@@ -42,6 +44,7 @@ impl Kind {
             Self::Unreachable => 69,
             Self::Lost => 70,
             Self::Busy => 75,
+            Self::Config => 78,
             Self::Signal(number) => 128_u8.saturating_add(number),
         }
     }

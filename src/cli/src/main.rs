@@ -5,6 +5,7 @@ mod args;
 mod bench;
 mod child;
 mod clock;
+mod config;
 mod demo;
 mod failure;
 mod guard;
@@ -17,6 +18,7 @@ mod signals;
 mod table;
 mod units;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -71,6 +73,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Serve(args) => serve::serve(args).await,
         Command::Dev(args) => serve::dev(args).await,
         Command::Demo(args) => demo::run(args).await,
+        Command::Config(args) => config::run(args.command).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Acquire(args) => acquire::run(args).await,
         Command::Release(args) => release::run(args).await,
@@ -82,7 +85,21 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
 }
 
 fn connect(args: &ClientArgs) -> Result<palisade_client::Client, Failure> {
-    let client = palisade_client::Client::builder()
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(Failure::io(format_args!("read {}", path.display())))
+    };
+    let mut client = palisade_client::Client::builder();
+    if let Some(path) = &args.ca_file {
+        client = client.ca_certificate(read(path)?);
+    }
+    if let (Some(cert), Some(key)) = (&args.cert_file, &args.key_file) {
+        client = client.identity(read(cert)?, read(key)?);
+    }
+    if let Some(path) = &args.token_file {
+        let token = String::from_utf8_lossy(&read(path)?).trim().to_owned();
+        client = client.bearer_token(token);
+    }
+    let client = client
         .endpoints(args.addr.iter().map(String::as_str))
         .call_timeout(args.timeout.min(CALL_TIMEOUT))
         .operation_timeout(args.timeout);

@@ -1,32 +1,21 @@
-use std::env;
-use std::path::PathBuf;
-
 use palisade_coordinator::config::{Settings, StoreChoice};
-use palisade_coordinator::serve::{Addresses, Server};
+use palisade_coordinator::serve::{Addresses, Reload, Server};
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{DevArgs, Faces, ServeArgs};
+use crate::args::{DevArgs, ServeArgs};
+use crate::config::{self, FILE_NAME};
 use crate::failure::Failure;
 use crate::output;
 use crate::signals::{Stop, Stopped};
 
-const FILE_NAME: &str = "palisade.db";
-
 /// `palisade serve`.
 pub(crate) async fn serve(args: ServeArgs) -> Result<(), Failure> {
     let stop = Stop::listen()?;
-    let store = if args.etcd.is_empty() {
-        StoreChoice::Embedded {
-            path: args.embedded.unwrap_or_else(default_file),
-        }
-    } else {
-        StoreChoice::Etcd {
-            endpoints: args.etcd,
-            prefix: args.etcd_prefix,
-        }
-    };
-    let server = open(store.clone(), &args.faces).await?;
+    let settings = config::of(&args.settings)?;
+    let store = settings.store.clone();
+    let reads_again = settings.tls.is_some() || settings.token_file.is_some();
+    let server = open(settings).await?;
     if let StoreChoice::Embedded { path } = &store {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
         output::note(format_args!(
@@ -40,17 +29,8 @@ palisade: no etcd: all state is in one file, which this process alone uses.
             path.display()
         ));
     }
-    run(server, stop, args.end_with_stdin).await
-}
-
-/// Where a service manager wants state to be, else here.
-fn default_file() -> PathBuf {
-    // systemd lists several directories with colons between them; the first is ours.
-    let directory = env::var_os("STATE_DIRECTORY").unwrap_or_default();
-    env::split_paths(&directory)
-        .next()
-        .unwrap_or_default()
-        .join(FILE_NAME)
+    let reload = reads_again.then(|| server.reload());
+    run(server, stop, args.end_with_stdin, reload).await
 }
 
 /// `palisade dev`.
@@ -63,7 +43,12 @@ pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
     let store = StoreChoice::Embedded {
         path: home.path().join(FILE_NAME),
     };
-    let server = open(store, &args.faces).await?;
+    let settings = Settings {
+        listen: args.faces.listen,
+        http: args.faces.http,
+        ..Settings::local(store)
+    };
+    let server = open(settings).await?;
     let Addresses { grpc, http } = server.addresses();
     output::note(format_args!(
         "\
@@ -76,37 +61,49 @@ pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
   try     palisade acquire orders/eu-1 --addr http://{grpc}
 "
     ));
-    let result = run(server, stop, false).await;
+    let result = run(server, stop, false, None).await;
     home.close().map_err(Failure::io("throw the state away"))?;
     result
 }
 
-async fn open(store: StoreChoice, faces: &Faces) -> Result<Server, Failure> {
-    let settings = Settings {
-        listen: faces.listen,
-        http: faces.http,
-        ..Settings::local(store)
+async fn open(settings: Settings) -> Result<Server, Failure> {
+    let scheme = if settings.tls.is_some() {
+        "https"
+    } else {
+        "http"
     };
     let server = Server::open(settings).await?;
     let Addresses { grpc, http } = server.addresses();
     output::data(format_args!(
-        "PALISADE_ADDR=http://{grpc}\nPALISADE_HTTP_ADDR=http://{http}"
+        "PALISADE_ADDR={scheme}://{grpc}\nPALISADE_HTTP_ADDR={scheme}://{http}"
     ))?;
     Ok(server)
 }
 
-async fn run(server: Server, mut stop: Stop, end_with_stdin: bool) -> Result<(), Failure> {
+async fn run(
+    server: Server,
+    mut stop: Stop,
+    end_with_stdin: bool,
+    reload: Option<Reload>,
+) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     let mut running = std::pin::pin!(server.run(shutdown.clone()));
     tokio::select! {
         ended = &mut running => return ended.map_err(Failure::from),
-        _ = stop.asked() => output::note("palisade: ending; a second signal ends it at once"),
+        () = asked_to_end(&mut stop, reload.as_ref()) => output::note("palisade: ending; a second signal ends it at once"),
         () = stdin_closed(), if end_with_stdin => {}
     }
     shutdown.cancel();
     tokio::select! {
         ended = running => ended.map_err(Failure::from),
         again = stop.asked() => Err(Stopped::failure(again, "ended at once; calls were cut off")),
+    }
+}
+
+/// Waits for a signal to end. Where there is anything to read again, SIGHUP asks for that.
+async fn asked_to_end(stop: &mut Stop, reload: Option<&Reload>) {
+    while let (true, Some(reload)) = (stop.asked().await.is_hangup(), reload) {
+        reload.now();
     }
 }
 

@@ -63,6 +63,10 @@ fn is_ignored(kind: SignalKind) -> bool {
 }
 
 impl Stopped {
+    pub(crate) fn is_hangup(self) -> bool {
+        self.0 == SignalKind::hangup()
+    }
+
     /// The failure of a command that a signal kept from its end.
     pub(crate) fn failure(self, message: &str) -> Failure {
         let number = u8::try_from(self.0.as_raw_value()).unwrap_or_default();

@@ -5,8 +5,9 @@ use std::time::Duration;
 use palisade_api::v1::{GetLeaseRequest, ListLeasesRequest};
 use palisade_token::ResourceName;
 use tokio::runtime::Handle;
-use tonic::transport::ClientTlsConfig;
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
+use crate::bearer::Bearer;
 use crate::calls::Shared;
 use crate::clock::{Clock, SystemClock};
 use crate::credentials::Credentials;
@@ -43,6 +44,7 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+    bearer: Bearer,
 }
 
 impl Client {
@@ -67,6 +69,15 @@ impl Client {
     /// behind ends by its TTL.
     pub async fn open_session(&self, options: SessionOptions) -> Result<Session, ClientError> {
         Box::pin(Session::open(Arc::clone(&self.shared), options)).await
+    }
+
+    /// Sends another bearer token from now on, with calls and with streams that are yet to begin. It must be one of
+    /// the same principal: sessions belong to it.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] for what cannot be a token; the one before stays in use.
+    pub fn set_bearer_token(&self, token: &str) -> Result<(), ClientError> {
+        self.bearer.set(token)
     }
 
     /// A session of another process, by the credentials that it gave away: to renew it by hand, to release
@@ -171,6 +182,7 @@ pub enum Transport {
 pub struct ClientBuilder {
     endpoints: Vec<String>,
     tls: Option<ClientTlsConfig>,
+    bearer_token: Option<String>,
     clock: Option<Arc<dyn Clock>>,
     transport: Transport,
     call_timeout: Option<Duration>,
@@ -182,6 +194,7 @@ impl fmt::Debug for ClientBuilder {
         f.debug_struct("ClientBuilder")
             .field("endpoints", &self.endpoints)
             .field("tls", &self.tls.is_some())
+            .field("bearer_token", &self.bearer_token.is_some())
             .field("transport", &self.transport)
             .field("call_timeout", &self.call_timeout)
             .field("operation_timeout", &self.operation_timeout)
@@ -205,6 +218,30 @@ impl ClientBuilder {
     /// How TLS is spoken with `https` endpoints. Without it: with the machine's root certificates.
     pub fn tls(mut self, tls: ClientTlsConfig) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Trusts `https` endpoints whose certificates are of these authorities (PEM), and no others.
+    pub fn ca_certificate(mut self, pem: impl AsRef<[u8]>) -> Self {
+        let tls = self.tls.take().unwrap_or_default();
+        self.tls = Some(tls.ca_certificate(Certificate::from_pem(pem)));
+        self
+    }
+
+    /// Shows `https` endpoints this certificate (PEM, with those between it and its authority) and proves it
+    /// with its key (PEM). Without [`ca_certificate`](Self::ca_certificate) or [`tls`](Self::tls) before it,
+    /// endpoints are trusted by the machine's root certificates.
+    pub fn identity(mut self, cert: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
+        let native = || ClientTlsConfig::new().with_enabled_roots();
+        let tls = self.tls.take().unwrap_or_else(native);
+        self.tls = Some(tls.identity(Identity::from_pem(cert, key)));
+        self
+    }
+
+    /// Sends this token with each call, as `authorization: Bearer TOKEN`. Over `http` whoever is on the way can
+    /// read it. See [`Client::set_bearer_token`] for when it changes.
+    pub fn bearer_token(mut self, token: impl Into<String>) -> Self {
+        self.bearer_token = Some(token.into());
         self
     }
 
@@ -240,8 +277,18 @@ impl ClientBuilder {
     pub fn connect(self) -> Result<Client, ClientError> {
         let runtime = Handle::try_current().map_err(|_| ClientError::NoRuntime)?;
         let clock = self.clock.unwrap_or_else(SystemClock::shared);
-        let endpoints = Endpoints::new(&self.endpoints, self.tls.as_ref(), Arc::clone(&clock))?;
+        let bearer = Bearer::default();
+        if let Some(token) = &self.bearer_token {
+            bearer.set(token)?;
+        }
+        let endpoints = Endpoints::new(
+            &self.endpoints,
+            self.tls.as_ref(),
+            bearer.clone(),
+            Arc::clone(&clock),
+        )?;
         Ok(Client {
+            bearer,
             shared: Arc::new(Shared {
                 endpoints,
                 clock,

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use palisade_api::v1::lease_service_client::LeaseServiceClient;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint as Address};
 use tracing::debug;
 
+use crate::bearer::Bearer;
 use crate::clock::{Clock, Moment, within};
 use crate::error::ClientError;
 use crate::error::status::Failure;
@@ -27,7 +29,7 @@ const LONGEST_EJECTION: Duration = Duration::from_secs(10);
 /// A page of 1000 leases with 4 KiB of metadata each has 4 MiB and a little.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 
-pub(crate) type Stub = LeaseServiceClient<Channel>;
+pub(crate) type Stub = LeaseServiceClient<InterceptedService<Channel, Bearer>>;
 
 #[derive(Debug)]
 struct Endpoint {
@@ -61,6 +63,7 @@ pub(crate) struct Connected {
 pub(crate) struct Endpoints {
     all: Vec<Endpoint>,
     preferred: AtomicUsize,
+    bearer: Bearer,
     clock: Arc<dyn Clock>,
 }
 
@@ -68,6 +71,7 @@ impl Endpoints {
     pub(crate) fn new(
         addresses: &[String],
         tls: Option<&ClientTlsConfig>,
+        bearer: Bearer,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ClientError> {
         if addresses.is_empty() || addresses.len() > MAX_ENDPOINTS {
@@ -92,6 +96,7 @@ impl Endpoints {
         Ok(Self {
             all,
             preferred: AtomicUsize::new(first),
+            bearer,
             clock,
         })
     }
@@ -115,7 +120,8 @@ impl Endpoints {
         let connecting = self.connection_of(index);
         match within(&self.clock, limit.min(CONNECT_LIMIT), connecting).await {
             Some(Ok((connection, channel))) => Ok(Connected {
-                stub: LeaseServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES),
+                stub: LeaseServiceClient::with_interceptor(channel, self.bearer.clone())
+                    .max_decoding_message_size(MAX_ANSWER_BYTES),
                 endpoint: index,
                 connection,
             }),

@@ -24,6 +24,7 @@
 #![warn(missing_docs)]
 
 mod acquire;
+mod bearer;
 mod calls;
 mod client;
 mod clock;

@@ -39,7 +39,7 @@ use crate::metrics::{CountCalls, Exported, Metrics, Standing};
 use crate::service::{Admin, Parts, Service};
 use crate::tasks::Tasks;
 
-pub use self::credentials::{CredentialsError, Reload};
+pub use self::credentials::{CredentialsError, Reload, check_files};
 pub use self::store::OpenStoreError;
 pub use self::tls::TlsError;
 

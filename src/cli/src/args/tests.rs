@@ -39,6 +39,7 @@ fn the_exit_codes_told_are_those_used() {
         Kind::Unreachable,
         Kind::Lost,
         Kind::Busy,
+        Kind::Config,
     ] {
         let code = kind.code().to_string();
         assert!(
@@ -103,5 +104,5 @@ fn etcd_endpoints_are_a_list() {
     let Command::Serve(args) = cli.command else {
         panic!("another command")
     };
-    assert_eq!(args.etcd, ["http://a:1", "http://b:2"]);
+    assert_eq!(args.settings.words.etcd, ["http://a:1", "http://b:2"]);
 }

@@ -6,13 +6,20 @@ use super::{Failure, Kind, with_cause};
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
         match &error {
-            ServeError::Settings(error) => Self::new(Kind::Usage, setting(error)),
+            ServeError::Settings(error) => Self::from(error.clone()),
+            ServeError::Credentials(cause) => Self::new(Kind::Config, with_cause(cause)),
             ServeError::Store(cause) => Self::other(with_cause(cause)),
             ServeError::AddressInUse { address, setting } => Self::other(format!(
                 "{address} is in use by another process; choose another with --{setting}"
             )),
             other => Self::other(with_cause(other)),
         }
+    }
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        Self::new(Kind::Usage, setting(&error))
     }
 }
 

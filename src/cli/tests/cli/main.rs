@@ -5,10 +5,12 @@
 )]
 
 mod benching;
+mod config;
 mod demo;
 mod guarding;
 mod holding;
 mod leases;
 mod program;
+mod secured;
 mod serving;
 mod usage;

@@ -67,6 +67,14 @@ impl Reload {
     }
 }
 
+/// Reads the files of certificates, keys and tokens that settings name, and lets go of them again.
+///
+/// # Errors
+/// A [`CredentialsError`] that names the first that cannot be used.
+pub async fn check_files(settings: &Settings) -> Result<(), CredentialsError> {
+    Credentials::load(settings).await.map(drop)
+}
+
 /// What lets callers in, and the files that it was made of.
 #[derive(Debug)]
 pub(super) struct Credentials {
