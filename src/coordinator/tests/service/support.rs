@@ -96,13 +96,17 @@ pub(crate) fn settings() -> Settings {
 
 impl Coordinator {
     pub(crate) async fn start() -> Self {
-        Self::with(Switch::new(memory().await), settings()).await
+        let (memory, metrics) = (memory().await, Metrics::default());
+        memory.count_in(&metrics);
+        Self::counting(metrics, Switch::new(memory), settings()).await
     }
 
     pub(crate) async fn with(store: Switch, settings: Settings) -> Self {
+        Self::counting(Metrics::default(), store, settings).await
+    }
+
+    async fn counting(metrics: Metrics, store: Switch, settings: Settings) -> Self {
         let store = Arc::new(store);
-        let metrics = Metrics::default();
-        store.memory.count_in(&metrics);
         let Serving {
             addresses,
             shutdown,
