@@ -14,13 +14,14 @@
 //! | `base`, `past` | generation | above what all its tokens are, and what an operator or a guard wanted passed |
 //!
 //! Grants, releases and revocations are told once, by the coordinator whose transaction it was. The end of a
-//! session is nobody's transaction: every coordinator that sees it tells it, with the same `token`. Secrets and
-//! clients' metadata are never in them.
+//! session in etcd is nobody's transaction: every coordinator that sees it tells it of each lease, with the same
+//! `resource` and `revision`; the lease was the one granted last before that revision. Secrets and clients'
+//! metadata are never in them.
 //!
 //! An event that the log's filter does not let through costs one comparison: `palisade::audit=off` in the filter,
 //! such as `RUST_LOG=info,palisade::audit=off`, takes the cost of the lines away under load.
 
-use palisade_token::FencingToken;
+use palisade_token::{FencingToken, ResourceName};
 use tracing::info;
 
 use crate::domain::{Generation, Hold, LeaseEnd, Principal, Revision};
@@ -61,6 +62,18 @@ pub(crate) fn ended(
         request = hold.claim.request.as_str(),
         principal = name(principal),
         reason = reason(end),
+        revision = revision.0,
+        "ended"
+    );
+}
+
+/// A lease ended with its session, as the store showed.
+pub(crate) fn expired(resource: &ResourceName, revision: Revision) {
+    info!(
+        target: TARGET,
+        event = "end",
+        resource = resource.as_str(),
+        reason = "expired",
         revision = revision.0,
         "ended"
     );

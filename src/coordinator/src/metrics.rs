@@ -7,6 +7,7 @@
 //! next scraped.) All label values are known beforehand: no resource, session or principal is ever one (I13).
 
 mod calls;
+mod census;
 mod labels;
 mod series;
 mod standing;
@@ -22,9 +23,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use self::census::Held;
 use self::series::{Counters, Histograms, Pairs, Register, observe};
 
 pub(crate) use self::calls::CountCalls;
+pub(crate) use self::census::census;
 pub(crate) use self::standing::{Exported, Standing};
 
 pub use self::labels::{AcquireOutcome, EndReason, EtcdOp, EtcdOutcome, RenewOutcome};
@@ -55,6 +58,7 @@ struct Inner {
     generations: Counter,
     fences_ahead: Counter,
     resumes: Counter,
+    held: Held,
     /// There from the first word of an etcd: a store of another kind exports nothing of it.
     etcd: OnceLock<Etcd>,
 }
@@ -69,6 +73,8 @@ struct Etcd {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
+        let held = Held::default();
+        registry.register_collector(Box::new(held.clone()));
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("palisade_build", "The coordinator's build", build);
         let inner = Inner {
@@ -108,6 +114,7 @@ impl Default for Metrics {
                 "palisade_watch_resumes",
                 "Times that the store's news were taken up after they had broken off or could not be had",
             ),
+            held,
             etcd: OnceLock::new(),
             registry: Mutex::new(registry),
         };

@@ -35,7 +35,7 @@ use crate::config::{Limits, Settings, SettingsError, Timeouts};
 use crate::entropy::SystemEntropy;
 use crate::health::{self, Health, LeaseServer};
 use crate::http;
-use crate::metrics::{CountCalls, Exported, Metrics, Standing};
+use crate::metrics::{CountCalls, Exported, Metrics, Standing, census};
 use crate::service::{Admin, Parts, Service};
 use crate::tasks::Tasks;
 
@@ -305,6 +305,12 @@ async fn run(
         metrics.clone(),
     );
     tasks.spawn("health: probe", probe);
+    let census = census(
+        Arc::clone(&parts.store),
+        Arc::clone(&clock),
+        metrics.clone(),
+    );
+    tasks.spawn("census", census);
     tasks.spawn(
         "health: report",
         health::report(reporter.clone(), known.clone()),

@@ -171,6 +171,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page, StoreError>;
 
+    /// How many leases are held, in all.
+    async fn leases_held(&self) -> Result<u64, StoreError>;
+
     /// Makes a new generation, above `past` where that is given.
     async fn advance(&self, past: Option<FencingToken>) -> Result<Generation, StoreError> {
         let advance = Advance {

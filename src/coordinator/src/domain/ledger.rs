@@ -256,6 +256,12 @@ impl Ledger {
         Ok(self.planned(vec![Change::PutSession(session.clone())], session))
     }
 
+    /// How many leases are held.
+    #[must_use]
+    pub fn leases_held(&self) -> u64 {
+        u64::try_from(self.holds.len()).unwrap_or(u64::MAX)
+    }
+
     /// What a session holds and waits for.
     #[must_use]
     pub fn holdings(&self, id: SessionId) -> Vec<Acquired> {

@@ -121,11 +121,13 @@ impl Leases {
         deadline: &Deadline,
     ) -> Result<Living, CallError> {
         let sent = self.clock.now();
+        let lives_until = self.store.lives_until(caller.session);
+        let slack = lives_until.map(|until| sent.until(until));
         let renewed = deadline
             .run(Kind::Write, self.store.renew_session(caller))
             .await;
         self.metrics
-            .renewed(counted::renewal(renewed.as_ref()), None);
+            .renewed(counted::renewal(renewed.as_ref()), slack);
         let alive = renewed?;
         Ok(Living {
             session: alive.session,

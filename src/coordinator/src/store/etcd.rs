@@ -240,6 +240,10 @@ impl Store for EtcdStore {
         self.do_watch().await
     }
 
+    async fn leases_held(&self) -> Result<u64, StoreError> {
+        self.do_leases_held().await
+    }
+
     async fn ready(&self) -> Result<(), StoreError> {
         let link = self.links.get().await?;
         link.generation().await?;

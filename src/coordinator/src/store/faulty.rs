@@ -326,6 +326,11 @@ impl Store for Faulty {
         self.inner.watch().await
     }
 
+    async fn leases_held(&self) -> Result<u64, StoreError> {
+        self.read()?;
+        self.inner.leases_held().await
+    }
+
     async fn ready(&self) -> Result<(), StoreError> {
         self.read()?;
         self.inner.ready().await

@@ -1,19 +1,22 @@
 //! What is counted and timed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use palisade_api::v1::release_request::Hold;
 use palisade_coordinator::serve::Addresses;
+use palisade_coordinator::store::memory::MemoryStore;
 use palisade_test_support::eventually;
 use tonic::Code;
 use tonic_reflection::pb::v1;
 use tower::{Service, ServiceExt};
 
+use crate::store::Switch;
 use crate::support::{
-    Coordinator, LONG, acquire, acquiring, asking, channel, http_get, open, release, releasing,
-    token,
+    Coordinator, LONG, acquire, acquiring, asking, channel, http_get, memory, open, release,
+    releasing, settings, token,
 };
 
 /// The value of every series, by name and labels as they are written.
@@ -179,6 +182,27 @@ async fn list_services(coordinator: &Coordinator, times: usize) {
     let answers = client.server_reflection_info(asked).await.unwrap();
     let answers: Vec<_> = answers.into_inner().collect().await;
     assert_eq!(answers.len(), times);
+}
+
+#[tokio::test]
+async fn leases_are_counted_in_the_store_whoever_granted_them() {
+    let memory = memory().await;
+    let one = Coordinator::with(Switch::new(Arc::<MemoryStore>::clone(&memory)), settings()).await;
+    let session = open(&one.client, "s").await;
+    for (request, resource) in [("r1", "x"), ("r2", "y")] {
+        let asked = asking(&session, request, resource, Duration::ZERO);
+        acquire(&one.client, asked).await.unwrap();
+    }
+    let other = Coordinator::with(Switch::new(memory), settings()).await;
+    let counted = async || {
+        let found = scrape(other.addresses).await;
+        found.get("palisade_leases_active") == Some(&2.0)
+    };
+    eventually("its leases are counted", LONG, counted)
+        .await
+        .unwrap();
+    one.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test]

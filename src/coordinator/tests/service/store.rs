@@ -250,6 +250,11 @@ impl Store for Switch {
         self.memory.watch().await
     }
 
+    async fn leases_held(&self) -> Result<u64, StoreError> {
+        self.pass().await?;
+        self.memory.leases_held().await
+    }
+
     async fn ready(&self) -> Result<(), StoreError> {
         self.pass().await?;
         self.memory.ready().await

@@ -61,6 +61,16 @@ impl EtcdStore {
         })
     }
 
+    pub(super) async fn do_leases_held(&self) -> Result<u64, StoreError> {
+        let link = self.links.get().await?;
+        let all = link.context().keys.leases("");
+        let options = GetOptions::new().with_range(all.end).with_count_only();
+        let (replies, _) = link
+            .read(vec![TxnOp::get(all.start, Some(options))])
+            .await?;
+        Ok(replies.into_iter().next().map_or(0, counted))
+    }
+
     pub(super) async fn do_leases(
         &self,
         prefix: &str,

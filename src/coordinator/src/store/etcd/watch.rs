@@ -14,7 +14,7 @@ use etcd_client::{
     GetOptions, TxnOp, TxnOpResponse, WatchOptions, WatchRequestSender, WatchResponse,
     WatchResponseStream,
 };
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use tracing::{debug, info};
 
 use self::told::Told;
@@ -24,8 +24,10 @@ use super::fault::Fault;
 use super::link::Link;
 use super::links::Links;
 use super::notice;
+use crate::audit;
 use crate::clock::within;
-use crate::domain::{Batch, Event, Revision};
+use crate::domain::{Batch, Event, LeaseEnd, Revision};
+use crate::metrics::Metrics;
 use crate::store::{Events, Failure, StoreError};
 
 /// How long a watch may be silent before it is asked for a sign of life.
@@ -74,6 +76,7 @@ fn lost(what: &'static str) -> StoreError {
 impl EtcdStore {
     pub(super) async fn do_watch(&self) -> Result<Events, StoreError> {
         let link = self.links.get().await?;
+        let metrics = self.metrics.clone();
         let watch = Watch::start(Arc::downgrade(&self.links), link).await?;
         let batches = stream::unfold(Some(watch), |watch| async {
             let mut watch = watch?;
@@ -82,7 +85,20 @@ impl EtcdStore {
                 Err(error) => Some((Err(error), None)),
             }
         });
-        Ok(batches.boxed())
+        let noted = batches.inspect_ok(move |batch| note_expired(&metrics, batch));
+        Ok(noted.boxed())
+    }
+}
+
+/// The end of a session is no coordinator's transaction: it is noted by all that see it.
+fn note_expired(metrics: &Metrics, batch: &Batch) {
+    for event in batch.iter() {
+        if let Event::Ended(ended) = event
+            && ended.end == Some(LeaseEnd::Expired)
+        {
+            metrics.ended(LeaseEnd::Expired.into());
+            audit::expired(&ended.resource, ended.revision);
+        }
     }
 }
 

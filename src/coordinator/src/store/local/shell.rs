@@ -280,6 +280,11 @@ impl<S: Shell> Store for S {
         Ok(stream::iter(first).chain(events).map(Ok).boxed())
     }
 
+    async fn leases_held(&self) -> Result<u64, StoreError> {
+        let state = self.local().inner.enter().await?;
+        Ok(state.ledger.leases_held())
+    }
+
     async fn ready(&self) -> Result<(), StoreError> {
         let inner = &self.local().inner;
         let mut state = inner.enter().await?;
