@@ -12,6 +12,7 @@ use palisade_coordinator::domain::{
     Acquire, Acquired, AskBack, AttachMark, Batch, Caller, Event, Hold, Release, Released,
     RequestId, Revoke, Revoked, Session, SessionId,
 };
+use palisade_coordinator::store::memory::MemoryStore;
 use palisade_coordinator::store::{
     Advance, Advanced, Alive, Events, Failure, Page, Pages, Standing, Status, Store, StoreError,
 };
@@ -44,7 +45,9 @@ pub(crate) enum Write {
 
 #[derive(Debug)]
 pub(crate) struct Switch {
-    pub(crate) memory: Arc<dyn Store>,
+    pub(crate) memory: Arc<MemoryStore>,
+    /// What is asked: the store in memory, or one around it.
+    pub(crate) inner: Arc<dyn Store>,
     pub(crate) mode: watch::Sender<Mode>,
     /// Acquires of this resource do not arrive until it changes.
     pub(crate) stuck: watch::Sender<Option<String>>,
@@ -63,8 +66,9 @@ pub(crate) struct Switch {
 }
 
 impl Switch {
-    pub(crate) fn new(memory: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(memory: Arc<MemoryStore>) -> Self {
         Self {
+            inner: Arc::<MemoryStore>::clone(&memory),
             memory,
             mode: watch::Sender::new(Mode::Up),
             stuck: watch::Sender::new(None),
@@ -99,42 +103,42 @@ impl Switch {
 impl Store for Switch {
     async fn open_session(&self, session: Session) -> Result<Alive, StoreError> {
         self.pass().await?;
-        self.memory.open_session(session).await
+        self.inner.open_session(session).await
     }
 
     async fn renew_session(&self, caller: &Caller) -> Result<Alive, StoreError> {
         self.pass().await?;
-        self.memory.renew_session(caller).await
+        self.inner.renew_session(caller).await
     }
 
     async fn close_session(&self, caller: &Caller) -> Result<(), StoreError> {
         self.pass().await?;
-        self.memory.close_session(caller).await
+        self.inner.close_session(caller).await
     }
 
     async fn attach(&self, caller: &Caller) -> Result<Session, StoreError> {
         self.pass().await?;
-        self.memory.attach(caller).await
+        self.inner.attach(caller).await
     }
 
     async fn raise(&self, caller: &Caller, to: AttachMark) -> Result<(), StoreError> {
         self.pass().await?;
         self.write(Write::Raise, Some(to));
-        self.memory.raise(caller, to).await
+        self.inner.raise(caller, to).await
     }
 
     async fn holdings(&self, session: SessionId) -> Result<Vec<Acquired>, StoreError> {
         self.pass().await?;
-        self.memory.holdings(session).await
+        self.inner.holdings(session).await
     }
 
     async fn time_left(&self, session: SessionId) -> Result<Duration, StoreError> {
         self.pass().await?;
-        self.memory.time_left(session).await
+        self.inner.time_left(session).await
     }
 
     fn lives_until(&self, session: SessionId) -> Option<Moment> {
-        self.memory.lives_until(session)
+        self.inner.lives_until(session)
     }
 
     async fn acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {
@@ -144,7 +148,7 @@ impl Store for Switch {
         let is_free = |stuck: &Option<String>| stuck.as_deref() != Some(acquire.resource.as_str());
         stuck.wait_for(is_free).await.unwrap();
         self.write(Write::Acquire, acquire.caller.mark);
-        let acquired = self.memory.acquire(acquire).await;
+        let acquired = self.inner.acquire(acquire).await;
         if *self.mode.borrow() == Mode::LosesAcquires {
             return Err(StoreError::unknown(Failure::Unavailable, "secret words"));
         }
@@ -159,13 +163,13 @@ impl Store for Switch {
     ) -> Result<Option<Acquired>, StoreError> {
         self.looks.fetch_add(1, Ordering::Relaxed);
         self.pass().await?;
-        self.memory.standing(session, resource, request).await
+        self.inner.standing(session, resource, request).await
     }
 
     async fn release(&self, release: &Release) -> Result<Released, StoreError> {
         self.pass().await?;
         self.write(Write::Release, release.caller.mark);
-        let released = self.memory.release(release).await;
+        let released = self.inner.release(release).await;
         if *self.mode.borrow() == Mode::LosesReleases {
             return Err(StoreError::unknown(Failure::Unavailable, "secret words"));
         }
@@ -175,7 +179,7 @@ impl Store for Switch {
     async fn promote(&self, resource: &ResourceName) -> Result<Option<Hold>, StoreError> {
         self.promotions.fetch_add(1, Ordering::Relaxed);
         self.pass().await?;
-        self.memory.promote(resource).await
+        self.inner.promote(resource).await
     }
 
     async fn lease_and_queue(
@@ -184,17 +188,17 @@ impl Store for Switch {
         queue_size: usize,
     ) -> Result<Standing, StoreError> {
         self.pass().await?;
-        self.memory.lease_and_queue(resource, queue_size).await
+        self.inner.lease_and_queue(resource, queue_size).await
     }
 
     async fn revoke(&self, revoke: &Revoke) -> Result<Revoked, StoreError> {
         self.pass().await?;
-        self.memory.revoke(revoke).await
+        self.inner.revoke(revoke).await
     }
 
     async fn ask_back(&self, ask: &AskBack) -> Result<bool, StoreError> {
         self.pass().await?;
-        self.memory.ask_back(ask).await
+        self.inner.ask_back(ask).await
     }
 
     async fn decline(
@@ -203,12 +207,12 @@ impl Store for Switch {
         token: FencingToken,
     ) -> Result<(), StoreError> {
         self.pass().await?;
-        self.memory.decline(resource, token).await
+        self.inner.decline(resource, token).await
     }
 
     async fn snapshot(&self, prefix: &str) -> Result<Pages, StoreError> {
         self.pass().await?;
-        self.memory.snapshot(prefix).await
+        self.inner.snapshot(prefix).await
     }
 
     async fn leases(
@@ -218,7 +222,7 @@ impl Store for Switch {
         limit: usize,
     ) -> Result<Page, StoreError> {
         self.pass().await?;
-        self.memory.leases(prefix, after, limit).await
+        self.inner.leases(prefix, after, limit).await
     }
 
     async fn advance_as(&self, advance: Advance) -> Result<Advanced, StoreError> {
@@ -226,11 +230,11 @@ impl Store for Switch {
         if *self.mode.borrow() == Mode::IsFull {
             return Err(StoreError::unknown(Failure::NoSpace, "full"));
         }
-        self.memory.advance_as(advance).await
+        self.inner.advance_as(advance).await
     }
 
     async fn status(&self) -> Status {
-        self.memory.status().await
+        self.inner.status().await
     }
 
     async fn watch(&self) -> Result<Events, StoreError> {
@@ -247,7 +251,7 @@ impl Store for Switch {
         if broken.is_ok() {
             return Err(StoreError::not_applied(Failure::Unavailable));
         }
-        self.memory.watch().await
+        self.inner.watch().await
     }
 
     async fn leases_held(&self) -> Result<u64, StoreError> {
@@ -257,7 +261,7 @@ impl Store for Switch {
 
     async fn ready(&self) -> Result<(), StoreError> {
         self.pass().await?;
-        self.memory.ready().await
+        self.inner.ready().await
     }
 
     fn least_ttl(&self) -> Duration {

@@ -9,8 +9,8 @@ use palisade_api::v1::attach_release::Hold;
 use palisade_api::v1::attach_request::Message as Ask;
 use palisade_api::v1::attach_response::Message as Told;
 use palisade_api::{ErrorReason, ReleaseOutcome, SessionRef};
-use palisade_coordinator::store::Store;
 use palisade_coordinator::store::faulty::Faulty;
+use palisade_coordinator::store::memory::MemoryStore;
 use palisade_test_support::eventually;
 use tonic::Code;
 
@@ -227,8 +227,10 @@ impl<'a> Stubborn<'a> {
 #[tokio::test]
 async fn every_request_has_one_outcome_and_nothing_is_left_over() {
     for seed in 0..4 {
-        let faulty = Faulty::new(memory().await, seed, 300);
-        let store = Switch::new(Arc::<Faulty>::clone(&faulty) as Arc<dyn Store>);
+        let memory = memory().await;
+        let faulty = Faulty::new(Arc::<MemoryStore>::clone(&memory), seed, 300);
+        let mut store = Switch::new(memory);
+        store.inner = Arc::<Faulty>::clone(&faulty);
         let coordinator = Coordinator::with(store, settings()).await;
         let client = &coordinator.client;
         let tokens = std::sync::Mutex::new(Vec::new());
