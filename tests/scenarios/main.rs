@@ -6,6 +6,7 @@
 
 mod coordinators;
 mod durability;
+mod languages;
 mod outage;
 mod queue;
 mod restore;
