@@ -1,6 +1,7 @@
 //! What a lease coordinator decides, as pure and synchronous code: no clock, no I/O, no async.
 
 mod decide;
+mod delay;
 mod generation;
 mod ids;
 mod ledger;
@@ -10,9 +11,10 @@ mod refusal;
 mod revoke;
 
 pub use decide::{
-    Acquire, AcquireStep, Acquired, Caller, HoldName, Release, ReleaseStep, Released, View, admit,
-    decide_acquire, decide_attach, decide_promotion, decide_raise, decide_release,
+    Acquire, AcquireStep, Acquired, Caller, HoldName, PromoteStep, Release, ReleaseStep, Released,
+    View, admit, decide_acquire, decide_attach, decide_promotion, decide_raise, decide_release,
 };
+pub use delay::{Delay, Gate, Last};
 pub use generation::{Generation, GenerationError, Span, WallClock};
 pub use ids::{IdError, Nonce, OpenId, Principal, RequestId, Revision, SecretHash, SessionId};
 pub use ledger::{Change, Ending, Ledger, Plan};

@@ -272,13 +272,7 @@ impl Service {
         let owner = required("owner", given.owner)?;
         self.access.check(&principal, Verb::Acquire, &resource)?;
         let (caller, opened) = self
-            .owner(owner, principal, given.attempt, &deadline, || {
-                if lock_delay.is_zero() {
-                    Ok(())
-                } else {
-                    Err(CallError::NotServed("lock_delay_ms above 0"))
-                }
-            })
+            .owner(owner, principal, given.attempt, &deadline)
             .await?;
         about.session = Some(caller.session);
         let acquire = Acquire {
@@ -289,6 +283,7 @@ impl Service {
             waits: !wait.is_zero(),
             max_waiters: leases.limits.max_waiters_per_resource,
             previous: None,
+            lock_delay_ms: parse::millis(lock_delay),
         };
         let hold = leases.acquire(&acquire, wait, &deadline).await?;
         let session = acquire.caller.session;
@@ -309,20 +304,17 @@ impl Service {
         principal: Principal,
         attempt: u32,
         deadline: &Deadline,
-        checked: impl FnOnce() -> Result<(), CallError> + Send,
     ) -> Result<(Caller, Option<Living>), CallError> {
         let is_retry = attempt > 1;
         match owner {
             Owner::Session(session) => {
                 let credentials = parse::session(&session)?;
-                checked()?;
                 Ok((self.caller(credentials, principal, is_retry), None))
             }
             Owner::Opening(opening) => {
                 let leases = &self.leases;
                 let mut opening =
                     parse::opening(&opening, &leases.limits, leases.store.least_ttl())?;
-                checked()?;
                 let epoch = opening.epoch;
                 if is_retry {
                     // Opened below its epoch, so that the acquire raises it like that of any retry,

@@ -84,6 +84,7 @@ impl Coordinator {
             waits: false,
             max_waiters: 10,
             previous: None,
+            lock_delay_ms: 0,
         };
         match self.store.acquire(&acquire).await? {
             Acquired::Held(hold) => Ok(hold.token().unwrap()),

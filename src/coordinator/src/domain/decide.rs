@@ -6,8 +6,8 @@
 use palisade_token::{FencingToken, ResourceName};
 
 use super::{
-    AttachMark, Claim, Hold, LeaseEnd, Nonce, Place, Previous, Principal, Refusal, RequestId,
-    Revision, SecretHash, Session, SessionId,
+    AttachMark, Claim, Delay, Gate, Hold, Last, LeaseEnd, Nonce, Place, Previous, Principal,
+    Refusal, RequestId, Revision, SecretHash, Session, SessionId,
 };
 
 /// Who asks, as every call of a session says.
@@ -54,6 +54,8 @@ pub struct Acquire {
     pub request: RequestId,
     /// What the client attached.
     pub metadata: Vec<u8>,
+    /// For how long nobody gets the resource after an unclean end of this lease, in milliseconds.
+    pub lock_delay_ms: u64,
     /// Whether to take a place in the queue when the resource is not free.
     pub waits: bool,
     /// How many may wait for one resource.
@@ -107,6 +109,9 @@ pub struct View {
     pub head: Option<Place>,
     /// How many wait.
     pub waiters: u64,
+    /// What the last lease left behind, if it had a lock-delay and was not released. While the lease is held it
+    /// means nothing.
+    pub delay: Option<Delay>,
 }
 
 /// What an acquire came to.
@@ -132,6 +137,8 @@ pub enum AcquireStep {
     },
     /// Put the request into the queue.
     Enqueue(Claim),
+    /// The last lease ended uncleanly: begin its lock-delay, then look again.
+    BeginDelay(Last),
     /// Give the place back, then refuse.
     Leave(Place),
     /// Say what is so already.
@@ -308,6 +315,11 @@ pub fn decide_acquire(view: &View, acquire: &Acquire) -> Result<AcquireStep, Ref
     if let Some(hold) = &view.hold {
         return decide_held(view, hold, session, acquire);
     }
+    match (Gate::of(view.delay.as_ref()), &view.delay) {
+        (Gate::ToClose, Some(delay)) => return Ok(AcquireStep::BeginDelay(delay.last.clone())),
+        (Gate::Closed, _) => return decide_wait(view, session, acquire),
+        (Gate::Open | Gate::ToClose, _) => {}
+    }
     let is_next = match (&view.head, &view.own_place) {
         (None, _) => true,
         (Some(head), Some(own)) => head == own,
@@ -367,6 +379,7 @@ fn claim(session: &Session, acquire: &Acquire) -> Claim {
         acquire.request.clone(),
         acquire.metadata.clone(),
     )
+    .with_lock_delay(acquire.lock_delay_ms)
 }
 
 /// Decides the next step of a release (I4, I7). A release that hands over is one transaction.
@@ -418,12 +431,27 @@ fn end(view: &View, hold: &Hold) -> ReleaseStep {
     }
 }
 
-/// Decides who gets a vacant resource: the head of its queue (I6, I11), if anybody waits.
+/// What a store shall do next for a resource that may be vacant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PromoteStep<'a> {
+    /// Nothing: it is held, closed for a while, or nobody waits.
+    Nothing,
+    /// The last lease ended uncleanly: begin its lock-delay, then look again.
+    BeginDelay(&'a Last),
+    /// Grant it to the head of its queue (I6, I11).
+    Grant(&'a Place),
+}
+
+/// Decides what becomes of a resource that may be vacant.
 #[must_use]
-pub fn decide_promotion(view: &View) -> Option<&Place> {
-    match (&view.hold, &view.head) {
-        (None, Some(place)) => Some(place),
-        (Some(_), _) | (None, None) => None,
+pub fn decide_promotion(view: &View) -> PromoteStep<'_> {
+    if view.hold.is_some() {
+        return PromoteStep::Nothing;
+    }
+    match (Gate::of(view.delay.as_ref()), &view.delay, &view.head) {
+        (Gate::ToClose, Some(delay), _) => PromoteStep::BeginDelay(&delay.last),
+        (Gate::Open, _, Some(place)) => PromoteStep::Grant(place),
+        (Gate::Open | Gate::ToClose | Gate::Closed, _, _) => PromoteStep::Nothing,
     }
 }
 

@@ -6,14 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use palisade_token::ResourceName;
 
 use super::{
-    Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Ended, Event, Generation, GrantNote,
-    Granted, Hold, LeaseEnd, Place, Previous, Refusal, Release, ReleaseStep, Released, RequestId,
-    Revision, Revoke, Revoked, Session, SessionId, View, WallClock, admit, decide_acquire,
-    decide_attach, decide_promotion, decide_raise, decide_release, decide_revoke,
+    Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Delay, Ended, Event, Generation,
+    GrantNote, Granted, Hold, Last, LeaseEnd, Place, Previous, PromoteStep, Refusal, Release,
+    ReleaseStep, Released, RequestId, Revision, Revoke, Revoked, Session, SessionId, View,
+    WallClock, admit, decide_acquire, decide_attach, decide_promotion, decide_raise,
+    decide_release, decide_revoke,
 };
 
 /// One change of the state.
@@ -33,6 +35,10 @@ pub enum Change {
     DropPlace(Place),
     /// A generation was made.
     PutGeneration(Generation),
+    /// A resource is closed by its last lease's lock-delay, or was until now.
+    PutDelay(ResourceName, Delay),
+    /// The resource was granted again.
+    DropDelay(ResourceName),
 }
 
 /// The end of a lease.
@@ -81,6 +87,7 @@ pub struct Ledger {
     sessions: BTreeMap<SessionId, Session>,
     holds: BTreeMap<ResourceName, Hold>,
     queues: BTreeMap<ResourceName, BTreeMap<Revision, Place>>,
+    delays: BTreeMap<ResourceName, Delay>,
     /// What each session holds and waits for, so that its end costs what it has and not what there is.
     owned: BTreeMap<SessionId, Owned>,
 }
@@ -122,6 +129,12 @@ impl Ledger {
     /// All sessions that live.
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
         self.sessions.values()
+    }
+
+    /// The resources that a lock-delay closes, and for how long from its beginning.
+    pub fn closed(&self) -> impl Iterator<Item = (&ResourceName, Duration)> {
+        let closed = self.delays.iter().filter(|(_, delay)| delay.is_running);
+        closed.map(|(resource, delay)| (resource, delay.last.lock_delay()))
     }
 
     /// Those who wait for a resource, in the order in which they will be served.
@@ -175,6 +188,7 @@ impl Ledger {
             own_place: queue.and_then(|queue| queue.values().find(is_own)).cloned(),
             head: queue.and_then(|queue| queue.values().next()).cloned(),
             waiters: self.waiters(resource),
+            delay: self.delays.get(resource).cloned(),
         }
     }
 
@@ -293,6 +307,10 @@ impl Ledger {
         for hold in self.holds_of(id) {
             let resource = &hold.claim.resource;
             changes.push(Change::DropHold(Ending::plain(resource, end)));
+            if let Some(closed) = closed(hold, end, "") {
+                changes.push(closed);
+                continue;
+            }
             let queue = self.queues.get(resource);
             let heirs = queue.into_iter().flat_map(BTreeMap::values);
             let heir = heirs.into_iter().find(|place| place.claim.session != id);
@@ -329,11 +347,22 @@ impl Ledger {
                     changes.push(Change::DropPlace(place));
                 }
                 Ok(AcquireStep::Grant { claim, place }) => {
-                    let note = GrantNote::at(now, acquire.previous.clone());
+                    let last = self.delays.get(&acquire.resource);
+                    let previous = last.map(|delay| delay.last.previous());
+                    let note = GrantNote::at(now, previous.or_else(|| acquire.previous.clone()));
                     let hold = self.hold(claim, note)?;
+                    changes.extend(last.map(|_| Change::DropDelay(acquire.resource.clone())));
                     changes.extend(place.map(Change::DropPlace));
                     changes.push(Change::PutHold(hold.clone()));
                     return Some(self.planned(changes, Ok(Acquired::Held(hold))));
+                }
+                Ok(AcquireStep::BeginDelay(last)) => {
+                    let delay = Delay {
+                        last: last.begun(),
+                        is_running: true,
+                    };
+                    view.delay = Some(delay.clone());
+                    changes.push(Change::PutDelay(acquire.resource.clone(), delay));
                 }
                 Ok(AcquireStep::Enqueue(claim)) => {
                     let place = Place {
@@ -426,8 +455,13 @@ impl Ledger {
         })];
         let previous = Previous::of(hold, LeaseEnd::Revoked, &revoke.reason);
         let note = GrantNote::at(now, Some(previous));
-        let promotion = successor.and_then(|place| self.promotion(place, note));
-        changes.extend(promotion.into_iter().flatten());
+        match closed(hold, LeaseEnd::Revoked, &revoke.reason) {
+            Some(closed) => changes.push(closed),
+            None => {
+                let promotion = successor.and_then(|place| self.promotion(place, note));
+                changes.extend(promotion.into_iter().flatten());
+            }
+        }
         let answer = Revoked::Lease {
             hold: hold.clone(),
             ended: self.next_revision(),
@@ -449,6 +483,7 @@ impl Ledger {
         View {
             hold: self.holds.get(resource).cloned(),
             head: self.queue(resource).next().cloned(),
+            delay: self.delays.get(resource).cloned(),
             ..View::default()
         }
     }
@@ -457,10 +492,32 @@ impl Ledger {
     #[must_use]
     pub fn plan_promotion(&self, resource: &ResourceName, now: WallClock) -> Plan<Option<Hold>> {
         let view = self.public_view(resource);
-        let note = GrantNote::at(now, None);
-        let changes = decide_promotion(&view).and_then(|place| self.promotion(place, note));
+        let PromoteStep::Grant(place) = decide_promotion(&view) else {
+            return self.planned(Vec::new(), None);
+        };
+        let changes = self.promotion(place, GrantNote::at(now, None));
         let granted = changes.as_ref().and_then(granted);
         self.planned(changes.into_iter().flatten().collect(), granted)
+    }
+
+    /// Plans the end of a lock-delay: whoever waits first is granted the resource.
+    #[must_use]
+    pub fn plan_reopen(&self, resource: &ResourceName, now: WallClock) -> Plan<()> {
+        let Some(delay) = self.delays.get(resource).filter(|delay| delay.is_running) else {
+            return self.planned(Vec::new(), ());
+        };
+        let head = self.queue(resource).next();
+        let note = GrantNote::at(now, Some(delay.last.previous()));
+        if let Some(promotion) = head.and_then(|place| self.promotion(place, note)) {
+            let mut changes = vec![Change::DropDelay(resource.clone())];
+            changes.extend(promotion);
+            return self.planned(changes, ());
+        }
+        let over = Delay {
+            is_running: false,
+            ..delay.clone()
+        };
+        self.planned(vec![Change::PutDelay(resource.clone(), over)], ())
     }
 
     fn promotion(&self, place: &Place, note: GrantNote) -> Option<[Change; 2]> {
@@ -502,6 +559,15 @@ impl Ledger {
                 Change::PutPlace(place) => self.put_place(place),
                 Change::DropPlace(place) => self.drop_place(place),
                 Change::PutGeneration(generation) => self.generation = Some(*generation),
+                Change::PutDelay(resource, delay) => {
+                    if !delay.is_running {
+                        told.reopened.insert(resource.clone());
+                    }
+                    self.delays.insert(resource.clone(), delay.clone());
+                }
+                Change::DropDelay(resource) => {
+                    self.delays.remove(resource);
+                }
             }
         }
         told.in_order(revision)
@@ -555,6 +621,19 @@ impl Ledger {
     }
 }
 
+/// How a lease with a lock-delay closes its resource where it ends uncleanly.
+fn closed(hold: &Hold, end: LeaseEnd, reason: &str) -> Option<Change> {
+    if end == LeaseEnd::Released {
+        return None;
+    }
+    let last = Last::after(hold, end, reason)?.begun();
+    let delay = Delay {
+        last,
+        is_running: true,
+    };
+    Some(Change::PutDelay(hold.claim.resource.clone(), delay))
+}
+
 fn granted(promotion: &[Change; 2]) -> Option<Hold> {
     promotion.iter().find_map(|change| match change {
         Change::PutHold(hold) => Some(hold.clone()),
@@ -568,6 +647,7 @@ struct Told {
     ends: Vec<Event>,
     grants: Vec<Event>,
     vacant: BTreeSet<ResourceName>,
+    reopened: BTreeSet<ResourceName>,
 }
 
 impl Told {
@@ -594,7 +674,9 @@ impl Told {
         let vacant = self.vacant.into_iter();
         let vacant = vacant.map(|resource| Event::Vacant { resource, revision });
         let events = self.ends.into_iter().chain(self.grants);
-        events.chain(vacant).collect()
+        let reopened = self.reopened.into_iter();
+        let reopened = reopened.map(|resource| Event::Reopened { resource, revision });
+        events.chain(vacant).chain(reopened).collect()
     }
 }
 

@@ -25,6 +25,20 @@ pub enum Event {
         /// The revision at which it ended.
         revision: Revision,
     },
+    /// The lock-delay of a vacant resource is over: it can be granted.
+    Reopened {
+        /// The resource.
+        resource: ResourceName,
+        /// When.
+        revision: Revision,
+    },
+    /// A lease with a lock-delay ended uncleanly: its delay is to be begun, whoever waits.
+    ToClose {
+        /// The resource.
+        resource: ResourceName,
+        /// When.
+        revision: Revision,
+    },
     /// A holder is asked to give its lease back.
     Asked(Notice),
     /// A holder will not give its lease back, or need not any more.
@@ -48,7 +62,10 @@ impl Event {
         match self {
             Self::Ended(ended) => Some(&ended.resource),
             Self::Granted(granted) => Some(granted.resource()),
-            Self::Vacant { resource, .. } | Self::Declined { resource, .. } => Some(resource),
+            Self::Vacant { resource, .. }
+            | Self::Reopened { resource, .. }
+            | Self::ToClose { resource, .. }
+            | Self::Declined { resource, .. } => Some(resource),
             Self::Asked(notice) => Some(&notice.resource),
             Self::Bookmark(_) | Self::Resync => None,
         }
@@ -61,6 +78,8 @@ impl Event {
             Self::Ended(ended) => Some(ended.revision),
             Self::Granted(granted) => Some(granted.revision()),
             Self::Vacant { revision, .. }
+            | Self::Reopened { revision, .. }
+            | Self::ToClose { revision, .. }
             | Self::Declined { revision, .. }
             | Self::Bookmark(revision) => Some(*revision),
             Self::Asked(notice) => Some(notice.revision),

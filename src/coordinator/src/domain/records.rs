@@ -52,6 +52,17 @@ pub struct Claim {
     /// What the client attached, opaque.
     #[serde(with = "hex::serde")]
     pub metadata: Vec<u8>,
+    /// For how long nobody gets the resource after an unclean end, in milliseconds; 0 is not at all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lock_delay_ms: u64,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes what it asks about by reference"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Claim {
@@ -81,6 +92,16 @@ impl Claim {
             label: session.label.clone(),
             ttl_ms: session.ttl_ms,
             metadata,
+            lock_delay_ms: 0,
+        }
+    }
+
+    /// The same with a lock-delay.
+    #[must_use]
+    pub fn with_lock_delay(self, lock_delay_ms: u64) -> Self {
+        Self {
+            lock_delay_ms,
+            ..self
         }
     }
 

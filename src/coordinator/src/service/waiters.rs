@@ -120,7 +120,13 @@ impl Waiters {
                         registry.grant(hold);
                     }
                 }
-                Event::Vacant { resource, .. } => Shared::kick(&self.shared, resource),
+                Event::Vacant { resource, .. } | Event::Reopened { resource, .. } => {
+                    Shared::kick(&self.shared, resource);
+                }
+                // Also where nobody waits: its lock-delay begins now, not when somebody comes.
+                Event::ToClose { resource, .. } => {
+                    Shared::start_promotion(&self.shared, resource);
+                }
                 Event::Resync => registry.hosted().into_iter().for_each(|hosted| {
                     Shared::kick(&self.shared, &hosted.resource);
                     hosted.wakes.iter().for_each(|wake| wake.ring());

@@ -8,6 +8,7 @@ mod batch;
 mod codec;
 mod connect;
 mod counted;
+mod delay;
 mod fault;
 mod keepalive;
 mod keys;

@@ -18,6 +18,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use palisade_token::ResourceName;
 use tokio::sync::{Mutex, MutexGuard, Notify, broadcast};
 use tracing::{info, warn};
 
@@ -68,11 +69,21 @@ struct State<J> {
     ledger: Ledger,
     /// The last revision that was certainly durable.
     durable: Revision,
-    deadlines: Deadlines,
+    deadlines: Deadlines<SessionId>,
+    /// When resources that a lock-delay closes are open again.
+    delays: Deadlines<ResourceName>,
     /// Sessions are not ended before; later than now only after that failed.
     next_sweep: Moment,
     journal: J,
     is_in_doubt: bool,
+}
+
+impl<J> State<J> {
+    /// When something ends by itself next.
+    fn nearest(&self) -> Option<Moment> {
+        let ends = [self.deadlines.nearest(), self.delays.nearest()];
+        ends.into_iter().flatten().min()
+    }
 }
 
 struct Inner<J> {
@@ -117,6 +128,7 @@ impl<J: Journal> Local<J> {
                 ledger: Ledger::default(),
                 durable: Revision::default(),
                 deadlines: Deadlines::default(),
+                delays: Deadlines::default(),
                 next_sweep: Moment::default(),
                 journal,
                 is_in_doubt: true,
@@ -159,7 +171,6 @@ async fn expire<J: Journal>(inner: Weak<Inner<J>>, clock: Arc<dyn Clock>, change
         };
         let wait = match strong.enter().await {
             Ok(state) => state
-                .deadlines
                 .nearest()
                 .map(|nearest| clock.now().until(nearest.max(state.next_sweep))),
             Err(error) => {
@@ -197,7 +208,7 @@ impl<J: Journal> Inner<J> {
     /// Like [`Inner::enter`], for a session that is not over.
     async fn enter_as(&self, session: SessionId) -> Result<MutexGuard<'_, State<J>>, StoreError> {
         let state = self.enter().await?;
-        if state.deadlines.is_over(session, self.clock.now()) {
+        if state.deadlines.is_over(&session, self.clock.now()) {
             return Err(Refusal::SessionEnded { session }.into());
         }
         Ok(state)
@@ -222,7 +233,12 @@ impl<J: Journal> Inner<J> {
     async fn reload(&self, state: &mut State<J>) -> Result<(), StoreError> {
         state.ledger = state.journal.load().await.map_err(before_the_operation)?;
         let now = self.clock.now();
-        state.deadlines.follow(&state.ledger, now);
+        let sessions = state.ledger.sessions();
+        let sessions = sessions.map(|session| (session.id, ttl(session)));
+        state.deadlines.follow(sessions, now);
+        let closed = state.ledger.closed();
+        let closed = closed.map(|(resource, while_)| (resource.clone(), while_));
+        state.delays.follow(closed, now);
         state.is_in_doubt = false;
         self.tell(vec![Event::Resync]);
         self.changed.notify_one();
@@ -258,11 +274,12 @@ impl<J: Journal> Inner<J> {
         Ok(generation)
     }
 
-    /// Ends sessions that are due, each as one revision and a batch of them as one transaction. Whoever comes
-    /// next ends the next batch: between them the lock is free for others (I12).
+    /// Ends sessions and lock-delays that are due, each as one revision and a batch of them as one transaction.
+    /// Whoever comes next ends the next batch: between them the lock is free for others (I12).
     async fn sweep(&self, state: &mut State<J>) -> Result<(), StoreError> {
         let due = state.deadlines.due(self.clock.now(), SWEEP_BATCH);
-        if due.is_empty() {
+        let open_again = state.delays.due(self.clock.now(), SWEEP_BATCH);
+        if due.is_empty() && open_again.is_empty() {
             return Ok(());
         }
         let mut changes = Vec::new();
@@ -277,13 +294,19 @@ impl<J: Journal> Inner<J> {
             events.push(state.ledger.apply(plan.revision, &plan.changes));
             changes.extend(plan.changes);
         }
+        for resource in &open_again {
+            let plan = state.ledger.plan_reopen(resource, now);
+            noted.extend(Noted::of(&state.ledger, &plan));
+            events.push(state.ledger.apply(plan.revision, &plan.changes));
+            changes.extend(plan.changes);
+        }
         let revision = state.ledger.revision();
         state.journal.write(revision, &changes).await?;
         state.is_in_doubt = false;
         state.durable = revision;
         self.note(noted);
+        self.keep_time(state, &changes);
         for id in due {
-            state.deadlines.remove(id);
             info!(session = %id, "session expired");
         }
         events.into_iter().for_each(|events| self.tell(events));
@@ -301,11 +324,7 @@ impl<J: Journal> Inner<J> {
         state.durable = plan.revision;
         self.note(Noted::of(&state.ledger, &plan));
         let events = state.ledger.apply(plan.revision, &plan.changes);
-        for change in &plan.changes {
-            if let Change::DropSession(id) = change {
-                state.deadlines.remove(*id);
-            }
-        }
+        self.keep_time(state, &plan.changes);
         self.tell(events);
         Ok(plan.answer)
     }
@@ -314,6 +333,29 @@ impl<J: Journal> Inner<J> {
     fn note(&self, noted: impl IntoIterator<Item = Noted>) {
         for what in noted {
             what.note(self.metrics.get());
+        }
+    }
+
+    /// Sets the deadlines that changes bring with them.
+    fn keep_time(&self, state: &mut State<J>, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::DropSession(id) => state.deadlines.remove(id),
+                Change::PutDelay(resource, delay) if delay.is_running => {
+                    let over = self.clock.now().after(delay.last.lock_delay());
+                    state.delays.set(resource.clone(), over);
+                    self.changed.notify_one();
+                }
+                Change::PutDelay(resource, _) | Change::DropDelay(resource) => {
+                    state.delays.remove(resource);
+                }
+                Change::PutSession(_)
+                | Change::PutHold(_)
+                | Change::DropHold(_)
+                | Change::PutPlace(_)
+                | Change::DropPlace(_)
+                | Change::PutGeneration(_) => {}
+            }
         }
     }
 
@@ -341,7 +383,7 @@ impl<J: Journal> Inner<J> {
     }
 
     fn left(&self, state: &State<J>, session: SessionId) -> Option<Duration> {
-        let deadline: Moment = state.deadlines.get(session)?;
+        let deadline: Moment = state.deadlines.get(&session)?;
         Some(self.clock.now().until(deadline))
     }
 }

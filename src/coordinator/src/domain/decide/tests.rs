@@ -77,6 +77,7 @@ fn wish(session: &Session, id: &str, waits: bool) -> Acquire {
         waits,
         max_waiters: 2,
         previous: None,
+        lock_delay_ms: 0,
     }
 }
 

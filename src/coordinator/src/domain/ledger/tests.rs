@@ -235,6 +235,7 @@ impl Witness {
                     waits,
                     max_waiters: 3,
                     previous: None,
+                    lock_delay_ms: 0,
                 };
                 self.acquire(&wish);
             }
@@ -389,6 +390,7 @@ fn nothing_is_granted_without_a_generation() {
         waits: true,
         max_waiters: 3,
         previous: None,
+        lock_delay_ms: 0,
     };
     assert_eq!(ledger.plan_acquire(&wish, NOW), None);
 }

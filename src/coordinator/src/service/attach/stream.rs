@@ -315,9 +315,6 @@ impl<'a> Running<'a> {
         shared
             .access
             .check(principal, Verb::Acquire, &wish.resource)?;
-        if !wish.lock_delay.is_zero() {
-            return Err(CallError::NotServed("lock_delay_ms above 0"));
-        }
         if self.is_draining {
             return Err(CallError::Draining);
         }
@@ -339,6 +336,7 @@ impl<'a> Running<'a> {
             waits: !wish.wait.is_zero(),
             max_waiters: leases.limits.max_waiters_per_resource,
             previous: None,
+            lock_delay_ms: crate::service::parse::millis(wish.lock_delay),
         };
         let seat = match acquire.waits {
             true => Some(leases.waiters.seat(&acquire)?),

@@ -176,6 +176,7 @@ impl Client {
             waits,
             max_waiters: self.max_waiters,
             previous: None,
+            lock_delay_ms: 0,
         }
     }
 

@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 use tracing::warn;
 
 use super::{OpenError, file, schema};
-use crate::domain::{Change, Claim, GrantNote, Hold, Ledger, Place, Revision, Session};
+use crate::domain::{Change, Claim, Delay, GrantNote, Hold, Ledger, Place, Revision, Session};
 use crate::store::local::Journal;
 use crate::store::{Failure, Outcome, StoreError};
 
@@ -216,6 +216,15 @@ async fn write(connection: &mut SqliteConnection, change: &Change) -> Result<(),
         Change::PutGeneration(generation) => {
             sqlx::query("UPDATE state SET generation = ?").bind(json(generation)?)
         }
+        Change::PutDelay(resource, delay) => sqlx::query(
+            "INSERT OR REPLACE INTO delays (resource, is_running, last) VALUES (?, ?, ?)",
+        )
+        .bind(resource.as_str().to_owned())
+        .bind(delay.is_running)
+        .bind(json(&delay.last)?),
+        Change::DropDelay(resource) => {
+            sqlx::query("DELETE FROM delays WHERE resource = ?").bind(resource.as_str().to_owned())
+        }
     };
     query.execute(connection).await.map(drop)
 }
@@ -254,6 +263,17 @@ async fn load(connection: &mut SqliteConnection) -> Result<Ledger, sqlx::Error> 
         };
         check_name(&row, &place.claim.resource)?;
         changes.push(Change::PutPlace(place));
+    }
+    let rows =
+        sqlx::query("SELECT resource, is_running, last FROM delays").fetch_all(&mut *connection);
+    for row in rows.await? {
+        let name = row.try_get::<String, _>("resource")?;
+        let resource = ResourceName::new(&name).map_err(|e| sqlx::Error::Decode(e.into()))?;
+        let delay = Delay {
+            last: record(&row, "last")?,
+            is_running: row.try_get("is_running")?,
+        };
+        changes.push(Change::PutDelay(resource, delay));
     }
     let mut ledger = Ledger::at(revision);
     ledger.apply(revision, &changes);

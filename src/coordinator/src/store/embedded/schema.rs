@@ -6,7 +6,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 pub(super) const APPLICATION: u32 = 0x5061_6c69;
 
 /// The version of the tables below.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// Records are JSON: whoever opens the file with the `sqlite3` shell can read them.
 const TABLES: &str = "
@@ -33,7 +33,16 @@ CREATE TABLE queue (
     PRIMARY KEY (resource, since)
 ) STRICT, WITHOUT ROWID;
 PRAGMA application_id = 1348562025;
-PRAGMA user_version = 1;
+";
+
+/// What version 1 did not have.
+const SINCE_2: &str = "
+CREATE TABLE delays (
+    resource TEXT PRIMARY KEY,
+    is_running INTEGER NOT NULL,
+    last TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 2;
 ";
 
 /// What a file turned out to be.
@@ -58,6 +67,11 @@ pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<Found, 
     let found = match (is_ours, version, tables) {
         (false, 0, 0) if application == 0 => {
             sqlx::raw_sql(TABLES).execute(&mut *transaction).await?;
+            sqlx::raw_sql(SINCE_2).execute(&mut *transaction).await?;
+            Found::Ours
+        }
+        (true, 1, _) => {
+            sqlx::raw_sql(SINCE_2).execute(&mut *transaction).await?;
             Found::Ours
         }
         (true, VERSION, _) => Found::Ours,

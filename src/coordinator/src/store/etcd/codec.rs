@@ -5,6 +5,7 @@ use palisade_token::{FencingToken, ResourceName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::delay::Left;
 use super::revoke::Revoked;
 use crate::domain::{
     Claim, Generation, GrantNote, Hold, Notice, Place, RequestId, Revision, Session, SessionId,
@@ -162,6 +163,20 @@ pub(super) fn revoked(key: &KeyValue) -> Option<Revoked> {
 
 pub(super) fn revoked_value(revoked: &Revoked) -> Vec<u8> {
     encode(revoked)
+}
+
+/// What a lease with a lock-delay left behind.
+pub(super) fn last(key: &KeyValue) -> Result<Left, StoreError> {
+    let seen = revision(key.mod_revision())?;
+    let last: Last = decode(key, "what a lease left behind")?;
+    Ok(Left {
+        last: last.written_at(seen),
+        seen,
+    })
+}
+
+pub(super) fn last_value(last: &Last) -> Vec<u8> {
+    encode(last)
 }
 
 pub(super) fn place(key: &KeyValue) -> Result<Place, StoreError> {

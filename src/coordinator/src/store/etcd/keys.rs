@@ -5,6 +5,8 @@
 //! | `generation` | no | the current generation |
 //! | `session/<id>` | yes | the session with its attach mark |
 //! | `lease/<resource>` | yes | the hold; written once, so its `mod_revision` is the grant |
+//! | `last/<resource>` | no | of a lease with a lock-delay: written by its grant, deleted by its release |
+//! | `delay/<resource>` | one of its own | the lock-delay after an unclean end, for as long as it runs |
 //! | `notice/<resource>` | yes | what the holder is told when its lease is wanted back |
 //! | `revoked` | no | what the last revocation ended: news for those who watch |
 //! | `queue/<resource>#<session>#<request>` | yes | a waiter; its `create_revision` is its place |
@@ -78,6 +80,21 @@ impl Keys {
         prefix_range(format!("{}lease/{name_prefix}", self.prefix).into_bytes())
     }
 
+    /// What a lease with a lock-delay leaves behind.
+    pub(super) fn last(&self, resource: &ResourceName) -> Vec<u8> {
+        format!("{}last/{resource}", self.prefix).into_bytes()
+    }
+
+    /// All that leases with a lock-delay have left behind.
+    pub(super) fn lasts(&self) -> Range<Vec<u8>> {
+        prefix_range(format!("{}last/", self.prefix).into_bytes())
+    }
+
+    /// A lock-delay that runs.
+    pub(super) fn delay(&self, resource: &ResourceName) -> Vec<u8> {
+        format!("{}delay/{resource}", self.prefix).into_bytes()
+    }
+
     /// All keys of this store.
     pub(super) fn all(&self) -> Range<Vec<u8>> {
         prefix_range(self.prefix.clone().into_bytes())
@@ -106,6 +123,12 @@ impl Keys {
         let name = |name: &[u8]| ResourceName::new(std::str::from_utf8(name).ok()?).ok();
         if let Some(rest) = below.strip_prefix(b"lease/") {
             return name(rest).map_or(Kind::Other, Kind::Lease);
+        }
+        if let Some(rest) = below.strip_prefix(b"last/") {
+            return name(rest).map_or(Kind::Other, Kind::Last);
+        }
+        if let Some(rest) = below.strip_prefix(b"delay/") {
+            return name(rest).map_or(Kind::Other, Kind::Delay);
         }
         if let Some(rest) = below.strip_prefix(b"notice/") {
             return name(rest).map_or(Kind::Other, Kind::Notice);
@@ -163,6 +186,10 @@ pub(super) enum Kind {
     Lease(ResourceName),
     /// The notice to the holder of a resource.
     Notice(ResourceName),
+    /// What a lease with a lock-delay left behind.
+    Last(ResourceName),
+    /// A lock-delay.
+    Delay(ResourceName),
     /// A session.
     Session,
     /// The generation.

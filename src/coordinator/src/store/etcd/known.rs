@@ -69,12 +69,14 @@ impl Known {
             hold: hold.as_ref().map(|hold| hold.record.clone()),
             own_place,
             head: places.and_then(|places| places.values().next()).cloned(),
+            delay: None,
             waiters: places.map_or(0, |places| u64::try_from(places.len()).unwrap_or(u64::MAX)),
         };
         Some(Sight {
             view,
             session: Some(session),
             hold,
+            left: None,
             generation: Some(generation),
             source: Source::Guess,
         })

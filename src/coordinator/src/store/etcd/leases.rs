@@ -17,8 +17,8 @@ use super::step::{self, Step};
 use super::view::{self, Sight, Source, Subject};
 use crate::domain::{
     Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Generation, GrantNote, Hold,
-    LeaseEnd, Place, Previous, Refusal, Release, ReleaseStep, Released, RequestId, Revision,
-    Session, SessionId, decide_acquire, decide_promotion, decide_release,
+    LeaseEnd, Place, Previous, PromoteStep, Refusal, Release, ReleaseStep, Released, RequestId,
+    Revision, Session, SessionId, decide_acquire, decide_promotion, decide_release,
 };
 use crate::store::{Failure, StoreError};
 
@@ -32,7 +32,7 @@ fn contended() -> StoreError {
 
 /// What one operation knows while it looks and tries.
 #[derive(Debug)]
-struct Effort<'a> {
+pub(super) struct Effort<'a> {
     subject: Subject<'a>,
     /// What the last step saw instead, and over which link.
     seen: Option<(Arc<Link>, Sight)>,
@@ -41,7 +41,7 @@ struct Effort<'a> {
 }
 
 /// What a step of an effort came to.
-enum Taken {
+pub(super) enum Taken {
     Applied(Committed),
     /// Somebody else was faster: look again.
     Overtaken,
@@ -75,11 +75,11 @@ impl<'a> Effort<'a> {
     }
 
     /// Looks at etcd itself from here on.
-    fn stop_guessing(&mut self) {
+    pub(super) fn stop_guessing(&mut self) {
         self.may_guess = false;
     }
 
-    async fn take(
+    pub(super) async fn take(
         &mut self,
         store: &EtcdStore,
         link: &Arc<Link>,
@@ -172,11 +172,17 @@ impl EtcdStore {
                 {
                     effort.stop_guessing();
                 }
+                AcquireStep::BeginDelay(_) => {
+                    self.begin_delay(&mut effort, &link, &resource, &sight)
+                        .await?;
+                }
                 AcquireStep::Grant { claim, place } => {
-                    let note = note(&link, acquire.previous.clone());
+                    let left = sight.left.as_ref().map(|left| left.last.previous());
+                    let note = note(&link, left.or_else(|| acquire.previous.clone()));
                     let hold = about_to_hold(claim, generation.record, note);
                     let keys = &link.context().keys;
-                    let step = step::grant(keys, session, &generation, &hold, place.as_ref());
+                    let step =
+                        step::grant(keys, &sight, session, &generation, &hold, place.as_ref());
                     if let Taken::Applied(committed) = effort.take(self, &link, step).await? {
                         let told = self.tell_granted(hold, place.as_ref(), committed).await;
                         if let Ok(Acquired::Held(hold)) = &told {
@@ -372,11 +378,19 @@ impl EtcdStore {
             let link = self.links.get().await?;
             let generation = link.generation().await?;
             let sight = effort.look(self, &link).await?;
-            let Some(place) = decide_promotion(&sight.view) else {
-                return Ok(None);
+            let place = match decide_promotion(&sight.view) {
+                PromoteStep::Nothing => return Ok(None),
+                PromoteStep::BeginDelay(_) => {
+                    self.begin_delay(&mut effort, &link, resource, &sight)
+                        .await?;
+                    continue;
+                }
+                PromoteStep::Grant(place) => place,
             };
-            let hold = about_to_hold(place.claim.clone(), generation.record, note(&link, None));
-            let step = step::promote(&link.context().keys, &generation, place, &hold);
+            let left = sight.left.as_ref().map(|left| left.last.previous());
+            let hold = about_to_hold(place.claim.clone(), generation.record, note(&link, left));
+            let keys = &link.context().keys;
+            let step = step::promote(keys, &sight, &generation, place, &hold);
             if let Taken::Applied(committed) = effort.take(self, &link, step).await? {
                 return Ok(self.promoted(place, hold, committed).await);
             }

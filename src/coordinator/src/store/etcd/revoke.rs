@@ -11,8 +11,8 @@ use super::link::Link;
 use super::view::{self, Sight, Subject};
 use crate::audit;
 use crate::domain::{
-    Generation, GrantNote, Hold, LeaseEnd, Place, Previous, Revision, Revoke, Revoked as Outcome,
-    decide_revoke,
+    Generation, GrantNote, Hold, Last, LeaseEnd, Place, Previous, Revision, Revoke,
+    Revoked as Outcome, decide_revoke,
 };
 use crate::store::{Failure, StoreError};
 
@@ -67,6 +67,10 @@ impl EtcdStore {
         revoke: &Revoke,
     ) -> Result<Option<Revision>, StoreError> {
         let keys = &link.context().keys;
+        let left = Last::after(hold, LeaseEnd::Revoked, &revoke.reason);
+        // Behind a lock-delay nobody is promoted.
+        let is_closed = left.is_some();
+        let successor = successor.filter(|_| !is_closed);
         let mut compares = as_seen(link, &revoke.resource, sight.hold.as_ref());
         let mut writes = Vec::new();
         let heir = match (successor, &sight.generation) {
@@ -92,7 +96,9 @@ impl EtcdStore {
                 None
             }
             (None, _) => {
-                compares.push(view::nobody_waits(keys, &revoke.resource));
+                if !is_closed {
+                    compares.push(view::nobody_waits(keys, &revoke.resource));
+                }
                 writes.push(TxnOp::delete(keys.lease(&revoke.resource), None));
                 None
             }
@@ -104,6 +110,10 @@ impl EtcdStore {
             reason: revoke.reason.clone(),
             actor: revoke.actor.clone(),
         });
+        if let Some(left) = left {
+            let value = codec::last_value(&left);
+            writes.push(TxnOp::put(keys.last(&revoke.resource), value, None));
+        }
         writes.push(TxnOp::put(keys.revoked(), news, None));
         writes.push(TxnOp::delete(keys.notice(&revoke.resource), None));
         let Some(committed) = link.write(compares, writes).await? else {

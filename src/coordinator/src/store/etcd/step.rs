@@ -4,6 +4,7 @@
 use etcd_client::{Compare, CompareOp, TxnOp};
 
 use super::codec::{self, Stored};
+use super::delay;
 use super::keys::Keys;
 use super::view::{self, Sight};
 use crate::domain::{AttachMark, Claim, Generation, Hold, Place, Release, Session};
@@ -28,7 +29,7 @@ pub(super) struct Step {
 const FRAME_BYTES: usize = 1024;
 
 impl Step {
-    fn new(compares: Vec<Compare>) -> Self {
+    pub(super) fn new(compares: Vec<Compare>) -> Self {
         Self {
             compares,
             writes: Vec::with_capacity(2),
@@ -39,13 +40,18 @@ impl Step {
         }
     }
 
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>, options: Option<etcd_client::PutOptions>) {
+    pub(super) fn put(
+        &mut self,
+        key: Vec<u8>,
+        value: Vec<u8>,
+        options: Option<etcd_client::PutOptions>,
+    ) {
         self.bytes += value.len();
         self.keys.push(key.clone());
         self.writes.push(TxnOp::put(key, value, options));
     }
 
-    fn delete(&mut self, key: Vec<u8>) {
+    pub(super) fn delete(&mut self, key: Vec<u8>) {
         self.keys.push(key.clone());
         self.writes.push(TxnOp::delete(key, None));
     }
@@ -66,6 +72,7 @@ impl Step {
 /// Grants a vacant resource: to a claim that nobody waits before, or to the head of the queue (I1, I11).
 pub(super) fn grant(
     keys: &Keys,
+    sight: &Sight,
     session: &Stored<Session>,
     generation: &Stored<Generation>,
     hold: &Hold,
@@ -84,6 +91,7 @@ pub(super) fn grant(
         codec::hold_value(hold),
         Some(options),
     );
+    delay::pass_gate(&mut step, keys, sight, hold);
     match place {
         None => step
             .compares
@@ -120,6 +128,15 @@ pub(super) fn enqueue(
             step.compares.push(view::is_queued(head_key, head.since));
         }
         (None, None) => {}
+    }
+    let delay = sight.view.delay.as_ref();
+    if let (Some(left), true) = (&sight.left, delay.is_some_and(|delay| delay.is_running)) {
+        // Vacant, but closed: it is waited for like one that is held.
+        step.compares
+            .push(delay::is_as_left(keys, &claim.resource, left));
+        let closed = keys.delay(&claim.resource);
+        step.compares
+            .push(Compare::create_revision(closed, CompareOp::Greater, 0));
     }
     step.compares.push(view::is_marked_as(keys, session));
     step.compares
@@ -174,6 +191,7 @@ pub(super) fn end(
 ) -> Option<Step> {
     let hold = sight.hold.as_ref()?;
     let resource = &hold.record.claim.resource;
+    let has_delay = hold.record.claim.lock_delay_ms > 0;
     let mut step = Step::new(view::is_held_as(keys, hold).into());
     step.bytes += hold.raw.len();
     step.compares
@@ -181,6 +199,7 @@ pub(super) fn end(
     match (heir, &sight.generation) {
         (Some((place, hold)), Some(generation)) => {
             hand_over(&mut step, keys, generation, place, hold);
+            delay::leave_behind(&mut step, keys, Some(hold), resource, has_delay);
         }
         (_, _) => {
             // Whoever waits already is granted the resource later; nobody joins them unseen.
@@ -188,6 +207,7 @@ pub(super) fn end(
                 step.compares.push(view::nobody_waits(keys, resource));
             }
             step.delete(keys.lease(resource));
+            delay::leave_behind(&mut step, keys, None, resource, has_delay);
         }
     }
     Some(step)
@@ -196,11 +216,13 @@ pub(super) fn end(
 /// Grants a vacant resource to the head of its queue (I6, I11).
 pub(super) fn promote(
     keys: &Keys,
+    sight: &Sight,
     generation: &Stored<Generation>,
     place: &Place,
     hold: &Hold,
 ) -> Step {
     let mut step = Step::new(vec![view::is_vacant(keys, &place.claim.resource)]);
+    delay::pass_gate(&mut step, keys, sight, hold);
     hand_over(&mut step, keys, generation, place, hold);
     step
 }

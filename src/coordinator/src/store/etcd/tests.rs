@@ -209,7 +209,7 @@ impl World {
         let step = match step {
             Step::Acquire(AcquireStep::Grant { claim, place }) => {
                 let hold = heir(claim, &generation);
-                step::grant(keys, session, &generation, &hold, place.as_ref())
+                step::grant(keys, &sight, session, &generation, &hold, place.as_ref())
             }
             Step::Acquire(AcquireStep::Enqueue(claim)) => {
                 step::enqueue(keys, &sight, session, &claim)

@@ -7,10 +7,13 @@ use etcd_client::{
 use palisade_token::ResourceName;
 
 use super::codec::{self, Stored, as_i64};
+use super::delay::Left;
 use super::keys::Keys;
 use super::link::Link;
 use super::trust::Verdict;
-use crate::domain::{Generation, Hold, Place, RequestId, Revision, Session, SessionId, View};
+use crate::domain::{
+    Delay, Generation, Hold, Place, RequestId, Revision, Session, SessionId, View,
+};
 use crate::store::{Failure, StoreError};
 
 /// Where a sight comes from, and so what may be decided by it.
@@ -31,6 +34,8 @@ pub(super) struct Sight {
     pub(super) view: View,
     pub(super) session: Option<Stored<Session>>,
     pub(super) hold: Option<Stored<Hold>>,
+    /// What the last lease of a vacant resource left behind.
+    pub(super) left: Option<Left>,
     /// The generation, where this connection may grant under it.
     pub(super) generation: Option<Stored<Generation>>,
 }
@@ -46,11 +51,13 @@ pub(super) struct Subject<'a> {
 impl Subject<'_> {
     /// The reads that show it.
     pub(super) fn looks(&self, keys: &Keys) -> Vec<TxnOp> {
-        let mut reads = Vec::with_capacity(5);
+        let mut reads = Vec::with_capacity(7);
         reads.extend([
             get(keys.generation()),
             get(keys.lease(self.resource)),
             get_head(keys, self.resource),
+            get(keys.last(self.resource)),
+            get(keys.delay(self.resource)),
         ]);
         reads.extend(self.session.map(|session| get(keys.session(session))));
         let own = self.session.zip(self.request);
@@ -109,6 +116,8 @@ impl Sight {
         let found = first(replies.next(), codec::generation)?;
         let hold = first(replies.next(), codec::hold)?;
         let queue = keys_of(replies.next())?;
+        let left = first(replies.next(), codec::last)?;
+        let is_running = !keys_of(replies.next())?.kvs().is_empty();
         let stored = match session {
             Some(_) => first(replies.next(), codec::session)?,
             None => None,
@@ -127,11 +136,16 @@ impl Sight {
             own_place,
             head: queue.kvs().first().map(codec::place).transpose()?,
             waiters: u64::try_from(queue.count()).unwrap_or(0),
+            delay: left.as_ref().filter(|_| hold.is_none()).map(|left| Delay {
+                last: left.last.clone(),
+                is_running,
+            }),
         };
         Ok(Self {
             source,
             view,
             session: stored,
+            left: left.filter(|_| hold.is_none()),
             hold,
             generation,
         })

@@ -6,7 +6,7 @@
 
 mod told;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -15,12 +15,14 @@ use etcd_client::{
     WatchResponseStream,
 };
 use futures::stream::{self, StreamExt, TryStreamExt};
+use palisade_token::ResourceName;
 use tracing::{debug, info};
 
 use self::told::Told;
 use super::EtcdStore;
 use super::codec::{as_i64, revision};
 use super::fault::Fault;
+use super::keys::Kind;
 use super::link::Link;
 use super::links::Links;
 use super::notice;
@@ -49,6 +51,8 @@ struct Watch {
     last: Revision,
     /// The generation as of then: what tells one history from another.
     generation: Option<Vec<u8>>,
+    /// The resources whose last lease had a lock-delay and was not released in order, or stands.
+    delayed: BTreeSet<ResourceName>,
     ready: VecDeque<Batch>,
 }
 
@@ -170,7 +174,14 @@ impl Watch {
         let generation = generation_at(&open.link, open.after).await?;
         let notices = notice::standing(&open.link).await?;
         let last = open.after;
+        let delayed = delayed(&open.link).await?;
         let mut ready: VecDeque<Batch> = [[Event::Resync].into()].into();
+        // Whoever looks after one finds out whether its lease has ended.
+        let to_close = delayed.iter().cloned().map(|resource| {
+            let revision = open.after;
+            Event::ToClose { resource, revision }
+        });
+        ready.extend(to_close.map(|event| [event].into()));
         ready.extend(
             notices
                 .into_iter()
@@ -182,6 +193,7 @@ impl Watch {
             open,
             last,
             generation,
+            delayed,
             ready,
         })
     }
@@ -217,7 +229,13 @@ impl Watch {
                 self.generation = Some(generation);
             }
             self.last = at;
-            let events = told.in_order(at);
+            for (resource, is_put) in std::mem::take(&mut told.left) {
+                match is_put {
+                    true => self.delayed.insert(resource),
+                    false => self.delayed.remove(&resource),
+                };
+            }
+            let events = told.in_order(at, &self.delayed);
             if !events.is_empty() {
                 self.ready.push_back(events.into());
             }
@@ -261,6 +279,26 @@ impl Watch {
         debug!(last = %self.last, "etcd's watch goes on");
         Ok(())
     }
+}
+
+/// Resources that leases with a lock-delay have left something behind of.
+async fn delayed(link: &Link) -> Result<BTreeSet<ResourceName>, StoreError> {
+    let keys = &link.context().keys;
+    let range = keys.lasts();
+    let options = GetOptions::new().with_range(range.end).with_keys_only();
+    let (replies, _) = link
+        .read(vec![TxnOp::get(range.start, Some(options))])
+        .await?;
+    let Some(TxnOpResponse::Get(found)) = replies.first() else {
+        return Ok(BTreeSet::new());
+    };
+    let names = found.kvs().iter().map(|key| keys.kind_of(key.key()));
+    Ok(names
+        .filter_map(|kind| match kind {
+            Kind::Last(resource) => Some(resource),
+            _ => None,
+        })
+        .collect())
 }
 
 /// The generation as it was at a revision.

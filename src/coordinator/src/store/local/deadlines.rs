@@ -1,58 +1,67 @@
-//! When sessions end. In memory only: a renewal writes nothing.
+//! When sessions and lock-delays end. In memory only: a renewal writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ttl;
-use crate::clock::Moment;
-use crate::domain::{Ledger, SessionId};
+use std::time::Duration;
 
-#[derive(Debug, Default)]
-pub(super) struct Deadlines {
-    by_session: BTreeMap<SessionId, Moment>,
-    by_time: BTreeSet<(Moment, SessionId)>,
+use crate::clock::Moment;
+
+#[derive(Debug)]
+pub(super) struct Deadlines<K> {
+    by_key: BTreeMap<K, Moment>,
+    by_time: BTreeSet<(Moment, K)>,
 }
 
-impl Deadlines {
-    pub(super) fn get(&self, id: SessionId) -> Option<Moment> {
-        self.by_session.get(&id).copied()
+impl<K> Default for Deadlines<K> {
+    fn default() -> Self {
+        Self {
+            by_key: BTreeMap::new(),
+            by_time: BTreeSet::new(),
+        }
+    }
+}
+
+impl<K: Ord + Clone> Deadlines<K> {
+    pub(super) fn get(&self, key: &K) -> Option<Moment> {
+        self.by_key.get(key).copied()
     }
 
-    pub(super) fn set(&mut self, id: SessionId, deadline: Moment) {
-        self.remove(id);
-        self.by_session.insert(id, deadline);
-        self.by_time.insert((deadline, id));
+    pub(super) fn set(&mut self, key: K, deadline: Moment) {
+        self.remove(&key);
+        self.by_key.insert(key.clone(), deadline);
+        self.by_time.insert((deadline, key));
     }
 
-    pub(super) fn remove(&mut self, id: SessionId) {
-        if let Some(deadline) = self.by_session.remove(&id) {
-            self.by_time.remove(&(deadline, id));
+    pub(super) fn remove(&mut self, key: &K) {
+        if let Some(deadline) = self.by_key.remove(key) {
+            self.by_time.remove(&(deadline, key.clone()));
         }
     }
 
-    /// Whether a session's time is over though it was not ended yet.
-    pub(super) fn is_over(&self, id: SessionId, now: Moment) -> bool {
-        self.get(id).is_some_and(|deadline| deadline <= now)
+    /// Whether something's time is over though it was not ended yet.
+    pub(super) fn is_over(&self, key: &K, now: Moment) -> bool {
+        self.get(key).is_some_and(|deadline| deadline <= now)
     }
 
     pub(super) fn nearest(&self) -> Option<Moment> {
         self.by_time.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Up to `limit` sessions whose time is over, the longest over first.
-    pub(super) fn due(&self, now: Moment, limit: usize) -> Vec<SessionId> {
+    /// Up to `limit` whose time is over, the longest over first.
+    pub(super) fn due(&self, now: Moment, limit: usize) -> Vec<K> {
         let due = self.by_time.iter().take_while(|(at, _)| *at <= now);
-        due.take(limit).map(|(_, id)| *id).collect()
+        due.take(limit).map(|(_, key)| key.clone()).collect()
     }
 
-    /// Forgets sessions that a ledger does not know, and gives the full time to those that are new.
-    /// The others keep their deadline: a failure of the disk prolongs nobody's life.
-    pub(super) fn follow(&mut self, ledger: &Ledger, now: Moment) {
-        let known = |id: &SessionId| ledger.session(*id).is_some();
-        self.by_session.retain(|id, _| known(id));
-        self.by_time.retain(|(_, id)| known(id));
-        for session in ledger.sessions() {
-            if self.get(session.id).is_none() {
-                self.set(session.id, now.after(ttl(session)));
+    /// Forgets what is not among those that there are, and gives the full time to those that are new. The
+    /// others keep their deadline: a failure of the disk prolongs nobody's life.
+    pub(super) fn follow(&mut self, all: impl Iterator<Item = (K, Duration)>, now: Moment) {
+        let all: BTreeMap<K, Duration> = all.collect();
+        self.by_key.retain(|key, _| all.contains_key(key));
+        self.by_time.retain(|(_, key)| all.contains_key(key));
+        for (key, while_) in all {
+            if self.get(&key).is_none() {
+                self.set(key, now.after(while_));
             }
         }
     }

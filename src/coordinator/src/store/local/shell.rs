@@ -43,7 +43,7 @@ impl<S: Shell> Store for S {
         session.ttl_ms = session.ttl_ms.max(least);
         let inner = &self.local().inner;
         let mut state = inner.enter().await?;
-        if state.deadlines.is_over(session.id, inner.clock.now()) {
+        if state.deadlines.is_over(&session.id, inner.clock.now()) {
             // It could not be ended, so it cannot be opened anew.
             return Err(StoreError::not_applied(Failure::Unavailable));
         }

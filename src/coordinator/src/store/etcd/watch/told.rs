@@ -5,6 +5,7 @@
 //! | a lease's key deleted with a session's | expired: etcd ends a session's keys in one step |
 //! | a lease's key deleted or overwritten, and `revoked` put that names it | revoked |
 //! | a lease's key deleted or overwritten otherwise | released |
+//! | a delay's key deleted | its resource can be granted again |
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,6 +30,9 @@ pub(super) struct Told {
     vacant: BTreeSet<ResourceName>,
     asked: Vec<Notice>,
     declined: Vec<ResourceName>,
+    reopened: Vec<ResourceName>,
+    /// What leases with a lock-delay left behind: put, or taken away.
+    pub(super) left: Vec<(ResourceName, bool)>,
     revoked: Option<Revoked>,
     is_sessions_end: bool,
     pub(super) generation: Option<Vec<u8>>,
@@ -51,11 +55,15 @@ impl Told {
                 self.grant(keys, resource, key);
             }
             (Kind::Session, EventType::Delete) => self.is_sessions_end = true,
+            (Kind::Last(resource), kind) => {
+                self.left.push((resource, kind == EventType::Put));
+            }
+            (Kind::Delay(resource), EventType::Delete) => self.reopened.push(resource),
             (Kind::Notice(_), EventType::Put) => self.asked.extend(codec::notice(key)),
             (Kind::Notice(resource), EventType::Delete) => self.declined.push(resource),
             (Kind::Revoked, EventType::Put) => self.revoked = codec::revoked(key),
             (Kind::Generation, EventType::Put) => self.generation = Some(key.value().to_vec()),
-            (Kind::Session | Kind::Other, EventType::Put)
+            (Kind::Session | Kind::Delay(_) | Kind::Other, EventType::Put)
             | (Kind::Revoked | Kind::Generation | Kind::Other, EventType::Delete) => {}
         }
     }
@@ -70,9 +78,14 @@ impl Told {
         }
     }
 
-    pub(super) fn in_order(self, revision: Revision) -> Vec<Event> {
+    pub(super) fn in_order(
+        self,
+        revision: Revision,
+        delayed: &BTreeSet<ResourceName>,
+    ) -> Vec<Event> {
         let revoked = self.revoked.as_ref();
         let mut ended_here = BTreeSet::new();
+        let mut to_close = Vec::new();
         let mut events = Vec::with_capacity(self.ended.len() * 2 + self.granted.len());
         for resource in self.ended {
             let by_operator = revoked.filter(|revoked| revoked.resource == resource);
@@ -81,6 +94,9 @@ impl Told {
                 None if self.is_sessions_end => LeaseEnd::Expired,
                 None => LeaseEnd::Released,
             };
+            if end != LeaseEnd::Released && delayed.contains(&resource) {
+                to_close.push(resource.clone());
+            }
             ended_here.insert(resource.clone());
             events.push(Event::Ended(Ended {
                 resource,
@@ -95,6 +111,10 @@ impl Told {
         events.extend(self.granted.into_iter().map(Event::Granted));
         let vacant = self.vacant.into_iter();
         events.extend(vacant.map(|resource| Event::Vacant { resource, revision }));
+        let reopened = self.reopened.into_iter();
+        events.extend(reopened.map(|resource| Event::Reopened { resource, revision }));
+        let to_close = to_close.into_iter();
+        events.extend(to_close.map(|resource| Event::ToClose { resource, revision }));
         events.extend(self.asked.into_iter().map(Event::Asked));
         // With its lease the notice goes, too, and nobody declined anything.
         let declined = self.declined.into_iter();
