@@ -8,6 +8,7 @@
 )]
 
 mod client;
+mod delays;
 mod endings;
 mod history;
 mod leases;
@@ -150,6 +151,8 @@ const CASES: &[(&str, Case)] = cases! {
     news: a_watch_shows_what_happens, a_hand_over_tells_how_the_lease_before_ended,
         a_watch_tells_the_dead_from_the_released, an_operator_ends_a_lease,
         a_holder_is_asked_for_its_lease;
+    delays: a_release_leaves_no_delay, an_unclean_end_closes_the_resource,
+        waiters_wait_for_the_delay, a_delay_survives_a_restart, a_revocation_closes_the_resource;
     endings: a_session_ends_when_it_is_not_renewed, a_renewed_session_lives,
         the_dead_hand_over, dead_waiters_are_skipped;
     history: a_new_generation_is_above, a_generation_starts_past_a_token,

@@ -318,9 +318,54 @@ fn only_what_is_vacant_and_awaited_is_promoted() {
     let mine = session("mine");
     let head = place(&mine, "1", 30);
     let mut seen = View::default();
-    assert_eq!(decide_promotion(&seen), None);
+    assert_eq!(decide_promotion(&seen), PromoteStep::Nothing);
     seen.head = Some(head.clone());
-    assert_eq!(decide_promotion(&seen), Some(&head));
+    assert_eq!(decide_promotion(&seen), PromoteStep::Grant(&head));
     seen.hold = Some(hold(&mine, "2"));
-    assert_eq!(decide_promotion(&seen), None);
+    assert_eq!(decide_promotion(&seen), PromoteStep::Nothing);
+}
+
+#[test]
+fn an_unclean_end_is_closed_before_anybody_is_granted_anything() {
+    let (dead, mine) = (session("dead"), session("mine"));
+    let mut ended = hold(&dead, "1");
+    ended.claim.lock_delay_ms = 1000;
+    let last = Last::of(&ended).unwrap();
+    let mut seen = View {
+        session: Some(mine.clone()),
+        delay: Some(Delay {
+            last: last.clone(),
+            is_running: false,
+        }),
+        ..View::default()
+    };
+    let (tries, waits) = (wish(&mine, "2", false), wish(&mine, "2", true));
+    let begins = Ok(AcquireStep::BeginDelay(last.clone()));
+    assert_eq!(decide_acquire(&seen, &tries), begins);
+    assert_eq!(decide_promotion(&seen), PromoteStep::BeginDelay(&last));
+
+    let begun = last.begun();
+    assert_eq!(
+        begun.end,
+        Some(LeaseEnd::Expired),
+        "nobody wrote down another end"
+    );
+    seen.delay = Some(Delay {
+        last: begun.clone(),
+        is_running: true,
+    });
+    let refused = Err(Refusal::LeaseHeld { token: None });
+    assert_eq!(decide_acquire(&seen, &tries), refused);
+    let step = decide_acquire(&seen, &waits);
+    assert!(matches!(step, Ok(AcquireStep::Enqueue(_))), "{step:?}");
+    seen.head = Some(place(&mine, "3", 30));
+    assert_eq!(decide_promotion(&seen), PromoteStep::Nothing);
+
+    seen.head = None;
+    seen.delay = Some(Delay {
+        last: begun,
+        is_running: false,
+    });
+    let step = decide_acquire(&seen, &tries);
+    assert!(matches!(step, Ok(AcquireStep::Grant { .. })), "{step:?}");
 }

@@ -157,7 +157,10 @@ impl Witness {
                         queue.retain(|claim| claim.session != *id);
                     }
                 }
-                Change::PutSession(_) | Change::PutGeneration(_) => {}
+                Change::PutSession(_)
+                | Change::PutGeneration(_)
+                | Change::PutDelay(..)
+                | Change::DropDelay(_) => {}
             }
         }
         self.ledger.apply(plan.revision, &plan.changes);

@@ -94,18 +94,28 @@ async fn what_cannot_be_opened_says_why() {
     );
 }
 
+/// A file of the first version has no delays, and is given a place for them.
+#[tokio::test]
+async fn an_older_schema_is_brought_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = made(&directory).await;
+    run_sql(&path, "DROP TABLE delays; PRAGMA user_version = 1").await;
+    let opened = open(&path).await;
+    assert!(opened.is_ok(), "{opened:?}");
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = made(&directory).await;
-    run_sql(&path, "PRAGMA user_version = 2").await;
+    run_sql(&path, "PRAGMA user_version = 3").await;
     let newer = open(&path).await;
     assert!(
         matches!(
             newer,
             Err(OpenError::NewerSchema {
-                found: 2,
-                known: 1,
+                found: 3,
+                known: 2,
                 ..
             })
         ),

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::delay::Left;
 use super::revoke::Revoked;
 use crate::domain::{
-    Claim, Generation, GrantNote, Hold, Notice, Place, RequestId, Revision, Session, SessionId,
+    Claim, Generation, GrantNote, Hold, Last, Notice, Place, RequestId, Revision, Session,
+    SessionId,
 };
 use crate::store::{Failure, StoreError};
 

@@ -66,6 +66,7 @@ impl Step {
             Self::Acquire(AcquireStep::Grant { place: None, .. }) => "grant",
             Self::Acquire(AcquireStep::Grant { .. }) => "grant the head",
             Self::Acquire(AcquireStep::Enqueue(_)) => "enqueue",
+            Self::Acquire(AcquireStep::BeginDelay(_)) => "begin a delay",
             Self::Acquire(AcquireStep::Answer(_)) => "say how it is",
             Self::Acquire(AcquireStep::Raise(_)) | Self::Release(_, ReleaseStep::Raise(_)) => {
                 "raise"
@@ -230,8 +231,8 @@ impl World {
                 let seen = step::is_as_seen(keys, &sight, &release);
                 return link.confirm_in_log(seen).await.unwrap();
             }
-            Step::Acquire(AcquireStep::Answer(answer)) => {
-                panic!("nothing is left to do: {answer:?}")
+            Step::Acquire(AcquireStep::Answer(_) | AcquireStep::BeginDelay(_)) => {
+                panic!("that is no step of one transaction")
             }
         };
         matches!(link.submit(step).await.unwrap(), Decided::Applied(_))
