@@ -26,6 +26,8 @@ mod drain;
 mod leases;
 #[path = "service/metrics.rs"]
 mod metrics;
+#[path = "service/observability.rs"]
+mod observability;
 #[path = "service/store.rs"]
 mod store;
 #[path = "service/support.rs"]
