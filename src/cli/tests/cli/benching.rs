@@ -75,19 +75,19 @@ async fn leases_and_hand_overs_are_measured_in_turns() {
     let rounds = ["--rounds", "2", "--round", "300ms", "-o", "jsonl"];
     for (name, concurrency) in [("lease", [1, 8]), ("handoff", [2, 4])] {
         let tasks = concurrency.map(|tasks| tasks.to_string()).join(",");
-        let variants = ["--variants", "v3lock,unary", "--concurrency", &tasks];
-        let arguments = [&[name], &variants[..], &rounds].concat();
+        let arguments = [&[name, "--concurrency", &tasks][..], &rounds].concat();
         let ended = bench(home.path(), &etcd, &arguments).ends();
         let objects = objects(&ended);
-        assert_eq!(objects.len(), 5, "{ended:?}");
+        assert_eq!(objects.len(), 7, "{ended:?}");
         for (index, tasks) in concurrency.into_iter().enumerate() {
-            assert_row(&objects[2 * index], name, "v3lock", tasks);
-            assert_row(&objects[2 * index + 1], name, "unary", tasks);
+            for (step, variant) in ["v3lock", "stream", "unary"].into_iter().enumerate() {
+                assert_row(&objects[3 * index + step], name, variant, tasks);
+            }
         }
-        let last = &objects[4];
+        let last = &objects[6];
         assert_eq!(last["bench"], name);
         assert!(last["ratio"].as_f64().unwrap() > 0.0, "{last}");
-        assert_eq!(last["ratios"].as_array().unwrap().len(), 2, "{last}");
+        assert_eq!(last["ratios"].as_array().unwrap().len(), 4, "{last}");
         assert_nothing_left(&etcd, home.path()).await;
     }
 }
@@ -96,20 +96,18 @@ async fn leases_and_hand_overs_are_measured_in_turns() {
 async fn sessions_are_counted_and_weighed() {
     let (etcd, home) = (etcd(EtcdVersion::V3_5).await, tempfile::tempdir().unwrap());
     let size = ["--sessions", "20", "--ttl", "30s", "--for", "4s"];
-    let how = ["--variant", "unary", "-o", "jsonl"];
-    let ended = bench(
-        home.path(),
-        &etcd,
-        &[&["sessions"], &size[..], &how].concat(),
-    );
-    let objects = objects(&ended.ends());
-    assert_eq!(objects.len(), 2);
-    assert_row(&objects[0], "sessions", "unary", 20);
-    let last = &objects[1];
-    assert_eq!(last["ratio"], 1.0, "{last}");
-    assert_eq!(last["false_expiries"], 0, "{last}");
-    assert!(last["rss_bytes_per_session"].is_u64(), "{last}");
-    assert_nothing_left(&etcd, home.path()).await;
+    for variant in ["stream", "unary"] {
+        let how = ["sessions", "--variant", variant, "-o", "jsonl"];
+        let ended = bench(home.path(), &etcd, &[&how, &size[..]].concat());
+        let objects = objects(&ended.ends());
+        assert_eq!(objects.len(), 2);
+        assert_row(&objects[0], "sessions", variant, 20);
+        let last = &objects[1];
+        assert_eq!(last["ratio"], 1.0, "{last}");
+        assert_eq!(last["false_expiries"], 0, "{last}");
+        assert!(last["rss_bytes_per_session"].is_u64(), "{last}");
+        assert_nothing_left(&etcd, home.path()).await;
+    }
 }
 
 #[tokio::test]

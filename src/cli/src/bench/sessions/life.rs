@@ -5,7 +5,7 @@ use std::time::Duration;
 use palisade_api::v1::attach_request::Message as Question;
 use palisade_api::v1::{AttachClose, AttachRenew, Refusal, attach_response};
 use palisade_api::{AttachRequest, AttachResponse};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
@@ -186,8 +186,14 @@ impl Times {
     }
 
     /// A turn at the gate, which is never closed.
-    pub(super) async fn turn(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         self.gate.acquire().await.ok()
+    }
+
+    /// A turn at the gate once all are to stop.
+    async fn last_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.stop.cancelled().await;
+        self.turn().await
     }
 }
 
@@ -198,11 +204,12 @@ pub(super) async fn live(mut session: Session, index: u32, times: &Times) -> Lif
     let mut next = renewed + times.phase(index);
     loop {
         let wait = next.saturating_sub(times.clock.elapsed());
-        let last = tokio::select! {
-            () = clock::pause(wait) => false,
-            () = times.stop.cancelled() => true,
+        // Those that wait for their turn to end are renewed meanwhile.
+        let turn = tokio::select! {
+            () = clock::pause(wait) => None,
+            turn = times.last_turn() => turn,
         };
-        let turn = if last { times.turn().await } else { None };
+        let last = turn.is_some();
         let began = times.clock.elapsed();
         let left = (renewed + times.ttl).saturating_sub(began);
         let fate = match clock::within(left, session.renew()).await {
