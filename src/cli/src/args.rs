@@ -16,6 +16,7 @@ pub(crate) use bench::{
 pub(crate) use settings::{CheckArgs, ConfigArgs, ConfigCommand, DumpArgs, SettingsArgs, Words};
 
 mod bench;
+mod etcd_access;
 mod etcd_url;
 mod settings;
 #[cfg(test)]
@@ -151,7 +152,7 @@ With --etcd the coordinator uses keys below a prefix of its own, and deletes the
 needs CREATEDB.")]
 pub(crate) struct DemoArgs {
     /// Keep the leases in this etcd instead of a file
-    #[arg(long, value_name = "URL[,URL...]", value_delimiter = ',', value_parser = EtcdUrl)]
+    #[arg(long, value_name = "URL[,URL...]", value_delimiter = ',', value_parser = EtcdUrl::Clear)]
     pub(crate) etcd: Vec<String>,
     /// Guard a table on this PostgreSQL server instead of an SQLite file
     #[arg(long, value_name = "URL")]

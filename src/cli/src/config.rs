@@ -76,8 +76,13 @@ fn words(words: &Words) -> Result<Document, Failure> {
         let text = path.to_str().map(ToOwned::to_owned);
         text.ok_or_else(|| Failure::usage(format!("{} is no text", path.display())))
     };
+    let access = &words.etcd_access;
     let paths = [
         ("store.file", &words.embedded),
+        ("store.etcd_ca_file", &access.etcd_ca_file),
+        ("store.etcd_cert_file", &access.etcd_cert_file),
+        ("store.etcd_key_file", &access.etcd_key_file),
+        ("store.etcd_password_file", &access.etcd_password_file),
         ("tls.cert_file", &words.tls_cert_file),
         ("tls.key_file", &words.tls_key_file),
         ("tls.client_ca_file", &words.tls_client_ca_file),
@@ -97,6 +102,12 @@ fn words(words: &Words) -> Result<Document, Failure> {
     }
     if let Some(prefix) = &words.etcd_prefix {
         said.push(("store.etcd_prefix", prefix.clone()));
+    }
+    if let Some(user) = &access.etcd_user {
+        said.push(("store.etcd_user", user.clone()));
+    }
+    if access.strict_etcd {
+        said.push(("store.etcd_strict", "true".to_owned()));
     }
     // A flag of its own comes before the same setting by its key; of two by key the last one counts.
     let by_key = words

@@ -58,6 +58,8 @@ pub enum StoreChoice {
         endpoints: Vec<String>,
         /// What all keys begin with.
         prefix: String,
+        /// How they are talked to.
+        access: EtcdAccess,
     },
     /// A file of this process's own.
     Embedded {
@@ -66,6 +68,23 @@ pub enum StoreChoice {
     },
     /// Memory: gone with the process. For tests and demonstrations.
     Memory,
+}
+
+/// How the endpoints of etcd are talked to. Files are read again for each connection.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EtcdAccess {
+    /// The authorities that certificates of `https` endpoints are from, as PEM; the machine's own without it.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate that is shown to etcd, as PEM.
+    pub cert_file: Option<PathBuf>,
+    /// Its private key, as PEM.
+    pub key_file: Option<PathBuf>,
+    /// The user of etcd's to be.
+    pub user: Option<String>,
+    /// The file with the user's password; a line break at its end does not count.
+    pub password_file: Option<PathBuf>,
+    /// Whether an etcd is refused whose version loses sessions or history, before 3.4.32 and 3.5.14.
+    pub strict: bool,
 }
 
 /// How much one coordinator serves. Everything is bounded (I13).
@@ -257,22 +276,27 @@ impl StoreChoice {
     pub const MAX_PREFIX_BYTES: usize = 256;
 
     fn validate(&self) -> Result<(), SettingsError> {
-        let Self::Etcd { endpoints, prefix } = self else {
+        let Self::Etcd {
+            endpoints,
+            prefix,
+            access,
+        } = self
+        else {
             return Ok(());
         };
         let is_url = |text: &String| {
             let uri = text.parse::<http::Uri>().ok();
             uri.is_some_and(|uri| {
                 let has_user = uri.authority().is_some_and(|at| at.as_str().contains('@'));
-                uri.scheme_str() == Some("http") && uri.host().is_some() && !has_user
+                matches!(uri.scheme_str(), Some("http" | "https"))
+                    && uri.host().is_some()
+                    && !has_user
             })
         };
         if endpoints.is_empty() || !endpoints.iter().all(is_url) {
             return Err(SettingsError {
                 setting: "store.etcd",
-                bound:
-                    "one or more URLs as http://HOST:PORT (etcd over TLS is not in this version)"
-                        .to_owned(),
+                bound: "one or more URLs as http://HOST:PORT or https://HOST:PORT".to_owned(),
                 // Not what was given: URLs carry passwords.
                 given: format!("{} of which some are not so", endpoints.len()),
             });
@@ -283,6 +307,33 @@ impl StoreChoice {
                 bound: format!("1 to {} bytes", Self::MAX_PREFIX_BYTES),
                 given: format!("{} bytes", prefix.len()),
             });
+        }
+        access.validate(endpoints)
+    }
+}
+
+impl EtcdAccess {
+    fn validate(&self, endpoints: &[String]) -> Result<(), SettingsError> {
+        let refuse = |setting, bound: &str, given: &str| {
+            Err(SettingsError {
+                setting,
+                bound: bound.to_owned(),
+                given: given.to_owned(),
+            })
+        };
+        let has_tls = self.ca_file.is_some() || self.cert_file.is_some() || self.key_file.is_some();
+        let is_clear = |url: &String| !url.to_ascii_lowercase().starts_with("https://");
+        if has_tls && endpoints.iter().any(is_clear) {
+            let bound = "https://HOST:PORT for all endpoints where files for TLS are given";
+            return refuse("store.etcd", bound, "in the clear");
+        }
+        if self.cert_file.is_some() != self.key_file.is_some() {
+            let bound = "given together with store.etcd_key_file, or neither";
+            return refuse("store.etcd_cert_file", bound, "without the other");
+        }
+        if self.user.is_some() != self.password_file.is_some() {
+            let bound = "given together with store.etcd_password_file, or neither";
+            return refuse("store.etcd_user", bound, "without the other");
         }
         Ok(())
     }

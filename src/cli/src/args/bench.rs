@@ -113,7 +113,7 @@ pub(crate) struct Target {
         value_delimiter = ',',
         required = true
     )]
-    #[arg(value_parser = EtcdUrl)]
+    #[arg(value_parser = EtcdUrl::Clear)]
     pub(crate) etcd: Vec<String>,
     /// etcd's processes, for their CPU time; found without this where etcd listens on this machine's loopback
     #[arg(long, value_name = "PID[,PID...]", value_delimiter = ',')]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::etcd_access::EtcdAccessArgs;
 use super::etcd_url::EtcdUrl;
 
 /// What takes the place of what the environment and the file say.
@@ -21,11 +22,13 @@ pub(crate) struct SettingsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct Words {
     /// Keep the state in this etcd cluster
-    #[arg(long, value_name = "URL[,URL...]", value_delimiter = ',', value_parser = EtcdUrl)]
+    #[arg(long, value_name = "URL[,URL...]", value_delimiter = ',', value_parser = EtcdUrl::Any)]
     pub(crate) etcd: Vec<String>,
     /// What the coordinator's keys in etcd begin with [default: /palisade/v1]
     #[arg(long, value_name = "TEXT")]
     pub(crate) etcd_prefix: Option<String>,
+    #[command(flatten)]
+    pub(crate) etcd_access: EtcdAccessArgs,
     /// Keep the state in this file; it is made if it is not there
     #[arg(long, value_name = "FILE", conflicts_with = "etcd")]
     pub(crate) embedded: Option<PathBuf>,

@@ -27,6 +27,8 @@ fn setting(error: &SettingsError) -> String {
     let name = match error.setting {
         "store.etcd" => "--etcd",
         "store.etcd_prefix" => "--etcd-prefix",
+        "store.etcd_cert_file" => "--etcd-cert-file",
+        "store.etcd_user" => "--etcd-user",
         "listen" => "--listen",
         "http" => "--http",
         other => other,

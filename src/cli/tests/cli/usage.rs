@@ -78,15 +78,7 @@ fn an_etcd_that_cannot_be_used_is_refused_while_parsing_and_not_shown() {
         ("", "http://HOST:PORT"),
         ("http://a:1,", "http://HOST:PORT"),
         ("http://a", "the port is missing"),
-        (
-            "http://root:hunter2@a:1",
-            "etcd's users are not in this version",
-        ),
-        ("https://a:1", "etcd over TLS is not in this version"),
-        (
-            "https://root:hunter2@a:1",
-            "etcd over TLS is not in this version",
-        ),
+        ("http://root:hunter2@a:1", "--etcd-user"),
     ] {
         for command in [&["serve"][..], &["demo"], &["bench", "lease"]] {
             let ended = run(&[command, &["--etcd", url]].concat());
@@ -100,6 +92,20 @@ fn an_etcd_that_cannot_be_used_is_refused_while_parsing_and_not_shown() {
             assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
         }
     }
+    for command in [&["demo"][..], &["bench", "lease"]] {
+        let ended = run(&[command, &["--etcd", "https://a:1"]].concat());
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains("TLS"), "{}", ended.stderr);
+    }
+    let secret = ["serve", "--etcd", "https://root:hunter2@a:1"];
+    let ended = run(&secret);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    let clear = ["serve", "--etcd", "http://a:1", "--etcd-ca-file", "ca.pem"];
+    let ended = run(&clear);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("--etcd"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("https://"), "{}", ended.stderr);
     let ended = run(&["serve", "--etcd", "http://127.0.0.1:1", "--etcd-prefix", ""]);
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(

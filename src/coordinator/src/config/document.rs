@@ -9,7 +9,7 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::time::Time;
-use super::{Limits, Settings, StoreChoice, Timeouts, TlsFiles};
+use super::{EtcdAccess, Limits, Settings, StoreChoice, Timeouts, TlsFiles};
 use crate::access::{Rule, Rules, RulesError};
 
 /// Text that says no settings: change it.
@@ -148,6 +148,18 @@ struct StorePart {
     #[serde(skip_serializing_if = "Option::is_none")]
     etcd_prefix: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    etcd_ca_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etcd_cert_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etcd_key_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etcd_user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etcd_password_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etcd_strict: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<PathBuf>,
 }
 
@@ -163,7 +175,47 @@ impl StorePart {
         Self {
             etcd,
             etcd_prefix: self.etcd_prefix.or(lower.etcd_prefix),
+            etcd_ca_file: self.etcd_ca_file.or(lower.etcd_ca_file),
+            etcd_cert_file: self.etcd_cert_file.or(lower.etcd_cert_file),
+            etcd_key_file: self.etcd_key_file.or(lower.etcd_key_file),
+            etcd_user: self.etcd_user.or(lower.etcd_user),
+            etcd_password_file: self.etcd_password_file.or(lower.etcd_password_file),
+            etcd_strict: self.etcd_strict.or(lower.etcd_strict),
             file,
+        }
+    }
+
+    fn of_etcd(endpoints: &[String], prefix: &str, access: &EtcdAccess) -> Self {
+        let access = access.clone();
+        Self {
+            etcd: Some(Words(endpoints.to_vec())),
+            etcd_prefix: Some(prefix.to_owned()),
+            etcd_ca_file: access.ca_file,
+            etcd_cert_file: access.cert_file,
+            etcd_key_file: access.key_file,
+            etcd_user: access.user,
+            etcd_password_file: access.password_file,
+            etcd_strict: Some(access.strict),
+            file: None,
+        }
+    }
+
+    fn etcd_access(&self) -> EtcdAccess {
+        let Self {
+            etcd_ca_file: ca_file,
+            etcd_cert_file: cert_file,
+            etcd_key_file: key_file,
+            etcd_user: user,
+            etcd_password_file: password_file,
+            ..
+        } = self.clone();
+        EtcdAccess {
+            ca_file,
+            cert_file,
+            key_file,
+            user,
+            password_file,
+            strict: self.etcd_strict.unwrap_or_default(),
         }
     }
 }
@@ -315,6 +367,7 @@ impl Document {
     /// # Errors
     /// A [`DocumentError`] where parts contradict each other.
     pub fn settings(self, store_unless_said: StoreChoice) -> Result<Settings, DocumentError> {
+        let access = self.store.etcd_access();
         let store = match (self.store.etcd, self.store.file) {
             (Some(_), Some(_)) => return Err(DocumentError::TwoStores),
             (Some(endpoints), None) => StoreChoice::Etcd {
@@ -323,6 +376,7 @@ impl Document {
                     .store
                     .etcd_prefix
                     .unwrap_or_else(|| StoreChoice::DEFAULT_PREFIX.to_owned()),
+                access,
             },
             (None, Some(path)) => StoreChoice::Embedded { path },
             (None, None) => store_unless_said,
@@ -353,11 +407,11 @@ impl Document {
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
         let store = match &settings.store {
-            StoreChoice::Etcd { endpoints, prefix } => StorePart {
-                etcd: Some(Words(endpoints.clone())),
-                etcd_prefix: Some(prefix.clone()),
-                file: None,
-            },
+            StoreChoice::Etcd {
+                endpoints,
+                prefix,
+                access,
+            } => StorePart::of_etcd(endpoints, prefix, access),
             StoreChoice::Embedded { path } => StorePart {
                 file: Some(path.clone()),
                 ..StorePart::default()

@@ -1,11 +1,21 @@
 use std::time::Duration;
 
-use super::{Document, DocumentError, Settings, StoreChoice};
+use super::{Document, DocumentError, EtcdAccess, Settings, StoreChoice};
+
+fn etcd(url: &str, change: impl FnOnce(&mut EtcdAccess)) -> StoreChoice {
+    let mut access = EtcdAccess::default();
+    change(&mut access);
+    StoreChoice::Etcd {
+        endpoints: vec![url.to_owned()],
+        prefix: StoreChoice::DEFAULT_PREFIX.to_owned(),
+        access,
+    }
+}
 
 #[test]
 fn every_bound_is_named() {
     type Spoil = fn(&mut Settings);
-    let rows: [(Spoil, &str); 9] = [
+    let rows: [(Spoil, &str); 12] = [
         (|s| s.limits.min_ttl = Duration::ZERO, "limits.min_ttl"),
         (
             |s| s.limits.max_ttl = Duration::from_millis(1),
@@ -34,9 +44,22 @@ fn every_bound_is_named() {
                 s.store = StoreChoice::Etcd {
                     endpoints: vec!["localhost".to_owned()],
                     prefix: "palisade/".to_owned(),
+                    access: EtcdAccess::default(),
                 };
             },
             "store.etcd",
+        ),
+        (
+            |s| s.store = etcd("http://a:1", |access| access.ca_file = Some("a".into())),
+            "store.etcd",
+        ),
+        (
+            |s| s.store = etcd("https://a:1", |access| access.key_file = Some("a".into())),
+            "store.etcd_cert_file",
+        ),
+        (
+            |s| s.store = etcd("https://a:1", |access| access.user = Some("a".to_owned())),
+            "store.etcd_user",
         ),
     ];
     for (spoil, setting) in rows {
@@ -89,9 +112,16 @@ fn what_the_example_leaves_out_is_what_could_be_there() {
     assert_eq!(settings.validate(), Ok(()));
     assert_eq!(settings.rules.all().len(), 2);
     assert!(settings.tls.unwrap().client_ca.is_some() && settings.token_file.is_some());
-    let StoreChoice::Etcd { endpoints, prefix } = settings.store else {
+    let StoreChoice::Etcd {
+        endpoints,
+        prefix,
+        access,
+    } = settings.store
+    else {
         panic!("etcd is commented out");
     };
+    assert!(access.ca_file.is_some() && access.key_file.is_some());
+    assert!(access.password_file.is_some() && access.strict);
     assert_eq!(
         (endpoints.len(), prefix.as_str()),
         (3, StoreChoice::DEFAULT_PREFIX)
@@ -101,7 +131,7 @@ fn what_the_example_leaves_out_is_what_could_be_there() {
 #[test]
 fn a_dump_reads_back_as_the_same_settings() {
     let file = Document::parse(
-        "listen = \"[::1]:1\"\n[store]\netcd = \"http://a:1, http://b:2\"\netcd_prefix = \"x/\"\n\
+        "listen = \"[::1]:1\"\n[store]\netcd = \"http://a:1, http://b:2\"\netcd_prefix = \"x/\"\netcd_user = \"u\"\netcd_password_file = \"p\"\netcd_strict = true\n\
          [tls]\ncert_file = \"c\"\nkey_file = \"k\"\nclient_ca_file = \"a\"\n\
          [auth]\ntoken_file = \"t\"\n[limits]\nmax_ttl = \"90m\"\n[timeouts]\nsweep = \"1500ms\"\n\
          [[rules]]\nprincipal = \"*\"\nprefix = \"a/\"\nverbs = [\"read\", \"admin\", \"acquire\"]\n",

@@ -45,10 +45,15 @@ impl OpenStore {
     ) -> Result<Self, OpenStoreError> {
         let (clock, entropy) = (Arc::clone(clock), Arc::clone(entropy));
         match choice {
-            StoreChoice::Etcd { endpoints, prefix } => {
+            StoreChoice::Etcd {
+                endpoints,
+                prefix,
+                access,
+            } => {
                 let options = EtcdOptions {
                     prefix: prefix.clone(),
                     metrics: metrics.clone(),
+                    access: access.clone(),
                     ..EtcdOptions::new(endpoints.clone())
                 };
                 Ok(Self::given(EtcdStore::new(options, clock, entropy, tasks)))

@@ -9,6 +9,7 @@ mod codec;
 mod connect;
 mod counted;
 mod delay;
+mod endpoint;
 mod fault;
 mod keepalive;
 mod keys;
@@ -25,7 +26,9 @@ mod snapshot;
 mod status;
 mod step;
 mod trust;
+mod version;
 mod view;
+mod vitals;
 mod watch;
 
 use std::sync::Arc;
@@ -41,6 +44,7 @@ use self::links::Links;
 use self::liveness::Liveness;
 use super::{Advance, Advanced, Alive, Events, Page, Pages, Standing, Status, Store, StoreError};
 use crate::clock::{Clock, Moment};
+use crate::config::EtcdAccess;
 use crate::domain::{
     Acquire, Acquired, AskBack, AttachMark, Caller, Hold, Release, Released, RequestId, Revoke,
     Revoked, Session, SessionId,
@@ -68,6 +72,8 @@ pub struct EtcdOptions {
     /// Whether operations of many callers travel as one transaction (group commit). Off costs throughput and
     /// changes nothing else: for etcds where nested transactions are not wanted.
     pub is_batching: bool,
+    /// How its endpoints are talked to.
+    pub access: EtcdAccess,
 }
 
 impl EtcdOptions {
@@ -86,6 +92,7 @@ impl EtcdOptions {
             least_ttl: LEAST_TTL,
             metrics: Metrics::default(),
             is_batching: true,
+            access: EtcdAccess::default(),
         }
     }
 }
@@ -124,6 +131,7 @@ impl EtcdStore {
             is_batching: options.is_batching,
             tasks: tasks.clone(),
             liveness: Arc::clone(&liveness),
+            access: Arc::new(options.access),
         };
         Arc::new(Self {
             links: Arc::new(Links::new(options.endpoints, context)),
@@ -247,8 +255,10 @@ impl Store for EtcdStore {
 
     async fn ready(&self) -> Result<(), StoreError> {
         let link = self.links.get().await?;
-        link.generation().await?;
-        link.confirm().await
+        let (checked, confirmed) = tokio::join!(self.links.check(), link.confirm());
+        checked?;
+        confirmed?;
+        link.generation().await.map(drop)
     }
 
     fn least_ttl(&self) -> Duration {

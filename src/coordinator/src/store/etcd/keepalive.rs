@@ -18,11 +18,11 @@ use etcd_client::MaintenanceClient;
 use futures::StreamExt as _;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tracing::warn;
 
 use self::shard::{Ask, Shard};
 use self::wire::{Renew, Wire};
+use super::connect::Connected;
 use super::link::Context;
 use super::liveness::{Liveness, Way};
 use crate::clock::{Clock, Moment, within};
@@ -78,10 +78,11 @@ struct Parts {
     counts: Counts,
 }
 
-/// What has happened on shared streams.
+/// What has happened.
 #[derive(Debug, Default)]
 struct Counts {
     sent: AtomicU64,
+    alone: AtomicU64,
     stalls: AtomicU64,
 }
 
@@ -105,19 +106,19 @@ fn seconds(ttl: i64) -> Duration {
 
 impl Keepalive {
     /// No stream is opened before it is needed. All end when `broken` is cancelled, or with this.
-    pub(super) fn new(
-        channel: Channel,
-        context: &Context,
-        broken: CancellationToken,
-        maintenance: MaintenanceClient,
-    ) -> Self {
+    pub(super) fn new(connected: &Connected, context: &Context, broken: CancellationToken) -> Self {
+        let Connected {
+            client,
+            channel,
+            login,
+        } = connected;
         let parts = Parts {
-            wire: Wire::new(channel),
+            wire: Wire::new(channel.clone(), client.auth_client(), login.clone()),
             clock: Arc::clone(&context.clock),
             tasks: context.tasks.clone(),
             liveness: Arc::clone(&context.liveness),
             broken,
-            maintenance,
+            maintenance: client.maintenance_client(),
             is_asking: AtomicBool::new(false),
             counts: Counts::default(),
         };
@@ -133,6 +134,12 @@ impl Keepalive {
     #[cfg(test)]
     pub(super) fn sent(&self) -> u64 {
         self.parts.counts.sent.load(Ordering::Relaxed)
+    }
+
+    /// How many renewals were sent on streams of their own.
+    #[cfg(test)]
+    pub(super) fn sent_alone(&self) -> u64 {
+        self.parts.counts.alone.load(Ordering::Relaxed)
     }
 
     /// How often a shared stream fell silent while an answer was due.
@@ -190,6 +197,7 @@ impl Keepalive {
     async fn on_its_own(&self, lease: i64) -> Result<Answer, Unanswered> {
         let turn = self.alone.acquire().await;
         let _turn = turn.map_err(|_closed| Unanswered::Broken)?;
+        self.parts.counts.alone.fetch_add(1, Ordering::Relaxed);
         let sent = self.parts.clock.now();
         let mut stream = self.parts.wire.open(1);
         let sending = stream.requests.try_send(Renew { lease });

@@ -122,6 +122,16 @@ impl<'a> Effort<'a> {
     }
 }
 
+/// Refuses what would fill etcd further where it has no space.
+fn unless_full(link: &Link, step: AcquireStep) -> Result<AcquireStep, StoreError> {
+    match step {
+        AcquireStep::Grant { .. } | AcquireStep::Enqueue(_) if link.is_full() => {
+            Err(StoreError::not_applied(Failure::NoSpace))
+        }
+        step => Ok(step),
+    }
+}
+
 /// The session whose mark a caller's steps compare, where they came on its stream.
 fn own_mark<'a>(caller: &Caller, session: &'a Stored<Session>) -> Option<&'a Stored<Session>> {
     caller.mark.map(|_| session)
@@ -148,7 +158,7 @@ impl EtcdStore {
                 effort.stop_guessing();
                 continue;
             }
-            let step = decided?;
+            let step = unless_full(&link, decided?)?;
             let Some(session) = &sight.session else {
                 return Err(session_ended(acquire.caller.session));
             };

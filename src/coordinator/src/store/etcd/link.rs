@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use etcd_client::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::batch::{self, Decided, Waiting};
 use super::codec::{self, Stored, revision};
@@ -24,8 +25,10 @@ use super::keys::Keys;
 use super::liveness::Liveness;
 use super::step::Step;
 use super::trust::{Reached, Trust, Verdict};
+use super::vitals::{self, Vitals};
 use crate::audit;
 use crate::clock::{Clock, Moment, within};
+use crate::config::EtcdAccess;
 use crate::domain::{Generation, Revision, Span};
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
@@ -52,6 +55,7 @@ pub(super) struct Context {
     pub(super) is_batching: bool,
     pub(super) tasks: Tasks,
     pub(super) liveness: Arc<Liveness>,
+    pub(super) access: Arc<EtcdAccess>,
 }
 
 /// One connection. It is never opened again: its connector works once, so a reply over it comes from the
@@ -66,6 +70,8 @@ pub(super) struct Link {
     /// Where steps wait to travel together, once [`Link::start`] was called.
     steps: OnceLock<mpsc::Sender<Waiting>>,
     keepalive: Keepalive,
+    /// etcd takes no more data, as it has last said.
+    is_full: AtomicBool,
 }
 
 impl fmt::Debug for Link {
@@ -78,25 +84,25 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    /// Opens a connection and reads the generation over it.
-    pub(super) async fn open(url: &str, context: Context) -> Result<Self, StoreError> {
+    /// Opens a connection, asks the member for its vitals, and reads the generation. No vitals are told where
+    /// etcd does not let everybody know them.
+    pub(super) async fn open(
+        url: &str,
+        context: Context,
+    ) -> Result<(Self, Option<Vitals>), StoreError> {
         let unavailable = |source| StoreError::Failed {
             failure: Failure::Unavailable,
             outcome: Outcome::NotApplied,
             source: Some(source),
         };
-        let connected = match within(&context.clock, CONNECT_LIMIT, connect::open(url)).await {
+        let opening = connect::open(url, &context.access);
+        let connected = match within(&context.clock, CONNECT_LIMIT, opening).await {
             Ok(connected) => connected.map_err(unavailable)?,
             Err(elapsed) => return Err(unavailable(elapsed.into())),
         };
         let broken = CancellationToken::new();
-        let connect::Connected { client, channel } = connected;
-        let keepalive = Keepalive::new(
-            channel,
-            &context,
-            broken.clone(),
-            client.maintenance_client(),
-        );
+        let keepalive = Keepalive::new(&connected, &context, broken.clone());
+        let connect::Connected { client, .. } = connected;
         let mut link = Self {
             client,
             context,
@@ -105,11 +111,23 @@ impl Link {
             making: tokio::sync::Mutex::default(),
             broken,
             keepalive,
+            is_full: AtomicBool::new(false),
             steps: OnceLock::new(),
         };
+        let mut maintenance = link.client.maintenance_client();
+        let asked = Vitals::of(&mut maintenance);
+        let asked = within(&link.context.clock, link.context.call_limit, asked).await;
+        let vitals = match asked.map_err(|elapsed| unavailable(elapsed.into()))? {
+            Ok(vitals) => Some(vitals),
+            Err(fault) if vitals::is_secret(&fault) => None,
+            Err(fault) => return Err(unavailable(fault.into())),
+        };
+        if let Some(vitals) = &vitals {
+            link.set_full(vitals.alarms.is_full);
+        }
         let (_, header) = link.read_generation().await?;
         link.cluster = header.cluster_id();
-        Ok(link)
+        Ok((link, vitals))
     }
 
     /// The cluster that the endpoint belongs to.
@@ -128,6 +146,25 @@ impl Link {
 
     pub(super) fn give_up(&self) {
         self.broken.cancel();
+    }
+
+    /// Whether etcd takes no more data. Not every version holds nested transactions to that, so nothing
+    /// is granted then.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of whether etcd takes more data.
+    pub(super) fn set_full(&self, is_full: bool) {
+        let was_full = self.is_full.swap(is_full, Ordering::Relaxed);
+        match (was_full, is_full) {
+            (false, true) => warn!(
+                "etcd is out of space and takes no more data: nothing is granted; compact and defragment it, \
+                 then disarm its alarm"
+            ),
+            (true, false) => info!("etcd has space again"),
+            (false, false) | (true, true) => {}
+        }
     }
 
     pub(super) fn leases(&self) -> LeaseClient {
@@ -208,7 +245,13 @@ impl Link {
         let reply = self
             .call(kv.txn(Txn::new().and_then(reads)))
             .await
-            .map_err(Fault::into_unsent)?;
+            .map_err(|fault| {
+                if fault.kind == Kind::Refused {
+                    // Whoever may not even read shows the wrong credentials: a new connection reads them anew.
+                    self.give_up();
+                }
+                fault.into_unsent()
+            })?;
         let header = self.header(&reply).map_err(|misfit| misfit.error(false))?;
         let now = reached(&header)?;
         if now.revision < sent.revision {

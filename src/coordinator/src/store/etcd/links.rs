@@ -3,32 +3,50 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::join_all;
-use tracing::{debug, error, info, warn};
+use futures::stream::FuturesUnordered;
+use tokio::sync::OwnedMutexGuard;
+use tokio::sync::oneshot;
+use tracing::{error, info};
 
+use super::endpoint::Endpoint;
 use super::link::{Context, Link};
-use crate::clock::{Clock, Moment, within};
+use super::vitals::Vitals;
+use crate::clock::Moment;
 use crate::domain::{Generation, Revision};
-use crate::store::{Failure, StoreError};
+use crate::store::{self, Failure, StoreError};
 
 /// The pause after the first round in which no endpoint could be used: callers fail at once meanwhile.
 /// It doubles with each further round.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause: how much later than etcd the coordinator is back at the most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How long the other endpoints get to show their cluster when a connection is opened. One that is away
-/// is looked at when its turn comes.
-const COMPARE_LIMIT: Duration = Duration::from_millis(500);
+/// How long an endpoint may take to be connected to before another one is tried besides. A local one takes
+/// milliseconds, and an election that is under way keeps them all waiting.
+const STAGGER: Duration = Duration::from_secs(1);
 
 /// All endpoints of one cluster, and the link to one of them.
 #[derive(Debug)]
 pub(super) struct Links {
-    endpoints: Vec<String>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    endpoints: Vec<Endpoint>,
     context: Context,
-    current: Mutex<Option<Arc<Link>>>,
-    opening: tokio::sync::Mutex<Turn>,
+    current: Mutex<Option<Current>>,
+    opening: Arc<tokio::sync::Mutex<Turn>>,
     /// The cluster that this process has begun with: another one is never granted from.
     cluster: OnceLock<u64>,
+}
+
+/// The link in use. It is stayed with for as long as it serves.
+#[derive(Debug, Clone)]
+struct Current {
+    link: Arc<Link>,
+    endpoint: usize,
 }
 
 /// Whose turn it is when a link is opened.
@@ -53,7 +71,7 @@ impl Turn {
 
 impl Drop for Links {
     fn drop(&mut self) {
-        if let Some(link) = self.usable() {
+        if let Some(link) = self.shared.usable() {
             link.give_up();
         }
     }
@@ -61,131 +79,236 @@ impl Drop for Links {
 
 impl Links {
     pub(super) fn new(endpoints: Vec<String>, context: Context) -> Self {
+        let endpoints = endpoints.into_iter().map(Endpoint::new).collect();
         Self {
-            endpoints,
-            context,
-            current: Mutex::default(),
-            opening: tokio::sync::Mutex::default(),
-            cluster: OnceLock::new(),
+            shared: Arc::new(Shared {
+                endpoints,
+                context,
+                current: Mutex::default(),
+                opening: Arc::default(),
+                cluster: OnceLock::new(),
+            }),
         }
-    }
-
-    /// The endpoints' URLs.
-    pub(super) fn endpoints(&self) -> &[String] {
-        &self.endpoints
-    }
-
-    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
-        &self.context.clock
     }
 
     /// The cluster that this process has begun with.
     pub(super) fn cluster(&self) -> Option<u64> {
-        self.cluster.get().copied()
+        self.shared.cluster.get().copied()
     }
 
     /// The generation that is trusted now, if any, and the highest revision seen over the present connection.
     pub(super) fn seen(&self) -> (Option<Generation>, Revision) {
-        self.usable().map(|link| link.seen()).unwrap_or_default()
+        let link = self.shared.usable();
+        link.map(|link| link.seen()).unwrap_or_default()
+    }
+
+    /// The link in use; opens one where there is none. What is opened serves the next caller where this one
+    /// has gone away.
+    pub(super) async fn get(&self) -> Result<Arc<Link>, StoreError> {
+        let shared = &self.shared;
+        if let Some(link) = shared.usable() {
+            return Ok(link);
+        }
+        let turn = Arc::clone(&shared.opening).lock_owned().await;
+        if let Some(link) = shared.usable() {
+            return Ok(link);
+        }
+        if shared.context.clock.now() < turn.not_before {
+            return Err(StoreError::not_applied(Failure::Unavailable));
+        }
+        let (told, opened) = oneshot::channel();
+        let opening = Arc::clone(shared).open_next(turn, told);
+        shared.context.tasks.spawn("etcd: connect", opening);
+        let stopped = |_| StoreError::not_applied(Failure::Unavailable);
+        opened.await.map_err(stopped)?
+    }
+
+    /// The endpoint that is used now.
+    #[cfg(test)]
+    pub(super) fn url_in_use(&self) -> Option<String> {
+        let endpoint = self.shared.current()?.endpoint;
+        Some(self.shared.endpoints[endpoint].url().to_owned())
+    }
+
+    /// The endpoints as they were last seen.
+    pub(super) fn endpoints(&self) -> Vec<store::Endpoint> {
+        self.shared.endpoints.iter().map(Endpoint::shown).collect()
+    }
+
+    /// Looks at all endpoints that are not left alone just now.
+    pub(super) async fn look(&self) -> Vec<Vitals> {
+        let Shared {
+            endpoints, context, ..
+        } = &*self.shared;
+        let looks = endpoints.iter().map(|endpoint| endpoint.look(context));
+        join_all(looks).await.into_iter().flatten().collect()
+    }
+
+    /// Looks at all endpoints: none may be of another cluster, and there must be space. Those that are away
+    /// or silent are none of this: the link in use is what serves.
+    pub(super) async fn check(&self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let seen = self.look().await;
+        shared.compare_clusters()?;
+        let is_full = seen.iter().any(|vitals| vitals.alarms.is_full);
+        if let (Some(link), false) = (shared.usable(), seen.is_empty()) {
+            link.set_full(is_full);
+        }
+        if seen.iter().any(|vitals| vitals.alarms.is_corrupt) {
+            let damage = Failure::Damaged("etcd has raised its CORRUPT alarm");
+            return Err(StoreError::not_applied(damage));
+        }
+        match is_full {
+            true => Err(StoreError::not_applied(Failure::NoSpace)),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    fn current(&self) -> Option<Current> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.clone()
     }
 
     fn usable(&self) -> Option<Arc<Link>> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current
-            .as_ref()
-            .filter(|link| !link.broken().is_cancelled())
-            .map(Arc::clone)
+        let current = self.current()?;
+        (!current.link.broken().is_cancelled()).then_some(current.link)
     }
 
-    fn replace(&self, link: &Arc<Link>) {
+    fn replace(&self, next: Option<Current>) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = Some(Arc::clone(link));
+        *current = next;
     }
 
-    /// The link in use; opens one where there is none.
-    pub(super) async fn get(&self) -> Result<Arc<Link>, StoreError> {
-        if let Some(link) = self.usable() {
-            return Ok(link);
+    async fn open_next(
+        self: Arc<Self>,
+        mut turn: OwnedMutexGuard<Turn>,
+        told: oneshot::Sender<Result<Arc<Link>, StoreError>>,
+    ) {
+        if let Some(broken) = self.current() {
+            self.endpoints[broken.endpoint].failed(self.context.clock.now());
+            self.replace(None);
         }
-        let mut turn = self.opening.lock().await;
-        if let Some(link) = self.usable() {
-            return Ok(link);
-        }
-        if self.context.clock.now() < turn.not_before {
-            return Err(StoreError::not_applied(Failure::Unavailable));
-        }
-        let opened = self.open_any(&mut turn).await;
+        let opened = self.open_any(turn.next).await;
         turn.failures = match &opened {
             Ok(_) => 0,
             Err(_) => turn.failures.saturating_add(1),
         };
+        turn.next = turn.next.wrapping_add(1);
         turn.not_before = self.context.clock.now().after(turn.pause());
         drop(turn);
-        opened
+        // Whoever has gone away meanwhile needs no answer.
+        drop(told.send(opened));
     }
 
-    async fn open_any(&self, turn: &mut Turn) -> Result<Arc<Link>, StoreError> {
+    /// The endpoints to try, in this order: those that are not left alone, or else all, for then none is
+    /// better; the leader first, since it need not pass renewals on.
+    fn candidates(&self, from: usize) -> Vec<usize> {
+        let now = self.context.clock.now();
+        let count = self.endpoints.len();
+        let all = (0..count).map(|offset| from.wrapping_add(offset) % count);
+        let (mut near, mut far): (Vec<_>, Vec<_>) =
+            all.partition(|at| self.endpoints[*at].not_before() <= now);
+        near.sort_by_key(|at| !self.endpoints[*at].leads());
+        far.sort_by_key(|at| self.endpoints[*at].not_before());
+        match near.is_empty() {
+            true => far,
+            false => near,
+        }
+    }
+
+    /// Connects to one endpoint after another, and does not wait for a silent one before it tries the next.
+    async fn open_any(&self, from: usize) -> Result<Arc<Link>, StoreError> {
+        let mut waiting = self.candidates(from).into_iter();
+        let mut tried = Vec::new();
+        let mut attempts = FuturesUnordered::new();
         let mut last = StoreError::not_applied(Failure::Unavailable);
-        for _ in 0..self.endpoints.len() {
-            let at = turn.next % self.endpoints.len();
-            turn.next = turn.next.wrapping_add(1);
-            match self.open(at).await {
-                Ok(link) => {
-                    info!(endpoint = %self.endpoints[at], "connected to etcd");
-                    let link = Arc::new(link);
-                    link.start();
-                    self.replace(&link);
-                    return Ok(link);
+        loop {
+            if let Some(at) = waiting.next() {
+                tried.push(at);
+                attempts.push(Box::pin(async move {
+                    (at, self.endpoints[at].open(&self.context).await)
+                }));
+            } else if attempts.is_empty() {
+                return Err(last);
+            }
+            let is_more = waiting.len() > 0;
+            let opened = tokio::select! {
+                opened = attempts.next() => opened,
+                () = self.context.clock.sleep(STAGGER), if is_more => None,
+            };
+            match opened {
+                Some((endpoint, Ok(link))) => {
+                    drop(attempts);
+                    return self.admit(endpoint, link, &tried).await;
                 }
-                Err(error) => {
-                    let endpoint = &self.endpoints[at];
-                    // Ever more seldom while etcd stays away.
-                    if turn.failures.count_ones() <= 1 {
-                        warn!(%endpoint, %error, source = ?error, turn.failures, "etcd endpoint not usable");
-                    } else {
-                        debug!(%endpoint, %error, source = ?error, turn.failures, "etcd endpoint not usable");
-                    }
+                Some((at, Err(error))) => {
+                    tried.retain(|tried| *tried != at);
                     last = error;
                 }
+                None => {}
             }
         }
-        Err(last)
     }
 
-    async fn open(&self, at: usize) -> Result<Link, StoreError> {
-        // Rare and large: not part of what every caller carries along.
-        let link = Box::pin(Link::open(&self.endpoints[at], self.context.clone())).await?;
-        let cluster = *self.cluster.get_or_init(|| link.cluster());
-        let others = self
-            .endpoints
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != at);
-        let clusters = join_all(others.map(|(_, url)| self.cluster_of(url))).await;
-        let strange = clusters
-            .into_iter()
-            .flatten()
-            .find(|other| *other != cluster);
-        if link.cluster() != cluster || strange.is_some() {
-            error!(
-                began_with = format!("{cluster:x}"),
-                endpoint = format!("{:x}", link.cluster()),
-                other = ?strange.map(|other| format!("{other:x}")),
-                "etcd endpoints belong to different clusters, or the cluster was exchanged: nothing is \
-                 granted; point every endpoint at one cluster and restart the coordinators"
-            );
+    /// Takes a link into use, if all endpoints show the cluster that it is of.
+    async fn admit(
+        &self,
+        endpoint: usize,
+        link: Link,
+        tried: &[usize],
+    ) -> Result<Arc<Link>, StoreError> {
+        let now = self.context.clock.now();
+        for slower in tried.iter().filter(|tried| **tried != endpoint) {
+            self.endpoints[*slower].failed(now);
+        }
+        let begun_with = *self.cluster.get_or_init(|| link.cluster());
+        let others = self.endpoints.iter().enumerate();
+        let looks = others
+            .filter(|(at, _)| *at != endpoint)
+            .map(|(_, other)| other.look(&self.context));
+        join_all(looks).await;
+        self.compare_clusters()?;
+        if link.cluster() != begun_with {
             return Err(StoreError::not_applied(Failure::WrongCluster));
         }
+        info!(
+            endpoint = self.endpoints[endpoint].url(),
+            "connected to etcd"
+        );
+        let link = Arc::new(link);
+        link.start();
+        let current = Current {
+            link: Arc::clone(&link),
+            endpoint,
+        };
+        self.replace(Some(current));
         Ok(link)
     }
 
-    /// The cluster of an endpoint, if it answers soon.
-    async fn cluster_of(&self, url: &str) -> Option<u64> {
-        let opened = Box::pin(Link::open(url, self.context.clone()));
-        within(&self.context.clock, COMPARE_LIMIT, opened)
-            .await
-            .ok()?
-            .ok()
-            .map(|link| link.cluster())
+    /// Gives the link up where any endpoint has last shown another cluster than the first that was used.
+    fn compare_clusters(&self) -> Result<(), StoreError> {
+        let Some(begun_with) = self.cluster.get() else {
+            return Ok(());
+        };
+        let shown = self.endpoints.iter();
+        let strange = shown
+            .filter_map(|endpoint| Some((endpoint, endpoint.cluster()?)))
+            .find(|(_, cluster)| cluster != begun_with);
+        let Some((endpoint, cluster)) = strange else {
+            return Ok(());
+        };
+        error!(
+            began_with = format!("{begun_with:x}"),
+            endpoint = endpoint.url(),
+            shows = format!("{cluster:x}"),
+            "etcd endpoints belong to different clusters, or the cluster was exchanged: nothing is granted; \
+             point every endpoint at one cluster and restart the coordinators"
+        );
+        if let Some(link) = self.usable() {
+            link.give_up();
+        }
+        Err(StoreError::not_applied(Failure::WrongCluster))
     }
 }

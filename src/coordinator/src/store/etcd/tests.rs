@@ -4,6 +4,7 @@
 
 mod batches;
 mod endings;
+mod endpoints;
 mod grants;
 mod pauses;
 mod queues;

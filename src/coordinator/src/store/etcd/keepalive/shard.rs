@@ -176,7 +176,7 @@ impl Shard {
     fn answer(&mut self, lease: i64, answer: Answer) {
         for told in self.wanted.remove(&lease).into_iter().flat_map(|w| w.told) {
             // Whoever has gone away meanwhile needs no answer.
-            told.send(answer).ok();
+            let _gone = told.send(answer);
         }
     }
 

@@ -98,12 +98,22 @@ impl Dying {
         }
     }
 
-    /// Renews the dying session past the look at its key, which needs a quorum.
-    async fn renews_alone(&self) -> JoinHandle<bool> {
+    /// Renews the dying session past the look at its key, which needs a quorum. The renewal is on its way
+    /// when this returns.
+    async fn renews_the_dying(&self) -> JoinHandle<bool> {
         let link = self.store.links.get().await.unwrap();
         let lease = link.context().keys.lease_id(self.dying.caller.session);
+        let sent = {
+            let link = Arc::clone(&link);
+            move || link.keepalive().sent() + link.keepalive().sent_alone()
+        };
+        let before = sent();
         #[expect(clippy::disallowed_methods, reason = "the test waits for its end")]
-        tokio::spawn(async move { link.keepalive().renew(lease).await.is_ok() })
+        let renewal = tokio::spawn(async move { link.keepalive().renew(lease).await.is_ok() });
+        eventually("it is sent", LIMIT, async || sent() > before)
+            .await
+            .unwrap();
+        renewal
     }
 
     /// Renews all others, which they can be without a quorum.
@@ -153,7 +163,7 @@ impl Dying {
 async fn an_expired_session_that_is_not_revoked_holds_up_nobody(version: EtcdVersion) {
     let world = Dying::new(version).await;
     all_are_known(&world.store, &world.others).await;
-    let dying = world.renews_alone().await;
+    let dying = world.renews_the_dying().await;
     world.others_are_renewed().await;
     assert!(!dying.is_finished(), "nothing was held up");
     assert_eq!(world.stalls().await, 0, "it held up a stream of others");
@@ -180,14 +190,7 @@ async fn an_expired_session_that_seems_to_live_holds_others_up_no_longer_than_th
     let lease = context.keys.lease_id(world.dying.caller.session);
     context.liveness.lives(lease, context.clock.now(), TTL);
     all_are_known(&world.store, &world.others).await;
-    let sent_before = link.keepalive().sent();
-    let dying = world.renews_alone().await;
-    // It is sent before the others are.
-    eventually("its stream is open", LIMIT, async || {
-        link.keepalive().sent() > sent_before
-    })
-    .await
-    .unwrap();
+    let dying = world.renews_the_dying().await;
     world.others_are_renewed().await;
     assert!(!dying.is_finished(), "nothing was held up");
     assert_eq!(world.stalls().await, 1, "the watchdog fires once, for it");
