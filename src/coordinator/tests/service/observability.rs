@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use palisade_api::v1::RenewSessionRequest;
 use palisade_api::v1::lease_service_client::LeaseServiceClient;
-use palisade_coordinator::config::{Settings, StoreChoice};
+use palisade_coordinator::config::{EtcdAccess, Settings, StoreChoice};
 use palisade_coordinator::serve::{Addresses, Server};
 use palisade_coordinator::store::etcd::EtcdOptions;
 use palisade_test_support::{Etcd, eventually, within};
@@ -27,6 +27,7 @@ async fn every_metric_and_label_in_the_shipped_files_is_exported() {
     let store = StoreChoice::Etcd {
         endpoints: etcd.endpoints(),
         prefix: EtcdOptions::PREFIX.to_owned(),
+        access: EtcdAccess::default(),
     };
     let server = Server::open(Settings::local(store)).await.unwrap();
     let addresses = server.addresses();
