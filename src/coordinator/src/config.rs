@@ -170,7 +170,8 @@ pub struct Timeouts {
     pub preface: Duration,
     /// How often files of certificates, keys and tokens are looked at: so late a change counts.
     pub reload: Duration,
-    /// How long an HTTP connection may be open: probes take no time, and who sends nothing leaves again.
+    /// How long an HTTP connection may be open without a request on it, and how long a client may take nothing
+    /// of an answer: longer than probes and scrapes are apart.
     pub http_connection: Duration,
     /// How long a draining coordinator still takes connections, so that all who look at its health see it.
     pub drain_notice: Duration,

@@ -1,4 +1,4 @@
-//! Health and metrics over HTTP.
+//! What is served over HTTP: health, metrics, and the routes of `rest`.
 
 use std::sync::Arc;
 
@@ -12,16 +12,20 @@ use tokio::sync::watch;
 
 use crate::health::Health;
 use crate::metrics::{Exported, Metrics};
+use crate::rest;
 
 /// `/livez`: the process runs. `/readyz`: it would grant now; with `?verbose` it says as JSON what is wrong.
-/// `/metrics`: what was counted and timed, for Prometheus.
-pub(crate) fn router(health: watch::Receiver<Health>, exported: Exported) -> Router {
+/// `/metrics`: what was counted and timed, for Prometheus. `/v1/…`: see `rest`.
+pub(crate) fn router(health: watch::Receiver<Health>, exported: Exported, calls: Router) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(health)
         .route("/metrics", get(metrics))
         .with_state(Arc::new(exported))
+        .merge(calls)
+        .fallback(rest::unknown)
+        .method_not_allowed_fallback(rest::other_method)
 }
 
 async fn livez() -> &'static str {

@@ -6,6 +6,7 @@
 //! | [`domain`] | who gets what, as pure code |
 //! | [`store`] | the seam to what remembers, and the three that do: etcd, a file, memory |
 //! | [`service`] | the gRPC face: parse, ask the store, answer |
+//! | `rest` | the same calls as JSON over HTTP |
 //! | [`config`], [`serve`] | what it is told to do, and doing it |
 //! | [`metrics`], [`audit`] | what is counted and timed; what is written down for later |
 //! | [`clock`], [`entropy`], [`tasks`] | the injected world |
@@ -19,6 +20,7 @@ pub mod entropy;
 mod health;
 mod http;
 pub mod metrics;
+mod rest;
 pub mod serve;
 pub mod service;
 pub mod store;

@@ -5,6 +5,7 @@
 
 mod accept;
 mod credentials;
+mod http1;
 mod store;
 mod tls;
 
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport;
 use tonic::transport::server::Router;
 use tonic_health::server::{HealthReporter, health_reporter};
+use tonic_web::GrpcWebLayer;
 use tower::layer::util::{Identity, Stack};
 use tracing::{info, warn};
 
@@ -29,13 +31,13 @@ use self::accept::{Acceptor, Patience};
 use self::credentials::Credentials;
 use self::store::OpenStore;
 use self::tls::Tls;
-use crate::access::Peer;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Limits, Settings, SettingsError, Timeouts};
 use crate::entropy::SystemEntropy;
 use crate::health::{self, Health, LeaseServer};
 use crate::http;
 use crate::metrics::{CountCalls, Exported, Metrics, Standing, census};
+use crate::rest;
 use crate::service::{Admin, Parts, Service};
 use crate::tasks::Tasks;
 
@@ -91,9 +93,6 @@ pub enum ServeError {
     /// gRPC ended by itself.
     #[error("gRPC ended before it was told to")]
     Grpc(#[source] transport::Error),
-    /// HTTP ended by itself.
-    #[error("HTTP ended before it was told to")]
-    Http(#[source] io::Error),
 }
 
 /// Where a coordinator serves.
@@ -344,16 +343,19 @@ async fn run(
         (&clock, &tasks),
     );
     let calls = CountCalls::new(&metrics, &clock);
+    let rest = rest::router(service.clone(), &clock, &limits, &timeouts);
     let router = router(service, &limits, calls)?.add_service(health_service);
     let grpc = router.serve_with_incoming_shutdown(grpc.connections(), closing.cancelled_owned());
     // Whoever probes over HTTP is told "draining" until the last call has ended.
     let ended = CancellationToken::new();
-    let http = axum::serve(
+    let http = http1::serve(
         http,
-        http::router(known, exported).into_make_service_with_connect_info::<Peer>(),
-    )
-    .with_graceful_shutdown(ended.clone().cancelled_owned());
-    let served = serve_both(grpc, http.into_future(), ended);
+        http::router(known, exported, rest),
+        timeouts.http_connection,
+        &tasks,
+        ended.clone(),
+    );
+    let served = serve_both(grpc, http, ended);
     tokio::select! {
         biased;
         result = served => result,
@@ -380,16 +382,16 @@ fn doors(
     };
     let live = credentials.tls.as_ref();
     let preface = Patience::Preface(timeouts.preface);
-    let lifetime = Patience::Lifetime(timeouts.http_connection);
+    let stuck = Patience::Stuck(timeouts.http_connection);
     (
         door(listeners.grpc, preface, live.map(Tls::grpc)),
-        door(listeners.http, lifetime, live.map(Tls::http)),
+        door(listeners.http, stuck, live.map(Tls::http)),
     )
 }
 
 async fn serve_both(
     grpc: impl Future<Output = Result<(), transport::Error>>,
-    http: impl Future<Output = io::Result<()>>,
+    http: impl Future<Output = ()>,
     ended: CancellationToken,
 ) -> Result<(), ServeError> {
     let grpc = async {
@@ -397,15 +399,14 @@ async fn serve_both(
         ended.cancel();
         result
     };
-    let http = async { http.await.map_err(ServeError::Http) };
-    tokio::try_join!(grpc, http).map(|((), ())| ())
+    tokio::join!(grpc, http).0
 }
 
 fn router(
     service: Service,
     limits: &Limits,
     calls: CountCalls,
-) -> Result<Router<Stack<CountCalls, Identity>>, ServeError> {
+) -> Result<Router<Stack<CountCalls, Stack<GrpcWebLayer, Identity>>>, ServeError> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -415,10 +416,13 @@ fn router(
     let leases = LeaseServer::new(service).max_decoding_message_size(largest);
     let admin = AdminServiceServer::new(Admin).max_decoding_message_size(largest);
     Ok(transport::Server::builder()
+        // What is not HTTP/2 is refused by the next layer, unless it is gRPC-web.
+        .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_streams(limits.max_streams_per_connection)
+        .layer(GrpcWebLayer::new())
         .layer(calls)
         .add_service(leases)
         .add_service(admin)

@@ -32,7 +32,7 @@ use tonic::{Extensions, Request, Response, Status};
 
 use self::attach::Streams;
 use self::deadline::Deadline;
-use self::error::{About, BadField, CallError};
+use self::error::About;
 use self::lease::{Leases, Living};
 use self::news::News;
 use self::parse::{Credentials, required};
@@ -47,6 +47,8 @@ use crate::store::Store;
 use crate::tasks::Tasks;
 
 pub use self::admin::Admin;
+pub(crate) use self::error::{BadField, CallError};
+pub(crate) use self::parse::{bad, shown};
 
 /// `palisade.v1.LeaseService` on a store. A clone serves the same.
 #[derive(Debug, Clone)]
@@ -192,6 +194,13 @@ fn answer<T>(result: Result<T, CallError>, about: &About) -> Result<Response<T>,
         status::log(&error, about);
         status::status(&error, about)
     })
+}
+
+/// The status of what stands in a call's way before it begins, whatever face it came by.
+pub(crate) fn refuse(error: &CallError) -> Status {
+    let about = About::default();
+    status::log(error, &about);
+    status::status(error, &about)
 }
 
 fn not_served<T>(what: &'static str) -> Result<Response<T>, Status> {

@@ -28,6 +28,8 @@ mod leases;
 mod metrics;
 #[path = "service/observability.rs"]
 mod observability;
+#[path = "service/rest.rs"]
+mod rest;
 #[path = "service/store.rs"]
 mod store;
 #[path = "service/support.rs"]

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::connect_info;
-use axum::serve::IncomingStream;
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream as Items, stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -39,8 +37,8 @@ pub(super) enum Patience {
     /// The handshake of TLS and the preface of HTTP/2 did not come within so long after it was opened. From
     /// there on pings find out whether anybody is there.
     Preface(Duration),
-    /// It has been open for so long.
-    Lifetime(Duration),
+    /// Nothing could be written on it for so long, though something is to be: its client does not read.
+    Stuck(Duration),
 }
 
 /// Takes connections while there are fewer than a bound; others wait in the system's backlog.
@@ -95,7 +93,8 @@ impl Acceptor {
         self
     }
 
-    async fn next(&mut self) -> Connection {
+    /// The next connection. Who stops waiting for it loses none.
+    pub(super) async fn next(&mut self) -> Connection {
         loop {
             let Some(handshakes) = &mut self.handshakes else {
                 let (stream, address, permit) = take(&self.listener, &self.free, &self.clock).await;
@@ -192,34 +191,21 @@ fn connection(
     peer: Peer,
     permit: Option<OwnedSemaphorePermit>,
 ) -> Connection {
-    let (time, proves_itself_with) = match patience {
-        Patience::Preface(time) => (time, Some(PREFACE_BYTES)),
-        Patience::Lifetime(time) => (time, None),
+    let (end, proves_itself_with, stuck) = match patience {
+        Patience::Preface(time) => {
+            let (clock, left) = (Arc::clone(clock), clock.now().until(start.after(time)));
+            let end = async move { clock.sleep(left).await };
+            (Some(end.boxed()), Some(PREFACE_BYTES), None)
+        }
+        Patience::Stuck(time) => (None, None, Some(Stuck::new(clock, time))),
     };
-    let left = clock.now().until(start.after(time));
-    let clock = Arc::clone(clock);
     Connection {
         stream,
         peer,
-        end: Some(async move { clock.sleep(left).await }.boxed()),
+        end,
         proves_itself_with,
+        stuck,
         _permit: permit,
-    }
-}
-
-impl axum::serve::Listener for Acceptor {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let connection = self.next().await;
-        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let address = connection.peer.address.unwrap_or(unknown);
-        (connection, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
     }
 }
 
@@ -231,6 +217,7 @@ pub(super) struct Connection {
     end: Option<BoxFuture<'static, ()>>,
     /// Bytes still to come before the end is lifted.
     proves_itself_with: Option<usize>,
+    stuck: Option<Stuck>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -242,9 +229,52 @@ impl Connected for Connection {
     }
 }
 
-impl connect_info::Connected<IncomingStream<'_, Acceptor>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Acceptor>) -> Self {
-        stream.io().peer.clone()
+/// How long nothing could be written.
+struct Stuck {
+    clock: Arc<dyn Clock>,
+    limit: Duration,
+    over: Option<BoxFuture<'static, ()>>,
+}
+
+impl Stuck {
+    fn new(clock: &Arc<dyn Clock>, limit: Duration) -> Self {
+        Self {
+            clock: Arc::clone(clock),
+            limit,
+            over: None,
+        }
+    }
+
+    /// What a write came to, or that it has taken too long.
+    fn written<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.over = None;
+            return written;
+        }
+        let over = self.over.get_or_insert_with(|| {
+            let (clock, limit) = (Arc::clone(&self.clock), self.limit);
+            async move { clock.sleep(limit).await }.boxed()
+        });
+        std::task::ready!(over.poll_unpin(context));
+        self.over = None;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Connection {
+    fn written<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match &mut self.stuck {
+            Some(stuck) => stuck.written(context, written),
+            None => written,
+        }
     }
 }
 
@@ -305,15 +335,18 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream.duplex().poll_write(context, bytes)
+        let written = self.stream.duplex().poll_write(context, bytes);
+        self.written(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.duplex().poll_flush(context)
+        let flushed = self.stream.duplex().poll_flush(context);
+        self.written(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.duplex().poll_shutdown(context)
+        let shut = self.stream.duplex().poll_shutdown(context);
+        self.written(context, shut)
     }
 
     fn poll_write_vectored(
@@ -321,7 +354,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream.duplex().poll_write_vectored(context, buffers)
+        let written = self.stream.duplex().poll_write_vectored(context, buffers);
+        self.written(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

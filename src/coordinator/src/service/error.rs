@@ -1,5 +1,7 @@
 //! Why a call is not answered with what it asked for. What becomes of it on the wire: see `status.rs`.
 
+use std::borrow::Cow;
+
 use palisade_token::{FencingToken, ResourceName};
 
 use crate::access::AccessError;
@@ -18,7 +20,7 @@ pub(crate) struct About {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BadField {
     /// Its path in the request.
-    pub(crate) field: &'static str,
+    pub(crate) field: Cow<'static, str>,
     /// What is allowed.
     pub(crate) bound: String,
     /// What was sent, shortened; of a secret or metadata only the length.

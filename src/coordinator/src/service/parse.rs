@@ -1,5 +1,6 @@
 //! From what was sent to what the domain knows, with every bound named.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use palisade_api::v1::release_request;
@@ -29,9 +30,13 @@ const SESSION_BOUND: &str =
 const TOKEN_BOUND: &str = "1 to 9007199254740991";
 const REQUIRED: &str = "set";
 
-pub(super) fn bad(field: &'static str, bound: impl Into<String>, given: impl ToString) -> BadField {
+pub(crate) fn bad(
+    field: impl Into<Cow<'static, str>>,
+    bound: impl Into<String>,
+    given: impl ToString,
+) -> BadField {
     BadField {
-        field,
+        field: field.into(),
         bound: bound.into(),
         given: given.to_string(),
     }
@@ -41,7 +46,8 @@ pub(super) fn missing(field: &'static str) -> BadField {
     bad(field, REQUIRED, "missing")
 }
 
-fn shown(text: &str) -> String {
+/// The beginning of a text, in quotes.
+pub(crate) fn shown(text: &str) -> String {
     format!(
         "{:?}",
         text.chars().take(SHOWN_CHARACTERS).collect::<String>()

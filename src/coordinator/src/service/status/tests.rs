@@ -209,7 +209,7 @@ fn calls() -> Vec<Row> {
     use ErrorReason as Reason;
     let of = |key, value: &str| (key, value.to_owned());
     let bad = BadField {
-        field: "resource",
+        field: "resource".into(),
         bound: "short".to_owned(),
         given: "long".to_owned(),
     };
