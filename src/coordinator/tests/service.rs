@@ -22,6 +22,8 @@ mod bad_input;
 mod crowd;
 #[path = "service/drain.rs"]
 mod drain;
+#[path = "service/grpc_web.rs"]
+mod grpc_web;
 #[path = "service/leases.rs"]
 mod leases;
 #[path = "service/metrics.rs"]

@@ -146,7 +146,9 @@ async fn connections_on_which_nothing_comes_are_ended() {
         (grpc, ""),
         (grpc, "P"),
         (grpc, "PRI * HTTP/2.0"),
+        (grpc, "GET / HTTP/1.1\r\n"),
         (http, ""),
+        (http, "GET /livez HTTP/1.1\r\nhost: x\r\n"),
     ] {
         let mut silent = TcpStream::connect(address).await.unwrap();
         silent.write_all(beginning.as_bytes()).await.unwrap();
