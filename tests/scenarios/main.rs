@@ -5,6 +5,7 @@
 )]
 
 mod coordinators;
+mod curl;
 mod durability;
 mod languages;
 mod outage;
