@@ -27,10 +27,8 @@ use tonic_web::GrpcWebLayer;
 use tower::layer::util::{Identity, Stack};
 use tracing::{info, warn};
 
-use self::accept::{Acceptor, Patience};
 use self::credentials::Credentials;
 use self::store::OpenStore;
-use self::tls::Tls;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Limits, Settings, SettingsError, Timeouts};
 use crate::entropy::SystemEntropy;
@@ -296,24 +294,7 @@ async fn run(
     let health = Arc::new(health);
     let (reporter, health_service) = health_reporter();
     health::tell(&reporter, false).await;
-    let probe = health::probe(
-        Arc::clone(&parts.store),
-        Arc::clone(&clock),
-        timeouts.clone(),
-        Arc::clone(&health),
-        metrics.clone(),
-    );
-    tasks.spawn("health: probe", probe);
-    let census = census(
-        Arc::clone(&parts.store),
-        Arc::clone(&clock),
-        metrics.clone(),
-    );
-    tasks.spawn("census", census);
-    tasks.spawn(
-        "health: report",
-        health::report(reporter.clone(), known.clone()),
-    );
+    look(&parts, &timeouts, &health, &reporter);
 
     let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
     let service = Service::start(parts, limits.clone(), timeouts.clone(), draining.clone())
@@ -336,12 +317,8 @@ async fn run(
     };
     let drained = drain.run(shutdown, timeouts.drain_notice, timeouts.drain_limit);
 
-    let (grpc, http) = doors(
-        listeners,
-        &credentials,
-        (&limits, &timeouts),
-        (&clock, &tasks),
-    );
+    let live = credentials.tls.as_ref();
+    let (grpc, http) = accept::doors(listeners, live, (&limits, &timeouts), (&clock, &tasks));
     let calls = CountCalls::new(&metrics, &clock);
     let rest = rest::router(service.clone(), &clock, &limits, &timeouts);
     let router = router(service, &limits, calls)?.add_service(health_service);
@@ -366,27 +343,26 @@ async fn run(
     }
 }
 
-/// What takes connections, for gRPC and for HTTP.
-fn doors(
-    listeners: Listeners,
-    credentials: &Credentials,
-    (limits, timeouts): (&Limits, &Timeouts),
-    (clock, tasks): (&Arc<dyn Clock>, &Tasks),
-) -> (Acceptor, Acceptor) {
-    let door = |listener, patience, tls| {
-        Acceptor::new(listener, limits.max_connections, patience, clock).with_tls(
-            tls,
-            timeouts.preface,
-            tasks,
-        )
-    };
-    let live = credentials.tls.as_ref();
-    let preface = Patience::Preface(timeouts.preface);
-    let stuck = Patience::Stuck(timeouts.http_connection);
-    (
-        door(listeners.grpc, preface, live.map(Tls::grpc)),
-        door(listeners.http, stuck, live.map(Tls::http)),
-    )
+/// Looks at the store again and again, and tells what is found.
+fn look(
+    parts: &Parts,
+    timeouts: &Timeouts,
+    health: &Arc<watch::Sender<Health>>,
+    reporter: &HealthReporter,
+) {
+    let (store, clock, metrics) = (&parts.store, &parts.clock, &parts.metrics);
+    let probe = health::probe(
+        Arc::clone(store),
+        Arc::clone(clock),
+        timeouts.clone(),
+        Arc::clone(health),
+        metrics.clone(),
+    );
+    parts.tasks.spawn("health: probe", probe);
+    let census = census(Arc::clone(store), Arc::clone(clock), metrics.clone());
+    parts.tasks.spawn("census", census);
+    let report = health::report(reporter.clone(), health.subscribe());
+    parts.tasks.spawn("health: report", report);
 }
 
 async fn serve_both(

@@ -17,9 +17,11 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-use super::tls::{self, Tls};
+use super::Listeners;
+use super::tls::{self, Live, Tls};
 use crate::access::Peer;
 use crate::clock::{Clock, Moment, within};
+use crate::config::{Limits, Timeouts};
 use crate::tasks::Tasks;
 
 /// How long nothing is taken after the system refused to, for want of file descriptors as a rule.
@@ -39,6 +41,28 @@ pub(super) enum Patience {
     Preface(Duration),
     /// Nothing could be written on it for so long, though something is to be: its client does not read.
     Stuck(Duration),
+}
+
+/// What takes connections, for gRPC and for HTTP.
+pub(super) fn doors(
+    listeners: Listeners,
+    live: Option<&Live>,
+    (limits, timeouts): (&Limits, &Timeouts),
+    (clock, tasks): (&Arc<dyn Clock>, &Tasks),
+) -> (Acceptor, Acceptor) {
+    let door = |listener, patience, tls| {
+        Acceptor::new(listener, limits.max_connections, patience, clock).with_tls(
+            tls,
+            timeouts.preface,
+            tasks,
+        )
+    };
+    let preface = Patience::Preface(timeouts.preface);
+    let stuck = Patience::Stuck(timeouts.http_connection);
+    (
+        door(listeners.grpc, preface, live.map(Tls::grpc)),
+        door(listeners.http, stuck, live.map(Tls::http)),
+    )
 }
 
 /// Takes connections while there are fewer than a bound; others wait in the system's backlog.
