@@ -301,3 +301,6 @@ fn tokens(path: &Path, bytes: &[u8]) -> Result<Tokens, CredentialsError> {
     // Where it is not text it is no TOML, and says where.
     Tokens::parse(&String::from_utf8_lossy(bytes)).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests;
