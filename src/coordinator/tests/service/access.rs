@@ -250,13 +250,14 @@ async fn a_list_leaves_out_what_its_caller_may_not_read_page_by_page() {
         ("alice", "", &EVERY_VERB),
         ("bob", "a/b", &[Verb::Read]),
         ("bob", "c/", &[Verb::Read]),
+        ("bob", "e/f", &[Verb::Read]),
         ("carol", "a", &[Verb::Acquire]),
     ]))
     .await;
     let session = guarded.session("alice").await;
     let seen = ["a/b", "a/b/x", "a/b/y", "c/d"];
     for (number, what) in [
-        "a", "a/b", "a/b-c", "a/b/x", "a/b/y", "a/bc/d", "c", "c/d", "d",
+        "a", "a/b", "a/b-c", "a/b/x", "a/b/y", "a/bc/d", "c", "c/d", "e/f-g", "d",
     ]
     .iter()
     .enumerate()
@@ -307,7 +308,7 @@ async fn a_list_leaves_out_what_its_caller_may_not_read_page_by_page() {
     denied(&guarded.list("bob", list("d")).await.unwrap_err());
     denied(&guarded.list("carol", list("")).await.unwrap_err());
     let all = guarded.list("alice", list("")).await.unwrap();
-    assert_eq!(all.leases.len(), 9);
+    assert_eq!(all.leases.len(), 10);
 }
 
 #[tokio::test]
