@@ -27,6 +27,7 @@ use tokio::runtime::Builder;
 
 use crate::args::{Cli, ClientArgs, Command, LogFormat};
 use crate::failure::Failure;
+use crate::log::Log;
 
 /// How long what still runs in threads may go on after the end: a read of stdin would forever.
 const LINGER: Duration = Duration::from_millis(100);
@@ -43,13 +44,17 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    let (format, default) = match &cli.command {
-        Command::Serve(args) => (args.log.log_format, "info"),
-        Command::Dev(args) => (args.log.log_format, "info"),
-        Command::Demo(_) | Command::DemoWorker => (LogFormat::Text, "off"),
-        _ => (LogFormat::Text, "error"),
+    let (format, default, is_for_others) = match &cli.command {
+        Command::Serve(args) => (args.log.log_format, "info", true),
+        Command::Dev(args) => (args.log.log_format, "info", true),
+        Command::Demo(_) | Command::DemoWorker => (LogFormat::Text, "off", false),
+        _ => (LogFormat::Text, "error", false),
     };
-    log::start(format, default)?;
+    let _log = log::start(Log {
+        format,
+        default,
+        is_for_others,
+    })?;
     // Two crates could otherwise each bring one, and TLS would not know which to take.
     if rustls::crypto::ring::default_provider()
         .install_default()

@@ -161,3 +161,46 @@ fn log_lines_are_json_if_asked_for() {
         "{stderr}"
     );
 }
+
+/// Neither what is logged nor who does not read it holds up whoever is served.
+#[test]
+fn a_log_that_is_not_read_holds_up_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = palisade(&["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    command
+        .env("PALISADE_LOG", "trace")
+        .current_dir(directory.path());
+    let mut running = Running::start(command);
+    let addr = address(&mut running);
+    // Each fills a good part of the 64 KiB that a pipe takes.
+    for round in 0..20 {
+        let name = format!("r{round}");
+        let acquired = client(&addr, &["acquire", &name, "--detach", "--timeout", "20s"]);
+        assert_eq!(acquired.code, Some(0), "{acquired:?}");
+    }
+    // It would say that it ends where nobody reads.
+    running.signal(Signal::KILL);
+}
+
+#[test]
+fn a_grant_is_written_down_as_json() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut running = serve(directory.path(), &["--log-format", "json"]);
+    let addr = address(&mut running);
+    let acquired = client(&addr, &["acquire", "a", "--detach", "-o", "json"]);
+    let acquired: Value = serde_json::from_str(&acquired.stdout).unwrap();
+    running.signal(Signal::TERM);
+    let log = running.ends().stderr;
+    let grant = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let grant = grant
+        .into_iter()
+        .find(|line| line["fields"]["event"] == "grant")
+        .expect(&log);
+    assert_eq!(grant["target"], "palisade::audit");
+    assert_eq!(grant["fields"]["resource"], "a");
+    assert_eq!(grant["fields"]["token"], acquired["token"]);
+    let secret = acquired["credentials"]["secret"].as_str().unwrap();
+    assert!(!log.contains(secret), "{log}");
+}
