@@ -69,6 +69,8 @@ pub(super) struct Table {
     outbox: Vec<AttachRequest>,
     /// Not after the first moment at which there is something to do.
     wake_at: Option<Moment>,
+    /// What the last opening met, while there is no stream.
+    away: Unavailable,
     session_ended: CancellationToken,
 }
 
@@ -82,6 +84,7 @@ impl Table {
             order: 0,
             outbox: Vec::new(),
             wake_at: None,
+            away: Unavailable::NoAnswer,
             session_ended,
         }
     }
@@ -324,8 +327,9 @@ impl Table {
         let Some(request) = self.requests.get_mut(&key) else {
             return;
         };
+        let cause = self.away;
         let no_answer = |may_have_happened| ClientError::Unavailable {
-            cause: Unavailable::NoAnswer,
+            cause,
             may_have_happened,
             retry_after: None,
             source: None,

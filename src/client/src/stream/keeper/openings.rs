@@ -96,6 +96,9 @@ impl Keeper {
         }
         if self.wire.is_none() {
             self.core.failing();
+            if let ClientError::Unavailable { cause, .. } = failure.error {
+                self.table.away(cause);
+            }
         } else if !self.draining && !self.open_unknown {
             // The present one does after all.
             self.table.opening_undone(now);

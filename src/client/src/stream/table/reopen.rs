@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use palisade_api::v1::{OpenRequest, OpenRequestState, OpenRequestStatus};
 
 use crate::clock::Moment;
+use crate::error::Unavailable;
 
 use super::super::request::{Request, RequestKey, Return, Returning, Stage};
 use super::{Garbage, Table, Takes};
@@ -20,6 +21,11 @@ impl Table {
             request.named = request.known_as().is_some();
         }
         self.named(Request::known_as)
+    }
+
+    /// There is no stream, and the last opening met this.
+    pub(in super::super) fn away(&mut self, cause: Unavailable) {
+        self.away = cause;
     }
 
     /// The opening did nothing, and this stream goes on.
@@ -77,6 +83,7 @@ impl Table {
         }
         self.cut();
         self.seq = 1;
+        self.away = Unavailable::NoAnswer;
         self.takes = Takes::Everything;
         self.requests.retain(|key, request| match &request.stage {
             Stage::Held { token, news } => {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use palisade_api::AttachRequest;
 use palisade_api::v1::attach_open;
-use palisade_client::{ClientError, LostReason, Session, SessionOptions, SessionState};
+use palisade_client::{
+    ClientError, LostReason, Session, SessionOptions, SessionState, Unavailable,
+};
 use palisade_test_support::eventually;
 use tonic::{Code, Status};
 
@@ -381,6 +383,32 @@ async fn an_acquire_that_is_never_answered_is_given_up_and_given_back() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn without_a_coordinator_an_acquire_tells_what_is_wrong_and_that_it_did_not_happen() {
+    let host = Host::start().await;
+    let client = builder(&[&host]).operation_timeout(Duration::from_secs(1));
+    let client = client.connect().unwrap();
+    let session = in_time(client.open_session(SessionOptions::default()))
+        .await
+        .unwrap();
+    let regressed = status(Code::Unavailable, "HISTORY_REGRESSED", &[]);
+    host.always(Kind::Open, Some(Fault::End(regressed)));
+    host.cut();
+    opened(&host, 2).await;
+    match in_time(session.try_acquire(&orders())).await.unwrap_err() {
+        ClientError::Unavailable {
+            cause,
+            may_have_happened,
+            ..
+        } => {
+            assert_eq!(cause, Unavailable::HistoryRegressed);
+            assert!(!may_have_happened, "it was not sent");
+        }
+        error => panic!("{error:?}"),
+    }
+    assert_eq!(host.seen(Kind::Acquire).len(), 0);
 }
 
 #[tokio::test]
