@@ -13,3 +13,4 @@ mod queue;
 mod restore;
 mod resurrected;
 mod setup;
+mod streams;
