@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use palisade_client::{
-    Client, FencingToken, Lease, Session, SessionOptions, SessionState, Transport,
-};
+use palisade_client::{Client, FencingToken, Lease, Session, SessionOptions, SessionState};
 use palisade_test_support::{Coordinator, Etcd, Proxy, eventually, within};
 
 use crate::setup::{LIMIT, TTL, coordinator, name, spawn, waiting};
@@ -17,7 +15,6 @@ const TASKS: usize = 64;
 fn over_streams(links: &[&Proxy]) -> Client {
     Client::builder()
         .endpoints(links.iter().map(|link| link.url()))
-        .transport(Transport::Stream)
         .connect()
         .unwrap()
 }
@@ -48,9 +45,8 @@ impl Load {
                     assert!(Some(lease.token()) > last, "tokens grow");
                     last = Some(lease.token());
                     assert!(lease.grant().is_ok(), "{:?}", lease.loss());
-                    let released = lease.release().await.unwrap();
-                    // A release whose answer was lost finds that it is done.
-                    drop(released);
+                    // One whose answer was lost finds that it is done.
+                    let _released = lease.release().await.unwrap();
                     rounds.fetch_add(1, Ordering::Relaxed);
                 }
             })

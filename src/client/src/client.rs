@@ -169,10 +169,10 @@ pub enum Transport {
     /// Over one stream, which also carries news of the leases: lost, wanted back, the place in the queue. It
     /// needs coordinators that serve `Attach`; where it breaks the session goes on over another, through any
     /// of them. At most 1000 requests may wait and hold in one session.
+    #[default]
     Stream,
     /// By calls of their own: for coordinators and proxies that serve no streams. There is no news; a lease
     /// that was revoked looks held until its session ends.
-    #[default]
     Unary,
 }
 
@@ -258,7 +258,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How sessions speak with their coordinator: [`Transport::Unary`] unless set.
+    /// How sessions speak with their coordinator: [`Transport::Stream`] unless set.
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self

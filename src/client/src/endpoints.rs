@@ -195,6 +195,12 @@ impl Endpoints {
     }
 
     fn eject(&self, index: usize) {
+        // Also when its time is over another one is tried first: that took less long than finding it dead.
+        let next = (index + 1) % self.all.len();
+        let relaxed = Ordering::Relaxed;
+        let _moved: Result<usize, usize> = self
+            .preferred
+            .compare_exchange(index, next, relaxed, relaxed);
         let now = self.clock.now();
         let endpoint = &self.all[index];
         let pause = endpoint.health(|health| {

@@ -80,6 +80,7 @@ async fn a_long_wait_is_many_calls_and_one_request() {
     fake.ttl(Duration::from_secs(300));
     let clock = ManualClock::shared();
     let client = Client::builder()
+        .transport(palisade_client::Transport::Unary)
         .endpoint(&fake.address)
         .clock(Arc::<ManualClock>::clone(&clock));
     let client = client.connect().unwrap();

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use palisade_client::{
-    AcquireOptions, Client, ClientBuilder, Lease, Session, SessionOptions, Transport,
-};
+use palisade_client::{AcquireOptions, Client, ClientBuilder, Lease, Session, SessionOptions};
 
 use crate::clock::ManualClock;
 use crate::fake::in_time;
@@ -22,7 +20,6 @@ use self::world::Host;
 fn builder(hosts: &[&Host]) -> ClientBuilder {
     Client::builder()
         .endpoints(hosts.iter().map(|host| host.address.clone()))
-        .transport(Transport::Stream)
         .call_timeout(Duration::from_secs(2))
 }
 

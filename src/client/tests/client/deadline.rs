@@ -21,6 +21,7 @@ const TICK: Duration = Duration::from_nanos(1);
 
 async fn open(fake: &Fake, clock: &Arc<ManualClock>) -> (Session, Moment) {
     let client = Client::builder()
+        .transport(palisade_client::Transport::Unary)
         .endpoint(&fake.address)
         .clock(Arc::<ManualClock>::clone(clock));
     let client = client.connect().unwrap();
@@ -67,6 +68,7 @@ async fn without_a_look_the_timer_tells() {
     fake.always(Method::Renew, Some(Step::Hang));
     let clock = ManualClock::shared();
     let client = Client::builder()
+        .transport(palisade_client::Transport::Unary)
         .endpoint(&fake.address)
         .call_timeout(Duration::from_secs(300))
         .clock(Arc::<ManualClock>::clone(&clock))

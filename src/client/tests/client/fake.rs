@@ -392,6 +392,7 @@ impl LeaseService for Service {
 /// A client of these that gives up on a try soon, but not because the machine is busy.
 pub(crate) fn client_of(fakes: &[&Fake]) -> palisade_client::Client {
     palisade_client::Client::builder()
+        .transport(palisade_client::Transport::Unary)
         .endpoints(fakes.iter().map(|fake| fake.address.clone()))
         .call_timeout(Duration::from_secs(1))
         .operation_timeout(Duration::from_secs(15))

@@ -36,6 +36,7 @@ async fn an_abandoned_acquire_is_given_back_by_its_request_above_its_epoch() {
 async fn an_acquire_whose_outcome_stays_unknown_is_given_back() {
     let fake = Fake::start().await;
     let client = palisade_client::Client::builder()
+        .transport(palisade_client::Transport::Unary)
         .endpoint(&fake.address)
         .call_timeout(Duration::from_millis(500))
         .operation_timeout(Duration::from_millis(1500))

@@ -67,6 +67,7 @@ async fn what_was_not_sent_is_no_retry() {
     for _client in 0..8 {
         // Each begins with one of the two, at random.
         let client = palisade_client::Client::builder()
+            .transport(palisade_client::Transport::Unary)
             .endpoints([address.clone(), fake.address.clone()])
             .connect()
             .unwrap();
@@ -151,6 +152,7 @@ async fn when_nobody_answers_it_is_said_whether_it_may_have_happened() {
     let (fake, gone) = (Fake::start().await, Fake::start().await);
     let impatient = |fake: &Fake| {
         palisade_client::Client::builder()
+            .transport(palisade_client::Transport::Unary)
             .endpoint(&fake.address)
             .call_timeout(Duration::from_millis(100))
             .operation_timeout(Duration::from_millis(300))

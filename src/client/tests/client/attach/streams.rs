@@ -190,6 +190,11 @@ async fn another_coordinator_takes_over_where_one_is_deaf_or_gone() {
         second.saw(Kind::Renew, 2).await;
         assert!(session.state().is_held(), "{:?}", session.state());
         assert!(lease.grant().is_ok());
+        assert_eq!(
+            first.seen(Kind::Open).len(),
+            1,
+            "it is not tried again at once"
+        );
         assert_eq!(second.world().held.len(), 1);
         assert_eq!(held(&session, "other").await.token().get(), 102);
     }
