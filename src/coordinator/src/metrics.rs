@@ -57,6 +57,7 @@ struct Inner {
     ends: Counters<EndReason>,
     generations: Counter,
     fences_ahead: Counter,
+    tokens_ahead: Counter,
     resumes: Counter,
     held: Held,
     /// There from the first word of an etcd: a store of another kind exports nothing of it.
@@ -109,6 +110,10 @@ impl Default for Metrics {
             fences_ahead: registry.counter(
                 "palisade_fences_ahead",
                 "Releases that named a guard's fence above the token of their lease",
+            ),
+            tokens_ahead: registry.counter(
+                "palisade_tokens_ahead",
+                "Tokens checked that were above any that the store can have issued",
             ),
             resumes: registry.counter(
                 "palisade_watch_resumes",
@@ -165,6 +170,12 @@ impl Metrics {
     /// a restore.
     pub fn fence_ahead(&self) {
         self.inner.fences_ahead.inc();
+    }
+
+    /// A token was checked that the store cannot have issued: its history went backwards, or the token is
+    /// another's.
+    pub fn token_ahead(&self) {
+        self.inner.tokens_ahead.inc();
     }
 
     /// The store's news broke off and were taken up again.

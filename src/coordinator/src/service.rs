@@ -14,21 +14,23 @@ mod reply;
 mod rpc;
 mod status;
 mod waiters;
+mod watching;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use palisade_api::v1::acquire_request::Owner;
 use palisade_api::v1::{
-    CloseSessionRequest, CloseSessionResponse, GetLeaseRequest, GetLeaseResponse,
-    ListLeasesRequest, ListLeasesResponse, OpenSessionRequest, OpenSessionResponse,
-    RenewSessionRequest, RenewSessionResponse,
+    CheckTokenRequest, CheckTokenResponse, CloseSessionRequest, CloseSessionResponse,
+    GetLeaseRequest, GetLeaseResponse, ListLeasesRequest, ListLeasesResponse, OpenSessionRequest,
+    OpenSessionResponse, RenewSessionRequest, RenewSessionResponse, TokenState,
 };
 use palisade_api::{AcquireRequest, AcquireResponse, ReleaseRequest, ReleaseResponse};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status};
+use tracing::error;
 
 use self::attach::Streams;
 use self::deadline::Deadline;
@@ -56,6 +58,8 @@ pub struct Service {
     leases: Arc<Leases>,
     streams: Arc<Streams>,
     access: Access,
+    /// Room for watches.
+    watches: Arc<Semaphore>,
     /// Room for unary calls.
     calls: Arc<Semaphore>,
 }
@@ -94,6 +98,7 @@ impl Service {
             metrics,
         } = parts;
         let calls = limits.max_calls.min(Semaphore::MAX_PERMITS);
+        let watches = limits.max_watchers.min(Semaphore::MAX_PERMITS);
         let waiters = Waiters::start(&store, &clock, &entropy, &tasks, bounds);
         let news = News::start(
             (&store, &clock),
@@ -119,6 +124,7 @@ impl Service {
             leases: Arc::new(leases),
             streams,
             access: Access::open(),
+            watches: Arc::new(Semaphore::new(watches)),
             calls: Arc::new(Semaphore::new(calls)),
         }
     }
@@ -285,13 +291,13 @@ impl Service {
             .await?;
         about.session = Some(caller.session);
         let acquire = Acquire {
+            previous: leases.news.previous(&resource),
             caller,
             resource,
             request,
             metadata,
             waits: !wait.is_zero(),
             max_waiters: leases.limits.max_waiters_per_resource,
-            previous: None,
             lock_delay_ms: parse::millis(lock_delay),
         };
         let hold = leases.acquire(&acquire, wait, &deadline).await?;
@@ -376,11 +382,36 @@ impl Service {
         let resource = parse::resource("resource", &given.resource)?;
         about.resource = Some(resource.clone());
         self.access.check(&principal, Verb::Read, &resource)?;
-        if parse::queue_size("queue_size", given.queue_size)? > 0 {
-            return Err(CallError::NotServed("queue_size above 0"));
-        }
+        let queue_size = parse::queue_size("queue_size", given.queue_size)?;
+        let asked = self
+            .leases
+            .lease_and_queue(&resource, queue_size, &deadline);
+        let standing = asked.await?;
+        let previous = self.leases.news.previous(&resource);
+        reply::standing(&standing, previous.as_ref())
+    }
+
+    async fn try_check(
+        &self,
+        request: Request<CheckTokenRequest>,
+        about: &mut About,
+    ) -> Result<CheckTokenResponse, CallError> {
+        let (headers, extensions, given) = request.into_parts();
+        let (principal, _counted) = self.begin(&headers, &extensions)?;
+        let deadline = self.deadline(&headers, Duration::ZERO)?;
+        let resource = parse::resource("resource", &given.resource)?;
+        about.resource = Some(resource.clone());
+        let token = parse::token("token", given.token)?;
+        self.access.check(&principal, Verb::Read, &resource)?;
         let standing = self.leases.lease(&resource, &deadline).await?;
-        reply::standing(&standing)
+        let checked = reply::checked(&standing, token);
+        if checked.state() == TokenState::Ahead {
+            self.leases.metrics.token_ahead();
+            error!(%resource, %token, revision = %standing.revision,
+                "a token is above any that this store can have issued: its history went backwards, or the \
+                 token is not ours");
+        }
+        Ok(checked)
     }
 
     async fn try_list(

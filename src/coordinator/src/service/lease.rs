@@ -17,8 +17,8 @@ use crate::access::{Scope, Span};
 use crate::clock::{Clock, Moment};
 use crate::config::{Limits, Timeouts};
 use crate::domain::{
-    Acquire, Acquired, AttachMark, Caller, GenerationError, Hold, HoldName, Nonce, Principal,
-    Refusal, Release, Released, Revision, Session, SessionId,
+    Acquire, Acquired, AttachMark, Caller, GenerationError, Hold, HoldName, LeaseEnd, Nonce,
+    Principal, Refusal, Release, Released, Revision, Session, SessionId,
 };
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
@@ -161,16 +161,21 @@ impl Leases {
             false => self.acquire_at_once(acquire, deadline).await,
         };
         counted.end(&done);
-        done
+        done.inspect(|hold| self.news.note_grant(hold))
     }
 
-    /// Tells whoever waited for a released lease and has it now.
+    /// Tells of a lease that was released, also whoever waited for it and has it now.
     pub(super) fn released(&self, released: &Released) {
-        if let Released::Lease {
-            successor: Some(successor),
-            ..
+        let Released::Lease {
+            hold,
+            successor,
+            ended,
         } = released
-        {
+        else {
+            return;
+        };
+        self.news.note_end(hold, LeaseEnd::Released, *ended, "");
+        if let Some(successor) = successor {
             self.waiters.granted(successor);
         }
     }
@@ -307,6 +312,17 @@ impl Leases {
         deadline: &Deadline,
     ) -> Result<Standing, CallError> {
         deadline.run(Kind::Read, self.store.lease(resource)).await
+    }
+
+    /// The lease of a resource, and the first of those who wait for it.
+    pub(super) async fn lease_and_queue(
+        &self,
+        resource: &ResourceName,
+        queue_size: usize,
+        deadline: &Deadline,
+    ) -> Result<Standing, CallError> {
+        let asked = self.store.lease_and_queue(resource, queue_size);
+        deadline.run(Kind::Read, asked).await
     }
 
     /// A page of leases.

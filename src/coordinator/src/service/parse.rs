@@ -18,7 +18,7 @@ const MAX_SECRET_BYTES: usize = 64;
 /// The longest label, in bytes: it is for a line on a screen.
 const MAX_LABEL_BYTES: usize = 128;
 /// How much of a queue is listed at most, as the interface has it.
-const MAX_QUEUE_SIZE: i32 = 1000;
+const MAX_QUEUE_SIZE: usize = 1000;
 /// How much of a bad value is told back.
 const SHOWN_CHARACTERS: usize = 64;
 
@@ -225,11 +225,10 @@ pub(super) fn metadata(
 }
 
 /// How many of a queue to list.
-pub(super) fn queue_size(field: &'static str, given: i32) -> Result<i32, BadField> {
-    if (0..=MAX_QUEUE_SIZE).contains(&given) {
-        return Ok(given);
-    }
-    Err(bad(field, format!("0 to {MAX_QUEUE_SIZE}"), given))
+pub(super) fn queue_size(field: &'static str, given: i32) -> Result<usize, BadField> {
+    let size = usize::try_from(given).ok();
+    let size = size.filter(|size| *size <= MAX_QUEUE_SIZE);
+    size.ok_or_else(|| bad(field, format!("0 to {MAX_QUEUE_SIZE}"), given))
 }
 
 pub(super) fn hold(given: Option<release_request::Hold>) -> Result<HoldName, BadField> {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use palisade_api::v1::{GetLeaseResponse, Lease, ListLeasesResponse, PreviousEnd};
+use palisade_api::v1::{
+    CheckTokenResponse, GetLeaseResponse, Lease, ListLeasesResponse, PreviousEnd, TokenState,
+    Waiter,
+};
 use palisade_api::{AcquireResponse, Generation, LeaseEnd, ReleaseOutcome, ReleaseResponse};
 
 use palisade_token::FencingToken;
@@ -11,7 +14,7 @@ use super::error::CallError;
 use super::page::{self, MAX_PAGE_BYTES};
 use super::parse::millis;
 use crate::domain::{
-    Generation as DomainGeneration, Hold, LeaseEnd as DomainEnd, Previous, Released,
+    Generation as DomainGeneration, Hold, LeaseEnd as DomainEnd, Place, Previous, Released,
 };
 
 use crate::store::{Failure, Listed, Page, Standing, StoreError};
@@ -104,13 +107,46 @@ pub(super) fn released(released: &Released) -> ReleaseResponse {
     }
 }
 
-pub(super) fn standing(standing: &Standing) -> Result<GetLeaseResponse, CallError> {
+/// How a token stands to a lease.
+pub(super) fn checked(standing: &Standing, token: FencingToken) -> CheckTokenResponse {
+    let current = standing.hold.as_ref().and_then(Hold::token);
+    let generation = standing.generation.as_ref();
+    let highest = generation.and_then(|generation| generation.token(standing.revision));
+    let state = match current {
+        Some(current) if current == token => TokenState::Current,
+        _ if highest.is_none_or(|highest| token > highest) => TokenState::Ahead,
+        Some(_) => TokenState::Stale,
+        None if standing.hold.is_some() => TokenState::Stale,
+        None => TokenState::Vacant,
+    };
+    CheckTokenResponse {
+        state: state.into(),
+        current_token: current.map_or(0, FencingToken::as_i64),
+        revision: signed(standing.revision.0),
+    }
+}
+
+fn waiter(place: &Place) -> Waiter {
+    let claim = &place.claim;
+    Waiter {
+        session_id: claim.session.to_string(),
+        request_id: claim.request.to_string(),
+        label: claim.label.clone(),
+        enqueued_revision: signed(place.since.0),
+    }
+}
+
+pub(super) fn standing(
+    standing: &Standing,
+    known: Option<&Previous>,
+) -> Result<GetLeaseResponse, CallError> {
     let lease = match &standing.hold {
         Some(hold) => Some(lease(hold).ok_or_else(not_trusted)?),
         None => None,
     };
     Ok(GetLeaseResponse {
-        previous: lease.is_none().then(|| previous(None)),
+        previous: lease.is_none().then(|| previous(known)),
+        queue: standing.queue.iter().map(waiter).collect(),
         lease,
         waiters: u32::try_from(standing.waiters).unwrap_or(u32::MAX),
         revision: signed(standing.revision.0),

@@ -15,7 +15,7 @@ use palisade_api::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::error::About;
-use super::{Service, answer, not_served};
+use super::{Service, answer};
 
 #[tonic::async_trait]
 impl LeaseService for Service {
@@ -89,15 +89,16 @@ impl LeaseService for Service {
 
     async fn watch_leases(
         &self,
-        _request: Request<WatchLeasesRequest>,
+        request: Request<WatchLeasesRequest>,
     ) -> Result<Response<Self::WatchLeasesStream>, Status> {
-        not_served("WatchLeases")
+        answer(self.try_watch(request), &About::default())
     }
 
     async fn check_token(
         &self,
-        _request: Request<CheckTokenRequest>,
+        request: Request<CheckTokenRequest>,
     ) -> Result<Response<CheckTokenResponse>, Status> {
-        not_served("CheckToken")
+        let mut about = About::default();
+        answer(self.try_check(request, &mut about).await, &about)
     }
 }

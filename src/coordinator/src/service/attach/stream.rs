@@ -329,13 +329,13 @@ impl<'a> Running<'a> {
             ));
         }
         let acquire = Acquire {
+            previous: leases.news.previous(&wish.resource),
             caller: shared.caller.clone(),
             resource: wish.resource,
             request: wish.request,
             metadata: wish.metadata,
             waits: !wish.wait.is_zero(),
             max_waiters: leases.limits.max_waiters_per_resource,
-            previous: None,
             lock_delay_ms: crate::service::parse::millis(wish.lock_delay),
         };
         let seat = match acquire.waits {
