@@ -42,3 +42,5 @@ mod surface;
 mod tls;
 #[path = "service/waiting.rs"]
 mod waiting;
+#[path = "service/watching.rs"]
+mod watching;

@@ -6,8 +6,8 @@ use futures::{FutureExt, stream};
 use palisade_api::ErrorReason;
 use palisade_api::v1::admin_service_client::AdminServiceClient;
 use palisade_api::v1::{
-    AdvanceGenerationRequest, CheckTokenRequest, DrainRequest, GetLeaseRequest, GetStatusRequest,
-    RenewSessionRequest, RevokeLeaseRequest, WatchLeasesRequest,
+    AdvanceGenerationRequest, DrainRequest, GetStatusRequest, RenewSessionRequest,
+    RevokeLeaseRequest,
 };
 use palisade_coordinator::serve::{Addresses, ServeError, Server};
 use palisade_test_support::within;
@@ -28,21 +28,12 @@ fn not_served(status: &Status) {
 #[tokio::test]
 async fn what_is_not_served_yet_says_so() {
     let coordinator = Coordinator::start().await;
-    let mut client = coordinator.client.clone();
-    let watch = client.watch_leases(WatchLeasesRequest::default()).await;
-    not_served(&watch.unwrap_err());
-    let check = client.check_token(CheckTokenRequest::default()).await;
-    not_served(&check.unwrap_err());
+    let client = coordinator.client.clone();
 
     let session = open(&client, "s").await;
     let mut delayed = asking(&session, "r1", "x", Duration::ZERO);
     delayed.lock_delay_ms = 1;
     not_served(&acquire(&client, delayed).await.unwrap_err());
-    let queue = GetLeaseRequest {
-        resource: "x".to_owned(),
-        queue_size: 1,
-    };
-    not_served(&client.get_lease(queue).await.unwrap_err());
 
     let mut admin = AdminServiceClient::new(channel(coordinator.addresses).await);
     let revoke = admin.revoke_lease(RevokeLeaseRequest::default()).await;
