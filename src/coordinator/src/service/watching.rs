@@ -30,9 +30,9 @@ use crate::store::{Failure, Listed, Page, Pages, StoreError};
 /// How often a bookmark comes where nothing else is asked for.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(10);
 const BOOKMARK_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// Events that may wait for a watcher to read: what a busy coordinator sees in a second or two, and, since all
-/// watchers share them, little memory.
-const BACKLOG_EVENTS: usize = 16_384;
+/// What an event that waits to be read counts of a stream's backlog, in bytes: all watchers share it. So what a
+/// busy coordinator sees in a second fits into the backlog's default.
+const EVENT_BYTES: usize = 64;
 /// How often a snapshot is begun anew because more happened meanwhile than is remembered.
 const SNAPSHOTS: usize = 3;
 
@@ -234,14 +234,15 @@ impl Watch {
 
     fn subscribe(&self, after: Revision) -> Option<WatchSubscription> {
         let subject = self.subject.clone();
-        self.leases.news.subscribe(subject, after, BACKLOG_EVENTS)
+        let bound = self.leases.limits.max_backlog_bytes / EVENT_BYTES;
+        self.leases.news.subscribe(subject, after, bound)
     }
 
     /// Begins anew with a snapshot.
     fn resync(&mut self) -> Result<(), CallError> {
         self.snapshots += 1;
         if self.snapshots > SNAPSHOTS {
-            return Err(backlog());
+            return Err(self.backlog());
         }
         let event = plain(LeaseEventType::Resync, self.leases.news.last());
         self.ready.push_back(vec![event]);
@@ -300,7 +301,7 @@ impl Watch {
             told = news.next() => match told {
                 Some(WatchNews::Batch(batch)) => self.tell(&batch),
                 Some(WatchNews::Resync) => return self.resync(),
-                None => return Err(backlog()),
+                None => return Err(self.backlog()),
             },
             () = clock.sleep(wait) => {
                 let quiet = news.quiet_at();
@@ -332,6 +333,14 @@ impl Watch {
         }
     }
 
+    fn backlog(&self) -> CallError {
+        let bound = self.leases.limits.max_backlog_bytes;
+        CallError::Limit {
+            limit: "backlog",
+            bound: u64::try_from(bound).unwrap_or(u64::MAX),
+        }
+    }
+
     fn is_shown(&self, resource: &palisade_token::ResourceName) -> bool {
         self.scope
             .as_ref()
@@ -349,13 +358,6 @@ async fn is_past(leases: &Leases, revision: Revision) -> Result<bool, CallError>
     let asked = leases.store.leases("", None, 1);
     let page = within(&leases.clock, limit, asked).await;
     Ok(page.map_err(|_| unavailable())??.revision >= revision)
-}
-
-fn backlog() -> CallError {
-    CallError::Limit {
-        limit: "backlog",
-        bound: u64::try_from(BACKLOG_EVENTS).unwrap_or(u64::MAX),
-    }
 }
 
 /// An event as the interface has it; `None` for what only concerns holders.

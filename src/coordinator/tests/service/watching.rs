@@ -160,7 +160,9 @@ async fn a_watch_shows_what_is_and_then_what_changes() {
 
 #[tokio::test]
 async fn what_cannot_be_resumed_begins_anew() {
-    let coordinator = Coordinator::start().await;
+    let store: Arc<dyn Store> = memory().await;
+    conformance::Client::open(&store, "before", HOUR).await;
+    let coordinator = Coordinator::with(Switch::new(store), settings()).await;
     let client = &coordinator.client;
     let holder = open(client, "holder").await;
     take(client, &holder, "r1", "x").await;
@@ -256,20 +258,24 @@ async fn a_watch_of_a_store_that_is_away_says_so() {
 /// I12, I13: who does not read is cut off with a status, and others are told as before.
 #[tokio::test]
 async fn a_slow_watcher_is_cut_off() {
-    let coordinator = Coordinator::start().await;
+    let mut settings = settings();
+    settings.limits.max_backlog_bytes = 16 * 1024;
+    let coordinator = Coordinator::with(Switch::new(memory().await), settings).await;
     let client = &coordinator.client;
     let holder = open(client, "holder").await;
     let mut slow = watch(client, prefix("")).await.unwrap();
-    let store: Arc<dyn Store> = Arc::<Switch>::clone(&coordinator.store);
-    let session = conformance::Client::open(&store, "busy", Duration::from_secs(300)).await;
-    // Far more than fits: what the transport holds, and the mailbox.
-    for round in 0..12_000 {
-        let hold = session.take("busy", &round.to_string()).await;
-        session.give_back(&hold).await;
-    }
     let mut quick = watch(client, prefix("q")).await.unwrap();
+    slow.sees(Type::SnapshotEnd, "").await;
     quick.sees(Type::SnapshotEnd, "").await;
-    take(client, &holder, "r1", "q").await;
+    // Far more than fits: what the transport holds, and what may wait behind it.
+    let mut metadata = asking(&holder, "large", "busy", Duration::ZERO);
+    for round in 0..300 {
+        metadata.metadata = vec![7; 4000];
+        metadata.request_id = format!("r{round}");
+        let granted = acquire(client, metadata.clone()).await.unwrap();
+        release(client, &holder, "busy", token(&granted)).await;
+    }
+    take(client, &holder, "q", "q").await;
     quick.sees(Type::Granted, "q").await;
     let status = slow.ends().await;
     let told = refused(&status, Code::ResourceExhausted, ErrorReason::LimitReached);
