@@ -71,6 +71,15 @@ impl Event {
         }
     }
 
+    /// Whether it is about the lease of a resource, for whoever watches leases.
+    #[must_use]
+    pub fn is_of_lease(&self) -> bool {
+        matches!(
+            self,
+            Self::Ended(_) | Self::Granted(_) | Self::Vacant { .. }
+        )
+    }
+
     /// The revision at which it happened.
     #[must_use]
     pub fn revision(&self) -> Option<Revision> {

@@ -4,7 +4,10 @@
 //! `job.rs`), and puts what it says into an outbox from which the transport sends. While nothing happens it
 //! costs its few fields.
 
+mod asks;
 mod desk;
+mod gives;
+mod heard;
 mod job;
 mod mark;
 mod open;

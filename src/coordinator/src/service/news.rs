@@ -50,7 +50,6 @@ struct Shared {
 
 /// What a session's stream is told.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "for the streams of sessions")]
 pub(crate) enum SessionNews {
     /// A lease of a resource that the session held has ended: its own, if that was granted before the
     /// revision of the end.
@@ -95,14 +94,12 @@ pub(crate) enum WatchNews {
 
 /// News for one session's stream, for as long as it is kept.
 #[derive(Debug)]
-#[allow(dead_code, reason = "for the streams of sessions")]
 pub(crate) struct SessionSubscription {
     shared: Arc<Shared>,
     session: SessionId,
     mailbox: Arc<Mailbox<SessionNews>>,
 }
 
-#[allow(dead_code, reason = "for the streams of sessions")]
 impl SessionSubscription {
     /// The next news. Nothing is lost if the future is dropped.
     pub(crate) async fn next(&self) -> SessionNews {
@@ -112,6 +109,11 @@ impl SessionSubscription {
     /// The session holds this: its end is told, also where the grant was not seen here.
     pub(crate) fn follow(&self, resource: &ResourceName) {
         self.shared.state().follow(self.session, resource);
+    }
+
+    /// How many grants to the session have been shown since somebody listens; `None` while some may be missed.
+    pub(crate) fn grants(&self) -> Option<u64> {
+        self.shared.state().grants(self.session)
     }
 }
 
@@ -173,7 +175,6 @@ impl News {
     }
 
     /// News of what a session holds, from now on; of the notices to it that stand, at once.
-    #[allow(dead_code, reason = "for the streams of sessions")]
     pub(crate) fn subscribe_session(&self, session: SessionId) -> SessionSubscription {
         let mailbox = Arc::new(Mailbox::new(SESSION_BOUND, Vec::new()));
         self.shared.state().join_session(session, &mailbox);

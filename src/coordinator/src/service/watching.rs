@@ -317,7 +317,8 @@ impl Watch {
     }
 
     fn tell(&mut self, batch: &Batch) {
-        let revision = batch.iter().find_map(Event::revision);
+        let mut of_leases = batch.iter().filter(|event| event.is_of_lease());
+        let revision = of_leases.find_map(Event::revision);
         // What a snapshot showed already may come once more.
         let Some(revision) = revision.filter(|revision| *revision > self.last) else {
             return;
@@ -373,7 +374,12 @@ fn event(event: &Event) -> Option<LeaseEvent> {
             resource: resource.to_string(),
             ..plain(LeaseEventType::Vacant, *revision)
         }),
-        Event::Asked(_) | Event::Declined { .. } | Event::Bookmark(_) | Event::Resync => None,
+        Event::Reopened { .. }
+        | Event::ToClose { .. }
+        | Event::Asked(_)
+        | Event::Declined { .. }
+        | Event::Bookmark(_)
+        | Event::Resync => None,
     }
 }
 

@@ -4,6 +4,8 @@
 mod bounds;
 #[path = "attach/lost_replies.rs"]
 mod lost_replies;
+#[path = "attach/news.rs"]
+mod news;
 #[path = "attach/opening.rs"]
 mod opening;
 #[path = "attach/order.rs"]

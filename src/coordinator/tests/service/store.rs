@@ -61,6 +61,10 @@ pub(crate) struct Switch {
     pub(crate) acquires: AtomicUsize,
     /// How often a vacant resource was to be given to who waits first.
     pub(crate) promotions: AtomicUsize,
+    /// How often somebody asked what a session has.
+    pub(crate) holdings: AtomicUsize,
+    /// How often a holder said that it will not release.
+    pub(crate) declines: AtomicUsize,
     /// How often somebody asked how a request stands.
     pub(crate) looks: AtomicUsize,
 }
@@ -77,6 +81,8 @@ impl Switch {
             is_silent: false,
             acquires: AtomicUsize::new(0),
             promotions: AtomicUsize::new(0),
+            holdings: AtomicUsize::new(0),
+            declines: AtomicUsize::new(0),
             looks: AtomicUsize::new(0),
         }
     }
@@ -128,6 +134,7 @@ impl Store for Switch {
     }
 
     async fn holdings(&self, session: SessionId) -> Result<Vec<Acquired>, StoreError> {
+        self.holdings.fetch_add(1, Ordering::Relaxed);
         self.pass().await?;
         self.inner.holdings(session).await
     }
@@ -206,6 +213,7 @@ impl Store for Switch {
         resource: &ResourceName,
         token: FencingToken,
     ) -> Result<(), StoreError> {
+        self.declines.fetch_add(1, Ordering::Relaxed);
         self.pass().await?;
         self.inner.decline(resource, token).await
     }

@@ -11,6 +11,7 @@ use palisade_api::v1::{
 };
 use palisade_api::{ErrorReason, LeaseEnd};
 use palisade_coordinator::domain::{Revoke, Revoked};
+use palisade_coordinator::store::memory::MemoryStore;
 use palisade_coordinator::store::{Store, conformance};
 use palisade_test_support::{eventually, within};
 use palisade_token::{FencingToken, ResourceName};
@@ -160,9 +161,10 @@ async fn a_watch_shows_what_is_and_then_what_changes() {
 
 #[tokio::test]
 async fn what_cannot_be_resumed_begins_anew() {
-    let store: Arc<dyn Store> = memory().await;
+    let memory = memory().await;
+    let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(&memory);
     conformance::Client::open(&store, "before", HOUR).await;
-    let coordinator = Coordinator::with(Switch::new(store), settings()).await;
+    let coordinator = Coordinator::with(Switch::new(memory), settings()).await;
     let client = &coordinator.client;
     let holder = open(client, "holder").await;
     take(client, &holder, "r1", "x").await;

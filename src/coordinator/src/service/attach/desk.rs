@@ -6,8 +6,9 @@ use std::sync::Arc;
 use palisade_token::{FencingToken, ResourceName};
 
 use super::job::{Ask, Lanes};
+use super::parse::AllNamed;
 use crate::clock::Moment;
-use crate::domain::{HoldName, RequestId};
+use crate::domain::{HoldName, Notice, RequestId, Revision};
 
 /// Ends that are remembered between two renewals, so that a renewal that crossed them on the way is not answered with
 /// losses. Beyond these a client may hear of an end twice.
@@ -20,6 +21,7 @@ pub(super) struct Held {
     pub(super) seq: u64,
     pub(super) request: RequestId,
     pub(super) token: FencingToken,
+    pub(super) granted: Revision,
 }
 
 /// An acquire whose place is in the queue.
@@ -37,6 +39,8 @@ pub(super) struct Desk {
     waiting_count: usize,
     /// A session holds a resource once.
     held: HashMap<ResourceName, Held>,
+    /// What operators want back and the client has not been told of yet, as its grant is not.
+    notices: HashMap<ResourceName, Notice>,
     ends: VecDeque<(ResourceName, RequestId)>,
     ends_before: VecDeque<(ResourceName, RequestId)>,
 }
@@ -113,6 +117,54 @@ impl Desk {
 
     pub(super) fn hold(&mut self, resource: ResourceName, held: Held) {
         self.held.insert(resource, held);
+    }
+
+    pub(super) fn held_of(&self, resource: &ResourceName) -> Option<&Held> {
+        self.held.get(resource)
+    }
+
+    /// Keeps a notice until the grant of what it is about is told.
+    pub(super) fn keep_notice(&mut self, notice: Notice) {
+        let is_waited_for =
+            self.waiting.contains_key(&notice.resource) || self.lanes.is_busy(&notice.resource);
+        if is_waited_for {
+            self.notices.insert(notice.resource.clone(), notice);
+        }
+    }
+
+    /// The notice that was kept for a hold; any other of its resource is over.
+    pub(super) fn take_notice(
+        &mut self,
+        resource: &ResourceName,
+        token: FencingToken,
+    ) -> Option<Notice> {
+        if self.notices.is_empty() {
+            return None;
+        }
+        self.notices
+            .remove(resource)
+            .filter(|notice| notice.token == token)
+    }
+
+    /// Whether a list of what the client knows of has all that was told or asked before a message, and
+    /// nothing that is held besides.
+    pub(super) fn is_as_named(&self, named: &AllNamed, seq: u64) -> bool {
+        let names = |resource: &ResourceName, request: &RequestId| {
+            let mut named = named.get(resource).into_iter().flatten();
+            named.any(|one| one.request == *request)
+        };
+        let mut held = self.held.iter().filter(|(_, held)| held.seq < seq);
+        let mut waiting = self
+            .waiting
+            .iter()
+            .flat_map(|(resource, waiting)| waiting.iter().map(move |one| (resource, &one.ask)));
+        let mut believed = named.values().flatten();
+        held.all(|(resource, held)| names(resource, &held.request))
+            && waiting.all(|(resource, ask)| ask.seq > seq || names(resource, &ask.acquire.request))
+            && believed.all(|one| {
+                let held = self.held(&one.resource, &one.request);
+                one.token.is_none() || held.is_some_and(|held| Some(held.token) == one.token)
+            })
     }
 
     pub(super) fn held(&self, resource: &ResourceName, request: &RequestId) -> Option<&Held> {

@@ -52,6 +52,11 @@ impl Marks {
         known.next.get_or_insert(next);
     }
 
+    /// Whether something may have happened that nobody asks after.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.known().next.is_some()
+    }
+
     /// A mark to submit under. If something was submitted under `stale` whose outcome is unknown, it is
     /// another mark than that: `raise` writes it, from the first to the second.
     pub(super) async fn above<E, F>(

@@ -17,6 +17,7 @@ use crate::domain::{Acquired, AttachMark, Caller, Principal};
 use crate::service::deadline::{Deadline, Kind};
 use crate::service::error::{About, CallError};
 use crate::service::lease::Living;
+use crate::service::news::SessionSubscription;
 use crate::service::parse::{Credentials, Opening, bad, missing};
 
 /// Open requests that are looked up at a time.
@@ -31,6 +32,7 @@ pub(super) struct Opened {
     pub(super) resumed: bool,
     /// What the client named, and where it stands.
     pub(super) statuses: Vec<(Named, Option<Acquired>)>,
+    pub(super) news: SessionSubscription,
 }
 
 impl Service {
@@ -67,6 +69,8 @@ impl Service {
             }
             Whose::Opening(opening) => self.open(&opening, principal, &deadline, about).await?,
         };
+        // From here on, so that no end is missed between the look and the news.
+        let news = leases.news.subscribe_session(caller.session);
         let statuses = self.statuses(&caller, named, &deadline).await?;
         let shared = Arc::new(Shared {
             leases: Arc::clone(leases),
@@ -80,6 +84,7 @@ impl Service {
             living,
             resumed,
             statuses,
+            news,
         })
     }
 

@@ -7,16 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use palisade_api::LeaseEnd;
+use palisade_api::v1::AttachRenew;
 use palisade_token::{FencingToken, ResourceName};
 use tracing::debug;
 
 use super::desk::Held;
+use super::heard::How;
 use super::job::{Give, Job};
 use super::parse::{AllNamed, Named, by_resource};
-use super::reply;
 use super::stream::{Done, End, Running};
 use super::work::Failed;
+use super::{parse, reply};
 use crate::clock::Moment;
 use crate::domain::{Acquired, HoldName, Refusal, RequestId};
 use crate::service::counted;
@@ -26,6 +27,9 @@ use crate::store::{Failure, Standing, StoreError};
 
 /// Renewals that are under way at a time: a client sends one in a third of the TTL.
 const MAX_RENEWALS: usize = 16;
+/// Lists in a row that may be compared only with what this stream knows: news of places in queues there is none,
+/// and one that nobody knows of is given back after so many renewals at the latest.
+const MAX_SKIPPED: u32 = 7;
 /// How soon a session is asked after again whose store does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -66,12 +70,13 @@ pub(super) struct Missing {
     resource: ResourceName,
     request: RequestId,
     token: FencingToken,
-    /// How the resource stands; not read where it is gone for certain only perhaps.
+    how: How,
+    /// Who has the resource now, where nobody else told.
     now: Option<Standing>,
     is_gone: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Renewals {
     /// The last list: it makes those before it superfluous.
     pub(super) barrier: Option<Barrier>,
@@ -79,7 +84,27 @@ pub(super) struct Renewals {
     /// Messages that the heartbeat under way answers, and those that the next one will.
     relayed: Vec<u64>,
     slack: Option<Duration>,
+    /// The next list is compared with what the store says, whatever else is known.
+    pub(super) is_forced: bool,
+    /// The grants that had been shown when a list was last dealt with.
+    grants: Option<u64>,
+    skipped: u32,
     behind: Vec<u64>,
+}
+
+impl Default for Renewals {
+    fn default() -> Self {
+        Self {
+            barrier: None,
+            is_passing: false,
+            relayed: Vec::new(),
+            behind: Vec::new(),
+            slack: None,
+            is_forced: true,
+            grants: None,
+            skipped: 0,
+        }
+    }
 }
 
 impl Renewals {
@@ -94,6 +119,23 @@ impl Renewals {
 }
 
 impl Running<'_> {
+    pub(super) fn renew(&mut self, seq: u64, given: AttachRenew) -> Result<(), End> {
+        let limits = &self.shared.leases.limits;
+        match parse::open_requests(given.open_requests, limits) {
+            Ok(named) => {
+                let before = self.desk.lanes.messages();
+                self.renewals.barrier = Some(Barrier::new(seq, before, named));
+                self.start_pass();
+                self.relay(seq)
+            }
+            Err(error) => self.tell(reply::refused(seq, &self.about(), &error.into())),
+        }
+    }
+
+    pub(super) fn refuse_renewal(&self, seq: u64, error: &CallError) -> Result<(), End> {
+        self.tell(reply::refused(seq, &self.about(), error))
+    }
+
     /// Relays a heartbeat that the client sent.
     pub(super) fn relay(&mut self, seq: u64) -> Result<(), End> {
         if self.renewals.behind.len() >= MAX_RENEWALS {
@@ -162,7 +204,11 @@ impl Running<'_> {
         let Some(barrier) = renewals.barrier.take() else {
             return;
         };
-        renewals.is_passing = true;
+        if !self.is_pass_needed(&barrier) {
+            self.desk.forget_ends();
+            return;
+        }
+        self.renewals.is_passing = true;
         let shared = Arc::clone(&self.shared);
         self.start(async move {
             let asked = shared.leases.store.holdings(shared.caller.session).await;
@@ -178,9 +224,28 @@ impl Running<'_> {
         });
     }
 
+    /// Whether the session may have anything that its client does not know of, or not have what it believes in.
+    /// Most sessions only say that they live: reading what each of them has would be most of the store's work.
+    fn is_pass_needed(&mut self, barrier: &Barrier) -> bool {
+        let grants = self.news.grants();
+        let renewals = &mut self.renewals;
+        let seen = std::mem::replace(&mut renewals.grants, grants);
+        let is_forced = std::mem::take(&mut renewals.is_forced);
+        let is_needed = is_forced
+            || grants.is_none()
+            || grants != seen
+            || renewals.skipped >= MAX_SKIPPED
+            || self.shared.marks.is_in_doubt()
+            || !self.desk.is_as_named(&barrier.named, barrier.seq);
+        let skipped = self.renewals.skipped.saturating_add(1);
+        self.renewals.skipped = if is_needed { 0 } else { skipped };
+        is_needed
+    }
+
     pub(super) fn found(&mut self, found: Found) -> Result<(), End> {
         self.renewals.is_passing = false;
         // What could not be read is read with the next renewal.
+        self.renewals.is_forced |= found.holdings.is_none();
         if let Some(holdings) = &found.holdings {
             self.give_back(&found.barrier, holdings)?;
             self.look_for_missing(&found.barrier, holdings);
@@ -260,19 +325,25 @@ impl Running<'_> {
                 && !self.desk.lanes.is_busy(&resource)
                 && !self.desk.has_ended(&resource, &request);
             if is_gone {
-                self.start_missing(resource, request, token);
+                self.start_missing(resource, request, token, How::default());
             }
         }
     }
 
-    fn start_missing(&mut self, resource: ResourceName, request: RequestId, token: FencingToken) {
+    pub(super) fn start_missing(
+        &mut self,
+        resource: ResourceName,
+        request: RequestId,
+        token: FencingToken,
+        how: How,
+    ) {
         let shared = Arc::clone(&self.shared);
         self.start(async move {
             let store = &shared.leases.store;
             let session = shared.caller.session;
             let found = store.standing(session, &resource, &request).await;
             let is_gone = matches!(found, Ok(None | Some(Acquired::Queued(_))));
-            let now = match is_gone {
+            let now = match is_gone && how.successor.is_none() {
                 true => shared.standing(&resource).await,
                 false => None,
             };
@@ -280,6 +351,7 @@ impl Running<'_> {
                 resource,
                 request,
                 token,
+                how,
                 now,
                 is_gone,
             }))
@@ -291,6 +363,7 @@ impl Running<'_> {
             resource,
             request,
             token,
+            how,
             now,
             is_gone,
         } = missing;
@@ -302,7 +375,7 @@ impl Running<'_> {
             self.desk.note_end(resource, request);
         }
         let names = (resource, request, *token);
-        self.tell(reply::lost(names, LeaseEnd::Unknown, now.as_ref()))
+        self.tell(reply::lost(names, how, now.as_ref()))
     }
 
     /// Sees to it that the stream does not outlive its session.

@@ -5,14 +5,16 @@ use std::time::Duration;
 use palisade_api::v1::attach_response::Message;
 use palisade_api::v1::{
     AttachClosed, AttachDraining, AttachGranted, AttachLost, AttachOpened, AttachQueued,
-    AttachRefused, AttachReleased, AttachRenewed, OpenRequest, OpenRequestState, OpenRequestStatus,
+    AttachRefused, AttachReleased, AttachRenewed, AttachRevokeRequested, OpenRequest,
+    OpenRequestState, OpenRequestStatus,
 };
 use palisade_api::{AttachResponse, LeaseEnd, ReleaseOutcome};
 use palisade_token::{FencingToken, ResourceName};
 
+use super::heard::How;
 use super::parse::Named;
 use super::work::Shared;
-use crate::domain::{Acquired, Hold, Released, RequestId};
+use crate::domain::{Acquired, Hold, Notice, Released, RequestId};
 use crate::service::error::{About, CallError};
 use crate::service::lease::Living;
 use crate::service::parse::millis;
@@ -129,21 +131,34 @@ pub(super) fn released(
 /// A lease that ended: who has the resource now is told where it is known.
 pub(super) fn lost(
     (resource, request, token): (&ResourceName, &RequestId, FencingToken),
-    end: LeaseEnd,
+    how: &How,
     now: Option<&Standing>,
 ) -> AttachResponse {
-    let next = now.and_then(|now| now.hold.as_ref());
+    let heir = how.successor.as_ref().and_then(|next| next.hold());
+    let next = heir.or(now.and_then(|now| now.hold.as_ref()));
     let next = next.filter(|hold| hold.token().is_some_and(|other| other > token));
     let lost = AttachLost {
         resource: resource.to_string(),
         request_id: request.to_string(),
         token: token.as_i64(),
-        end: end.into(),
+        end: how.end.into(),
         superseded_by_token: next.and_then(Hold::token).map_or(0, FencingToken::as_i64),
         superseded_by_label: next.map_or_else(String::new, |hold| hold.claim.label.clone()),
-        reason: String::new(),
+        reason: how.reason.clone(),
     };
     answer(0, Message::Lost(lost))
+}
+
+pub(super) fn revoke_requested(notice: &Notice) -> AttachResponse {
+    let asked = AttachRevokeRequested {
+        resource: notice.resource.to_string(),
+        request_id: notice.request.to_string(),
+        token: notice.token.as_i64(),
+        deadline_ms: notice.left_ms,
+        reason: notice.reason.clone(),
+        actor: notice.actor.clone(),
+    };
+    answer(0, Message::RevokeRequested(asked))
 }
 
 pub(super) fn closed(seq: u64) -> AttachResponse {

@@ -32,6 +32,7 @@ pub(super) struct State {
 struct Listening {
     mailboxes: Vec<Arc<Mailbox<SessionNews>>>,
     holds: HashSet<ResourceName>,
+    grants: u64,
 }
 
 impl State {
@@ -118,17 +119,24 @@ impl State {
                 }
                 Event::Granted(granted) => {
                     self.memory.note_grant(granted);
-                    if self.sessions.contains_key(&granted.session()) {
+                    if let Some(listening) = self.sessions.get_mut(&granted.session()) {
+                        listening.grants += 1;
                         self.follow(granted.session(), granted.resource());
                     }
                 }
                 Event::Asked(notice) => self.asked(notice),
                 Event::Declined { resource, .. } => drop(self.notices.remove(resource)),
-                Event::Vacant { .. } | Event::Bookmark(_) | Event::Resync => {}
+                Event::Vacant { .. }
+                | Event::Reopened { .. }
+                | Event::ToClose { .. }
+                | Event::Bookmark(_)
+                | Event::Resync => {}
             }
         }
         self.tell_watchers(&batch);
-        self.ring.push(revision, &batch);
+        if batch.iter().any(Event::is_of_lease) {
+            self.ring.push(revision, &batch);
+        }
     }
 
     /// What a store does not tell of the leases that ended is filled in, where their grants were seen.
@@ -217,6 +225,11 @@ impl State {
         }
         let listening = self.sessions.entry(session).or_default();
         listening.mailboxes.push(Arc::clone(mailbox));
+    }
+
+    pub(super) fn grants(&self, session: SessionId) -> Option<u64> {
+        let listening = self.sessions.get(&session)?;
+        self.is_followed.then_some(listening.grants)
     }
 
     pub(super) fn follow(&mut self, session: SessionId, resource: &ResourceName) {
