@@ -17,9 +17,7 @@ use tonic::{Code, Status};
 use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::store::Switch;
-use crate::support::{
-    Coordinator, LONG, acquire, asking, channel, memory, open, refused, settings,
-};
+use crate::support::{Coordinator, LONG, channel, memory, open, refused, settings};
 
 fn not_served(status: &Status) {
     refused(status, Code::Unimplemented, ErrorReason::NotServed);
