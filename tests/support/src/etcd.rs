@@ -36,6 +36,18 @@ pub struct EtcdBuilder {
     version: EtcdVersion,
     args: Vec<String>,
     data_dir: Option<PathBuf>,
+    tls: Option<EtcdTls>,
+}
+
+/// PEM files for an etcd that serves its clients over TLS, and only those with a certificate.
+#[derive(Debug, Clone)]
+pub struct EtcdTls {
+    /// The authority of both sides' certificates.
+    pub ca: PathBuf,
+    /// The certificate of the server, for 127.0.0.1, and its private key.
+    pub server: (PathBuf, PathBuf),
+    /// The certificate that `etcdctl` shows, and its private key.
+    pub client: (PathBuf, PathBuf),
 }
 
 impl EtcdBuilder {
@@ -50,6 +62,13 @@ impl EtcdBuilder {
     #[must_use]
     pub fn quota_bytes(self, bytes: u64) -> Self {
         self.arg("--quota-backend-bytes").arg(bytes.to_string())
+    }
+
+    /// Serves clients over TLS, and only those with a certificate of the authority.
+    #[must_use]
+    pub fn tls(mut self, tls: EtcdTls) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// Another argument of the server.

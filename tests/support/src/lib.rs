@@ -26,7 +26,7 @@ mod tree;
 pub use clock::{eventually, within};
 pub use coordinator::{Coordinator, CoordinatorBuilder};
 pub use error::Error;
-pub use etcd::{Etcd, EtcdBuilder, EtcdCluster, EtcdVersion};
+pub use etcd::{Etcd, EtcdBuilder, EtcdCluster, EtcdTls, EtcdVersion};
 pub use port::{Port, free_port};
 pub use postgres::{Postgres, PostgresBuilder};
 pub use process::Process;

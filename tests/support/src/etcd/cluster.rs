@@ -59,13 +59,14 @@ impl EtcdCluster {
             .map(|index| {
                 let name = format!("m{index}");
                 let data = builder.data_dir.as_ref().map(|dir| dir.join(&name));
-                Member::new(name, data)
+                Member::new(name, data, builder.tls.is_some())
             })
             .collect::<Result<_, _>>()?;
         let plan = Plan {
             programs,
             args: builder.args,
             token,
+            tls: builder.tls,
         };
         let mut cluster = Self {
             members,
@@ -225,7 +226,7 @@ impl EtcdCluster {
         // It takes exactly one endpoint.
         let mut last = Err(Error::Unexpected("the cluster has no members".to_owned()));
         for member in &self.members {
-            let mut etcdctl = self.plan.programs.etcdctl();
+            let mut etcdctl = self.plan.etcdctl();
             etcdctl
                 .args(["--endpoints", &member.url(), "snapshot", "save"])
                 .arg(&path);
@@ -299,7 +300,7 @@ impl EtcdCluster {
     ///
     /// [`Error::Command`] with its message.
     pub async fn etcdctl(&self, args: &[&str]) -> Result<String, Error> {
-        let mut etcdctl = self.plan.programs.etcdctl();
+        let mut etcdctl = self.plan.etcdctl();
         etcdctl
             .args(["--endpoints", &self.endpoints().join(",")])
             .args(args);

@@ -1,9 +1,11 @@
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use super::EtcdTls;
 use super::programs::Programs;
 use crate::home::Home;
 use crate::{Error, Port, Process, clock, http, program};
@@ -24,6 +26,20 @@ pub(super) struct Plan {
     pub(super) args: Vec<String>,
     /// Part of every member's id, and of the cluster's.
     pub(super) token: String,
+    pub(super) tls: Option<EtcdTls>,
+}
+
+impl Plan {
+    /// The tool, without endpoints.
+    pub(super) fn etcdctl(&self) -> Command {
+        let mut etcdctl = self.programs.etcdctl();
+        if let Some(EtcdTls { ca, client, .. }) = &self.tls {
+            etcdctl.arg("--cacert").arg(ca);
+            etcdctl.arg("--cert").arg(&client.0);
+            etcdctl.arg("--key").arg(&client.1);
+        }
+        etcdctl
+    }
 }
 
 /// One etcd server with its own data and ports.
@@ -34,11 +50,13 @@ pub(super) struct Member {
     data: PathBuf,
     client: Port,
     peer: Port,
+    /// Where it is healthy in the clear, if it serves clients over TLS.
+    probe: Option<Port>,
     home: Home,
 }
 
 impl Member {
-    pub(super) fn new(name: String, data: Option<PathBuf>) -> Result<Self, Error> {
+    pub(super) fn new(name: String, data: Option<PathBuf>, has_tls: bool) -> Result<Self, Error> {
         let home = Home::new(&format!("etcd-{name}"))?;
         let data = data.unwrap_or_else(|| home.path().join("data"));
         Ok(Self {
@@ -47,6 +65,7 @@ impl Member {
             data,
             client: Port::reserve()?,
             peer: Port::reserve()?,
+            probe: has_tls.then(Port::reserve).transpose()?,
             home,
         })
     }
@@ -56,7 +75,17 @@ impl Member {
     }
 
     pub(super) fn url(&self) -> String {
-        format!("http://{}", self.host_port())
+        let scheme = match self.probe {
+            Some(_) => "https",
+            None => "http",
+        };
+        format!("{scheme}://{}", self.host_port())
+    }
+
+    /// Where it answers about itself in the clear.
+    fn probe_address(&self) -> String {
+        let port = self.probe.as_ref().unwrap_or(&self.client);
+        format!("127.0.0.1:{}", port.number())
     }
 
     fn peer_url(&self) -> String {
@@ -96,15 +125,36 @@ impl Member {
         ])
         .args(["--listen-peer-urls", &self.peer_url(), "--logger", "zap"])
         .args(&plan.args)
+        .args(self.tls_args(plan))
         .args(extra)
         .current_dir(self.home.path());
         self.process = Some(Process::spawn(&self.name, &etcd, &self.log())?);
         Ok(())
     }
 
+    fn tls_args(&self, plan: &Plan) -> Vec<OsString> {
+        let (Some(tls), Some(probe)) = (&plan.tls, &self.probe) else {
+            return Vec::new();
+        };
+        let probe = format!("http://127.0.0.1:{}", probe.number());
+        vec![
+            "--cert-file".into(),
+            tls.server.0.clone().into(),
+            "--key-file".into(),
+            tls.server.1.clone().into(),
+            "--client-cert-auth".into(),
+            "--trusted-ca-file".into(),
+            tls.ca.clone().into(),
+            "--listen-metrics-urls".into(),
+            probe.into(),
+            // It would be a client with the server's certificate.
+            "--enable-grpc-gateway=false".into(),
+        ]
+    }
+
     /// Waits until it serves linearizable reads, which needs a leader and a quorum.
     pub(super) async fn ready(&mut self) -> Result<(), Error> {
-        let address = self.host_port();
+        let address = self.probe_address();
         let process = self.process()?;
         let wait = process.starting(START_LIMIT);
         while !is_healthy(&address).await {
@@ -118,6 +168,7 @@ impl Member {
     pub(super) fn move_away(&mut self) -> Result<(), Error> {
         self.client = Port::reserve()?;
         self.peer = Port::reserve()?;
+        self.probe = self.probe.is_some().then(Port::reserve).transpose()?;
         self.wipe()
     }
 
@@ -162,7 +213,7 @@ impl Member {
 
     /// Whether it says that it leads, or nothing if it does not answer.
     pub(super) async fn says_it_leads(&self) -> Option<bool> {
-        let (_, metrics) = ask(&self.host_port(), "/metrics").await?;
+        let (_, metrics) = ask(&self.probe_address(), "/metrics").await?;
         let value = metrics
             .lines()
             .find_map(|line| line.strip_prefix("etcd_server_is_leader "))?;

@@ -1,8 +1,8 @@
 //! What is counted and written down for later: calls to etcd, told by what they are answered with, and leases.
 
 use etcd_client::{
-    LeaseGrantResponse, LeaseKeepAliveStream, LeaseKeeper, LeaseRevokeResponse,
-    LeaseTimeToLiveResponse, TxnResponse, WatchResponse, WatchStream,
+    LeaseGrantResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, TxnResponse, WatchResponse,
+    WatchStream,
 };
 
 use super::EtcdStore;
@@ -31,10 +31,6 @@ impl Reply for LeaseRevokeResponse {
 
 impl Reply for LeaseTimeToLiveResponse {
     const OP: EtcdOp = EtcdOp::LeaseTimeToLive;
-}
-
-impl Reply for (LeaseKeeper, LeaseKeepAliveStream) {
-    const OP: EtcdOp = EtcdOp::KeepAlive;
 }
 
 impl Reply for WatchStream {

@@ -26,6 +26,7 @@ use super::connect::Connected;
 use super::link::Context;
 use super::liveness::{Liveness, Way};
 use crate::clock::{Clock, Moment, within};
+use crate::metrics::{EtcdOp, EtcdOutcome, Metrics};
 use crate::tasks::Tasks;
 
 /// Streams of one connection that sessions share. One that stalls holds up an eighth of them for a moment.
@@ -75,6 +76,7 @@ struct Parts {
     broken: CancellationToken,
     maintenance: MaintenanceClient,
     is_asking: AtomicBool,
+    metrics: Metrics,
     counts: Counts,
 }
 
@@ -120,6 +122,7 @@ impl Keepalive {
             broken,
             maintenance: client.maintenance_client(),
             is_asking: AtomicBool::new(false),
+            metrics: context.metrics.clone(),
             counts: Counts::default(),
         };
         Self {
@@ -160,14 +163,23 @@ impl Keepalive {
                 Way::Alone => self.on_its_own(lease).await,
             }
         };
-        tokio::select! {
+        let asked = parts.clock.now();
+        let answer = tokio::select! {
             biased;
             () = parts.broken.cancelled() => Err(Unanswered::Broken),
             answer = within(&parts.clock, self.limit, answered) => match answer {
                 Ok(answer) => answer,
                 Err(_elapsed) => Err(Unanswered::Silent),
             },
-        }
+        };
+        let took = asked.until(parts.clock.now());
+        let outcome = match &answer {
+            Ok(_) => EtcdOutcome::Ok,
+            Err(Unanswered::Refused(_) | Unanswered::Crowded) => EtcdOutcome::Refused,
+            Err(Unanswered::Broken | Unanswered::Silent) => EtcdOutcome::Broken,
+        };
+        parts.metrics.etcd_request(EtcdOp::KeepAlive, took, outcome);
+        answer
     }
 
     async fn on_shard(&self, lease: i64, late_at: Moment) -> Result<Answer, Unanswered> {
