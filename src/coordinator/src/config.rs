@@ -44,7 +44,7 @@ pub struct TlsFiles {
     /// Its private key.
     pub key: PathBuf,
     /// Authorities for clients. With them gRPC takes only clients whose certificate is from one of them, and
-    /// HTTP answers nothing but health without.
+    /// HTTP answers nothing but health and metrics without.
     pub client_ca: Option<PathBuf>,
 }
 

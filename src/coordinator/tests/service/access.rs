@@ -17,6 +17,7 @@ use palisade_coordinator::access::{Rule, Rules, Verb};
 use palisade_coordinator::config::Settings;
 use palisade_test_support::eventually;
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Code, Request, Status};
 
 use crate::store::Switch;
@@ -375,6 +376,30 @@ async fn calls_in_progress_are_bounded() {
     .await
     .unwrap();
     coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn http_takes_the_same_tokens() {
+    let guarded = Guarded::start(rules(&[("alice", "", &[Verb::Read])])).await;
+    let status = async |header: &str| {
+        let address = guarded.serving.addresses.http;
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request =
+            format!("GET /v1/leases HTTP/1.1\r\nHost: test\r\n{header}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    for (header, expected) in [
+        ("Authorization: Bearer alice-token\r\n", "200"),
+        ("authorization: bearer alice-token\r\n", "200"),
+        ("Authorization: Bearer bob-token\r\n", "403"),
+        ("Authorization: Bearer mallory-token\r\n", "401"),
+        ("", "401"),
+    ] {
+        assert_eq!(status(header).await, expected, "{header}");
+    }
 }
 
 /// A stream that begins with these messages, and what comes back on it.

@@ -14,7 +14,7 @@ use palisade_coordinator::serve::{ServeError, Server};
 use palisade_test_support::eventually;
 use palisade_test_support::pki::{Authority, Identity};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity as ClientIdentity};
@@ -197,6 +197,16 @@ async fn who_has_no_good_certificate_is_not_connected() {
 
 /// Status of an HTTPS request, by a client without a certificate.
 async fn https_get(files: &Files, serving: &Serving, path: &str) -> String {
+    https_get_by(None, files, serving, path).await
+}
+
+/// Status of an HTTPS request.
+async fn https_get_by(
+    identity: Option<&Identity>,
+    files: &Files,
+    serving: &Serving,
+    path: &str,
+) -> String {
     let mut roots = rustls::RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(files.servers.pem().as_bytes()).unwrap();
     roots.add(root).unwrap();
@@ -204,8 +214,15 @@ async fn https_get(files: &Files, serving: &Serving, path: &str) -> String {
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match identity {
+        None => config.with_no_client_auth(),
+        Some(Identity { cert, key }) => {
+            let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            config.with_client_auth_cert(vec![cert], key).unwrap()
+        }
+    };
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let stream = TcpStream::connect(serving.addresses.http).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
@@ -234,6 +251,22 @@ async fn probes_need_no_certificate_but_speak_tls() {
     // A reset is as good an answer as an alert.
     drop(plain.read_to_end(&mut answer).await);
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn over_http_too_a_certificate_says_who_calls() {
+    let files = Files::new();
+    let mut settings = files.settings(true);
+    settings.rules = rules(&[("alice.test", "", &[Verb::Read])]);
+    let serving = files.serve(settings).await;
+    let list = async |identity: Option<&Identity>| {
+        let answered = https_get_by(identity, &files, &serving, "/v1/leases").await;
+        answered.split(' ').nth(1).unwrap().to_owned()
+    };
+    let named = |name: &str| files.clients.client(&[&format!("DNS:{name}")]);
+    assert_eq!(list(None).await, "401");
+    assert_eq!(list(Some(&named("alice.test"))).await, "200");
+    assert_eq!(list(Some(&named("bob.test"))).await, "403");
 }
 
 #[tokio::test]
