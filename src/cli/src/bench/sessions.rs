@@ -23,7 +23,7 @@ use life::{Fate, Life, Session, Times, live};
 /// Below what a coordinator takes on one connection, and as many as a machine's proxy may well carry.
 const SESSIONS_PER_CONNECTION: usize = 1_000;
 /// Opened or ended at once: enough to keep etcd busy.
-const AT_ONCE: usize = 128;
+const AT_ONCE: usize = 64;
 
 /// The last line of the bench.
 #[derive(Debug, Serialize)]

@@ -27,7 +27,9 @@ const STRIDE: u32 = 617;
 /// A renewal that was refused for now is tried again after this part of the interval.
 const AGAIN: u32 = 10;
 /// Longer no opening takes on an etcd that is well, however many there are at once.
-const OPEN_LIMIT: Duration = Duration::from_secs(30);
+const OPEN_LIMIT: Duration = Duration::from_secs(60);
+/// What an etcd needs to get its breath again.
+const OPEN_AGAIN: Duration = Duration::from_millis(500);
 
 /// What became of a session.
 #[derive(Debug)]
@@ -73,7 +75,7 @@ impl Session {
         variant: SessionVariant,
         ttl: Duration,
     ) -> Result<Self, Failure> {
-        let opening = opening(ttl)?;
+        let mut opening = opening(ttl)?;
         let work = async {
             match variant {
                 SessionVariant::Unary => {
@@ -81,10 +83,20 @@ impl Session {
                     Ok(Self::Unary(Box::new(session)))
                 }
                 SessionVariant::Stream => {
-                    let (asks, asked) = mpsc::channel(1);
-                    let attached = attach(&mut caller, opening, ReceiverStream::new(asked)).await;
-                    let Attached { answers, .. } =
-                        attached.map_err(|status| not_attached(&status))?;
+                    // As clients do: what is too much for the moment is asked for again, above all that
+                    // may still be under way.
+                    let (asks, Attached { answers, .. }) = loop {
+                        let (asks, asked) = mpsc::channel(1);
+                        let follows = ReceiverStream::new(asked);
+                        match attach(&mut caller, opening.clone(), follows).await {
+                            Ok(attached) => break (asks, attached),
+                            Err(status) if status.code() == Code::Unavailable => {
+                                opening.epoch += 1;
+                                clock::pause(OPEN_AGAIN).await;
+                            }
+                            Err(status) => return Err(not_attached(&status)),
+                        }
+                    };
                     Ok(Self::Stream(Box::new(Stream {
                         asks,
                         answers,
