@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 use crate::store::Switch;
 use crate::support::{Coordinator, LONG, memory, settings};
 
+#[path = "rest/let_in.rs"]
+mod let_in;
 #[path = "rest/refused.rs"]
 mod refused;
 
