@@ -1,4 +1,4 @@
-//! Plain curl acquires, renews, watches and releases: no library, no generated code.
+//! Plain curl acquires, renews and releases: no library, no generated code.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -6,8 +6,7 @@ use std::process::Stdio;
 
 use palisade_test_support::{Coordinator, Etcd, within};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, Command};
 
 use crate::setup::{LIMIT, coordinator};
 
@@ -66,60 +65,6 @@ async fn open(at: &Coordinator, open_id: &str) -> Value {
     let opening = json!({ "open_id": open_id, "secret": SECRET, "ttl_ms": 120_000 });
     let opened = posted(at, "/v1/sessions", &json!({ "opening": opening })).await;
     json!({ "session_id": opened["session_id"], "secret": SECRET })
-}
-
-/// `curl -N` on a watch.
-struct Watch {
-    _curl: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-#[derive(Debug)]
-struct Event {
-    name: String,
-    id: Option<String>,
-    data: Value,
-}
-
-impl Watch {
-    fn start(at: &Coordinator, query: &str, args: &[&str]) -> Self {
-        let url = format!("{}/v1/leases:watch?{query}", at.http_addr());
-        let mut command = Command::new("curl");
-        command.args(["-q", "-sS", "-N"]).args(args).arg(url);
-        let mut curl = spawned(command.stdout(Stdio::piped()));
-        let lines = BufReader::new(curl.stdout.take().unwrap()).lines();
-        Self { _curl: curl, lines }
-    }
-
-    /// The next event that is no bookmark.
-    async fn next(&mut self) -> Event {
-        loop {
-            let event = within("an event", LIMIT, self.event()).await.unwrap();
-            if event.name != "BOOKMARK" {
-                return event;
-            }
-        }
-    }
-
-    async fn event(&mut self) -> Event {
-        let (mut name, mut id, mut data) = (None, None, Value::Null);
-        loop {
-            let line = self.lines.next_line().await.unwrap();
-            let line = line.expect("the watch ended");
-            let field = line.split_once(':');
-            match field.map(|(field, value)| (field, value.trim_start())) {
-                Some(("event", value)) => name = Some(value.to_owned()),
-                Some(("id", value)) => id = Some(value.to_owned()),
-                Some(("data", value)) => data = serde_json::from_str(value).unwrap(),
-                // A comment, or what ends one.
-                _ => {
-                    if let Some(name) = name {
-                        return Event { name, id, data };
-                    }
-                }
-            }
-        }
-    }
 }
 
 #[tokio::test]

@@ -378,11 +378,14 @@ async fn serve_both(
     tokio::join!(grpc, http).0
 }
 
+/// What each call of gRPC goes through, the last one first.
+type Layers = Stack<CountCalls, Stack<GrpcWebLayer, Identity>>;
+
 fn router(
     service: Service,
     limits: &Limits,
     calls: CountCalls,
-) -> Result<Router<Stack<CountCalls, Stack<GrpcWebLayer, Identity>>>, ServeError> {
+) -> Result<Router<Layers>, ServeError> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
