@@ -1,4 +1,4 @@
-//! Plain curl acquires, renews and releases: no library, no generated code.
+//! Plain curl acquires, renews, watches and releases: no library, no generated code.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -6,7 +6,8 @@ use std::process::Stdio;
 
 use palisade_test_support::{Coordinator, Etcd, within};
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 use crate::setup::{LIMIT, coordinator};
 
@@ -65,6 +66,60 @@ async fn open(at: &Coordinator, open_id: &str) -> Value {
     let opening = json!({ "open_id": open_id, "secret": SECRET, "ttl_ms": 120_000 });
     let opened = posted(at, "/v1/sessions", &json!({ "opening": opening })).await;
     json!({ "session_id": opened["session_id"], "secret": SECRET })
+}
+
+/// `curl -N` on a watch.
+struct Watch {
+    _curl: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+#[derive(Debug)]
+struct Event {
+    name: String,
+    id: Option<String>,
+    data: Value,
+}
+
+impl Watch {
+    fn start(at: &Coordinator, query: &str, args: &[&str]) -> Self {
+        let url = format!("{}/v1/leases:watch?{query}", at.http_addr());
+        let mut command = Command::new("curl");
+        command.args(["-q", "-sS", "-N"]).args(args).arg(url);
+        let mut curl = spawned(command.stdout(Stdio::piped()));
+        let lines = BufReader::new(curl.stdout.take().unwrap()).lines();
+        Self { _curl: curl, lines }
+    }
+
+    /// The next event that is no bookmark.
+    async fn next(&mut self) -> Event {
+        loop {
+            let event = within("an event", LIMIT, self.event()).await.unwrap();
+            if event.name != "BOOKMARK" {
+                return event;
+            }
+        }
+    }
+
+    async fn event(&mut self) -> Event {
+        let (mut name, mut id, mut data) = (None, None, Value::Null);
+        loop {
+            let line = self.lines.next_line().await.unwrap();
+            let line = line.expect("the watch ended");
+            let field = line.split_once(':');
+            match field.map(|(field, value)| (field, value.trim_start())) {
+                Some(("event", value)) => name = Some(value.to_owned()),
+                Some(("id", value)) => id = Some(value.to_owned()),
+                Some(("data", value)) => data = serde_json::from_str(value).unwrap(),
+                // A comment, or what ends one.
+                _ => {
+                    if let Some(name) = name {
+                        return Event { name, id, data };
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -128,4 +183,41 @@ async fn curl_speaks_grpc_web_with_bytes_made_by_hand() {
     assert_eq!(rest[0], 0x80, "trailers come last: {rest:?}");
     let trailers = String::from_utf8_lossy(&rest[5..]).replace(' ', "");
     assert!(trailers.contains("grpc-status:0"), "{trailers}");
+}
+
+#[tokio::test]
+async fn curl_watches_and_goes_on_where_it_left_off() {
+    let etcd = Etcd::start().await.unwrap();
+    let at = coordinator(&etcd.endpoints()).await;
+    let session = open(&at, "one").await;
+    let mut watch = Watch::start(&at, "prefix=jobs/", &[]);
+    assert_eq!(watch.next().await.name, "SNAPSHOT_END");
+
+    let body = json!({ "session": session, "request_id": "r1", "resource": "jobs/import" });
+    let granted = posted(&at, "/v1/leases:acquire", &body).await;
+    let token = &granted["lease"]["token"];
+    let seen = watch.next().await;
+    assert_eq!(seen.name, "GRANTED", "{seen:?}");
+    assert_eq!(seen.data["resource"], "jobs/import");
+    assert_eq!(&seen.data["lease"]["token"], token);
+    assert_eq!(seen.id, Some(seen.data["revision"].to_string()));
+    drop(watch);
+
+    let body = json!({ "session": session, "resource": "jobs/import", "token": token });
+    posted(&at, "/v1/leases:release", &body).await;
+    let from = format!("last-event-id: {}", seen.id.unwrap());
+    let mut watch = Watch::start(&at, "prefix=jobs/", &["-H", &from]);
+    let ended = watch.next().await;
+    assert_eq!(ended.name, "RELEASED", "{ended:?}");
+    assert_eq!(&ended.data["lease"]["token"], token);
+    // Of one revision, so only the last has an id.
+    assert_eq!(ended.id, None);
+    let vacant = watch.next().await;
+    assert_eq!(
+        (vacant.name.as_str(), vacant.id.is_some()),
+        ("VACANT", true)
+    );
+
+    let mut snapshot = Watch::start(&at, "resource=jobs/import", &[]);
+    assert_eq!(snapshot.next().await.name, "SNAPSHOT_END");
 }
