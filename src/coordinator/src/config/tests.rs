@@ -108,7 +108,7 @@ fn what_the_example_leaves_out_is_what_could_be_there() {
     };
     let whole = EXAMPLE.lines().map(uncomment).collect::<String>();
     let document = Document::parse(&whole).unwrap();
-    let settings = settings(document.clone());
+    let settings = settings(document);
     assert_eq!(settings.validate(), Ok(()));
     assert_eq!(settings.rules.all().len(), 2);
     assert!(settings.tls.unwrap().client_ca.is_some() && settings.token_file.is_some());
