@@ -307,6 +307,7 @@ async fn run(
         service: service.clone(),
         max_waiters: limits.max_waiters,
     };
+    let admin = Admin::new(service.clone(), Arc::clone(&health));
     let exported = Exported::new(metrics.clone(), standing);
     let drain = Drain {
         clock: Arc::clone(&clock),
@@ -321,7 +322,7 @@ async fn run(
     let (grpc, http) = accept::doors(listeners, live, (&limits, &timeouts), (&clock, &tasks));
     let calls = CountCalls::new(&metrics, &clock);
     let rest = rest::router(service.clone(), &clock, &limits, &timeouts);
-    let router = router(service, &limits, calls)?.add_service(health_service);
+    let router = router((service, admin), &limits, calls)?.add_service(health_service);
     let grpc = router.serve_with_incoming_shutdown(grpc.connections(), closing.cancelled_owned());
     // Whoever probes over HTTP is told "draining" until the last call has ended.
     let ended = CancellationToken::new();
@@ -382,7 +383,7 @@ async fn serve_both(
 type Layers = Stack<CountCalls, Stack<GrpcWebLayer, Identity>>;
 
 fn router(
-    service: Service,
+    (service, admin): (Service, Admin),
     limits: &Limits,
     calls: CountCalls,
 ) -> Result<Router<Layers>, ServeError> {
@@ -393,7 +394,7 @@ fn router(
     };
     let largest = limits.max_message_bytes;
     let leases = LeaseServer::new(service).max_decoding_message_size(largest);
-    let admin = AdminServiceServer::new(Admin).max_decoding_message_size(largest);
+    let admin = AdminServiceServer::new(admin).max_decoding_message_size(largest);
     Ok(transport::Server::builder()
         // What is not HTTP/2 is refused by the next layer, unless it is gRPC-web.
         .accept_http1(true)

@@ -5,6 +5,7 @@ mod attach;
 mod backoff;
 mod counted;
 mod deadline;
+mod drain;
 mod error;
 mod lease;
 mod news;
@@ -34,6 +35,7 @@ use tracing::error;
 
 use self::attach::Streams;
 use self::deadline::Deadline;
+use self::drain::Drain;
 use self::error::About;
 use self::lease::{Leases, Living};
 use self::news::News;
@@ -119,6 +121,7 @@ impl Service {
             metrics,
             news,
             draining,
+            drain: Drain::default(),
         };
         Self {
             leases: Arc::new(leases),
@@ -207,10 +210,6 @@ pub(crate) fn refuse(error: &CallError) -> Status {
     let about = About::default();
     status::log(error, &about);
     status::status(error, &about)
-}
-
-fn not_served<T>(what: &'static str) -> Result<Response<T>, Status> {
-    answer(Err(CallError::NotServed(what)), &About::default())
 }
 
 impl Service {

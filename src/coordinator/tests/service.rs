@@ -30,6 +30,8 @@ mod leases;
 mod metrics;
 #[path = "service/observability.rs"]
 mod observability;
+#[path = "service/operators.rs"]
+mod operators;
 #[path = "service/rest.rs"]
 mod rest;
 #[path = "service/store.rs"]

@@ -58,6 +58,10 @@ pub(crate) enum CallError {
     /// A limit of this coordinator.
     Limit { limit: &'static str, bound: u64 },
     /// This version does not serve it.
+    #[allow(
+        dead_code,
+        reason = "what comes next is refused so by those that do not serve it yet"
+    )]
     NotServed(&'static str),
     /// A fault of the coordinator.
     Broken(&'static str),

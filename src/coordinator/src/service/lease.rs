@@ -9,6 +9,7 @@ use tracing::{debug, error, info};
 
 use super::counted::{self, CountedAcquire};
 use super::deadline::{Deadline, Kind};
+use super::drain::Drain;
 use super::error::CallError;
 use super::news::News;
 use super::parse::Opening;
@@ -38,6 +39,7 @@ pub(crate) struct Leases {
     pub(super) metrics: Metrics,
     pub(super) news: News,
     pub(super) draining: CancellationToken,
+    pub(super) drain: Drain,
 }
 
 /// A session that lives, and until when at least.

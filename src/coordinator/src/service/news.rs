@@ -239,7 +239,7 @@ impl News {
         self.shared.state().memory.previous(resource)
     }
 
-    /// The last end of a lease of a resource, if it is vacant as far as is known here.
+    /// The last end of a lease of a resource that was seen here.
     pub(crate) fn last_end(&self, resource: &ResourceName) -> Option<Ended> {
         self.shared.state().memory.ended(resource)
     }

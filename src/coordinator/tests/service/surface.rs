@@ -1,41 +1,19 @@
-//! What is served besides leases, and what is not served yet.
+//! What is served besides leases.
 
 use std::time::Duration;
 
 use futures::{FutureExt, stream};
 use palisade_api::ErrorReason;
-use palisade_api::v1::admin_service_client::AdminServiceClient;
-use palisade_api::v1::{
-    AdvanceGenerationRequest, DrainRequest, GetStatusRequest, RenewSessionRequest,
-    RevokeLeaseRequest,
-};
+use palisade_api::v1::RenewSessionRequest;
 use palisade_coordinator::serve::{Addresses, ServeError, Server};
 use palisade_test_support::within;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::store::Switch;
 use crate::support::{Coordinator, LONG, channel, memory, open, refused, settings};
-
-fn not_served(status: &Status) {
-    refused(status, Code::Unimplemented, ErrorReason::NotServed);
-}
-
-#[tokio::test]
-async fn what_is_not_served_yet_says_so() {
-    let coordinator = Coordinator::start().await;
-    let mut admin = AdminServiceClient::new(channel(coordinator.addresses).await);
-    let revoke = admin.revoke_lease(RevokeLeaseRequest::default()).await;
-    not_served(&revoke.unwrap_err());
-    let advance = AdvanceGenerationRequest::default();
-    not_served(&admin.advance_generation(advance).await.unwrap_err());
-    not_served(&admin.get_status(GetStatusRequest {}).await.unwrap_err());
-    not_served(&admin.drain(DrainRequest::default()).await.unwrap_err());
-    drop(admin);
-    coordinator.stop().await;
-}
 
 #[tokio::test]
 async fn reflection_answers_in_both_versions() {

@@ -275,7 +275,7 @@ async fn a_slow_watcher_is_cut_off() {
     quick.sees(Type::SnapshotEnd, "").await;
     // Far more than fits: what the transport holds, and what may wait behind it.
     let mut metadata = asking(&holder, "large", "busy", Duration::ZERO);
-    for round in 0..300 {
+    for round in 0..2_000 {
         metadata.metadata = vec![7; 4000];
         metadata.request_id = format!("r{round}");
         let granted = acquire(client, metadata.clone()).await.unwrap();

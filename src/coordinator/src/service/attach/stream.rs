@@ -202,7 +202,7 @@ impl<'a> Running<'a> {
         if self.post.is(Stir::Draining) && !self.is_draining {
             self.is_draining = true;
             let leases = &self.shared.leases;
-            let limit = leases.timeouts.drain_limit;
+            let limit = leases.drain.limit(leases.timeouts.drain_limit);
             let left = limit.saturating_sub(DRAIN_MARGIN.min(limit / 4));
             let clock = Arc::clone(&leases.clock);
             self.outbox.send(reply::draining(left))?;
@@ -400,7 +400,10 @@ impl<'a> Running<'a> {
             }
             Done::Alive(done) => self.alive(done),
             Done::Told => Ok(()),
-            Done::Drained => Err(End::Error(CallError::Draining)),
+            Done::Drained => {
+                self.shared.leases.drain.ended_one();
+                Err(End::Error(CallError::Draining))
+            }
         }
     }
 

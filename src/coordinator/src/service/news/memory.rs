@@ -70,9 +70,9 @@ impl Memory {
         self.last.get(resource)?.0.vacated()?.previous()
     }
 
-    /// The last end of a lease of a vacant resource.
+    /// The last end of a lease of a resource.
     pub(super) fn ended(&mut self, resource: &ResourceName) -> Option<Ended> {
-        self.last.get(resource)?.0.vacated().cloned()
+        self.last.get(resource)?.0.ended.clone()
     }
 
     /// News overtake each other: only what is later counts.

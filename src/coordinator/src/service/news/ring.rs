@@ -67,11 +67,6 @@ impl Ring {
         }
     }
 
-    /// Where it begins; `None` while nothing is known.
-    pub(super) fn complete_after(&self) -> Option<Revision> {
-        self.complete_after
-    }
-
     /// The last revision of which all is known.
     pub(super) fn last(&self) -> Revision {
         self.last

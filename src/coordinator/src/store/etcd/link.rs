@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -67,6 +67,7 @@ pub(super) struct Link {
     trust: Mutex<Trust>,
     making: tokio::sync::Mutex<()>,
     broken: CancellationToken,
+    in_flight: AtomicU64,
     /// Where steps wait to travel together, once [`Link::start`] was called.
     steps: OnceLock<mpsc::Sender<Waiting>>,
     keepalive: Keepalive,
@@ -107,6 +108,7 @@ impl Link {
             client,
             context,
             cluster: 0,
+            in_flight: AtomicU64::new(0),
             trust: Mutex::default(),
             making: tokio::sync::Mutex::default(),
             broken,
@@ -179,6 +181,11 @@ impl Link {
         self.client.watch_client()
     }
 
+    /// How many calls are under way.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
     /// The generation that is trusted here, and the highest revision that was seen.
     pub(super) fn seen(&self) -> (Option<Generation>, Revision) {
         let trust = self.trust();
@@ -227,6 +234,7 @@ impl Link {
     ) -> Result<T, Fault> {
         let Context { clock, metrics, .. } = &self.context;
         let sent = clock.now();
+        let _counted = InFlight::one(&self.in_flight);
         let done = match within(clock, self.context.call_limit, work).await {
             Ok(done) => done.map_err(Fault::of),
             Err(elapsed) => Err(Fault::of(Error::IoError(io::Error::other(elapsed)))),
@@ -501,6 +509,22 @@ impl Link {
             }
         }
         Err(StoreError::not_applied(Failure::HistoryRegressed))
+    }
+}
+
+/// A call under way, counted.
+struct InFlight<'a>(&'a AtomicU64);
+
+impl<'a> InFlight<'a> {
+    fn one(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -102,6 +102,11 @@ impl Links {
         link.map(|link| link.seen()).unwrap_or_default()
     }
 
+    /// How many calls are under way over the present connection.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.shared.usable().map_or(0, |link| link.in_flight())
+    }
+
     /// The link in use; opens one where there is none. What is opened serves the next caller where this one
     /// has gone away.
     pub(super) async fn get(&self) -> Result<Arc<Link>, StoreError> {

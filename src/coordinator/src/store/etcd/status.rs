@@ -13,7 +13,7 @@ impl EtcdStore {
             endpoints: self.links.endpoints(),
             generation,
             revision,
-            in_flight: 0,
+            in_flight: self.links.in_flight(),
         }
     }
 }
