@@ -38,7 +38,6 @@ use async_trait::async_trait;
 use palisade_token::{FencingToken, ResourceName};
 
 use self::keys::Keys;
-use self::known::Known;
 use self::link::Context;
 use self::links::Links;
 use self::liveness::Liveness;
@@ -101,7 +100,6 @@ impl EtcdOptions {
 #[derive(Debug)]
 pub struct EtcdStore {
     links: Arc<Links>,
-    known: Known,
     keys: Keys,
     liveness: Arc<Liveness>,
     least_ttl: Duration,
@@ -135,7 +133,6 @@ impl EtcdStore {
         };
         Arc::new(Self {
             links: Arc::new(Links::new(options.endpoints, context)),
-            known: Known::default(),
             keys,
             liveness,
             least_ttl: options.least_ttl,

@@ -67,7 +67,7 @@ impl EtcdStore {
         let step = step::raise(&link.context().keys, seen, mark);
         let is_raised = matches!(link.submit(step).await?, Decided::Applied(_));
         if is_raised {
-            self.known.session(step::marked(seen, mark));
+            link.known().session(step::marked(seen, mark));
         }
         Ok(is_raised)
     }

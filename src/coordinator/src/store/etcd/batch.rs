@@ -14,9 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use super::fault::{Fault, Kind};
+use super::keys::Keys;
 use super::link::{Committed, Link};
 use super::step::Step;
 use super::trust::Reached;
+use super::view;
 use crate::clock::Moment;
 use crate::store::{Failure, Outcome, StoreError};
 
@@ -39,7 +41,7 @@ pub(super) enum Decided {
     Applied(Committed),
     /// One did not: nothing of it happened. What it looked at instead, as of the log.
     Otherwise(Vec<TxnOpResponse>, ResponseHeader),
-    /// etcd refused its transaction as a whole, perhaps for another step's sake: nothing happened. Look again,
+    /// Its transaction was not applied as a whole, perhaps for another step's sake: nothing happened. Look again,
     /// and go alone.
     Poisoned,
 }
@@ -117,6 +119,7 @@ fn pack(
     let mut packed = Vec::with_capacity(waiting.len().min(MAX_STEPS));
     let mut written = HashSet::new();
     let mut bytes = 0;
+    let mut under: Option<Vec<u8>> = None;
     let mut at = 0;
     while at < waiting.len() && packed.len() < MAX_STEPS {
         let next = &waiting[at];
@@ -131,7 +134,10 @@ fn pack(
         }
         let is_alone = next.step.is_alone && !packed.is_empty();
         let is_too_much = !packed.is_empty() && bytes + next.step.bytes > MAX_BYTES;
-        if is_alone || is_too_much || next.step.keys.iter().any(|key| written.contains(key)) {
+        let is_of_another =
+            matches!((&under, &next.step.under), (Some(one), Some(other)) if one != other);
+        let is_written = next.step.keys.iter().any(|key| written.contains(key));
+        if is_alone || is_too_much || is_of_another || is_written {
             at += 1;
             continue;
         }
@@ -139,6 +145,9 @@ fn pack(
             break;
         };
         bytes += next.step.bytes;
+        if under.is_none() {
+            under.clone_from(&next.step.under);
+        }
         written.extend(next.step.keys.iter().cloned());
         let is_alone = next.step.is_alone;
         packed.push(next);
@@ -155,14 +164,13 @@ async fn send(link: Arc<Link>, packed: Vec<Waiting>) -> Arrived {
         .into_iter()
         .map(|waiting| (waiting.step, waiting.told))
         .unzip();
+    let keys = &link.context().keys;
     let txn = match is_flat {
-        true => steps.into_iter().map(txn).next().unwrap_or_default(),
-        false => Txn::new().and_then(
-            steps
-                .into_iter()
-                .map(|step| TxnOp::txn(txn(step)))
-                .collect::<Vec<_>>(),
-        ),
+        true => {
+            let mut steps = steps.into_iter();
+            steps.next().map_or_else(Txn::new, |step| flat(keys, step))
+        }
+        false => together(keys, steps),
     };
     let sent = link.reached();
     let reply = link.transact(txn).await;
@@ -175,7 +183,25 @@ async fn send(link: Arc<Link>, packed: Vec<Waiting>) -> Arrived {
 }
 
 /// A step as a transaction of its own.
-pub(super) fn txn(step: Step) -> Txn {
+pub(super) fn flat(keys: &Keys, mut step: Step) -> Txn {
+    let under = step.under.take();
+    step.compares
+        .extend(under.map(|under| view::is_generation(keys, &under)));
+    txn(step)
+}
+
+/// Steps as one transaction, under one generation.
+fn together(keys: &Keys, steps: Vec<Step>) -> Txn {
+    let under = steps.iter().find_map(|step| step.under.as_ref());
+    let under: Vec<_> = under
+        .map(|under| view::is_generation(keys, under))
+        .into_iter()
+        .collect();
+    let nested = steps.into_iter().map(|step| TxnOp::txn(txn(step)));
+    Txn::new().when(under).and_then(nested.collect::<Vec<_>>())
+}
+
+fn txn(step: Step) -> Txn {
     Txn::new()
         .when(step.compares)
         .and_then(step.writes)
@@ -193,6 +219,13 @@ fn tell(link: &Link, arrived: Arrived) {
         Ok(reply) => reply,
         Err(fault) => return tell_fault(told, fault),
     };
+    // Another generation counts by now: nobody's step was looked at.
+    if !is_flat && !reply.succeeded() {
+        for told in told {
+            drop(told.send(Ok(Decided::Poisoned)));
+        }
+        return;
+    }
     let replies = match is_flat {
         true => vec![reply.clone()],
         false => nested(&reply),

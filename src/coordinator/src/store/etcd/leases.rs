@@ -58,19 +58,19 @@ impl<'a> Effort<'a> {
     }
 
     /// How it stands, by the best that is known.
-    async fn look(&mut self, store: &EtcdStore, link: &Arc<Link>) -> Result<Sight, StoreError> {
+    async fn look(&mut self, link: &Arc<Link>) -> Result<Sight, StoreError> {
         if let Some((over, sight)) = self.seen.take()
             && Arc::ptr_eq(&over, link)
         {
             return Ok(sight);
         }
         if self.may_guess
-            && let Some(guess) = store.known.guess(link, self.subject)
+            && let Some(guess) = link.known().guess(link, self.subject)
         {
             return Ok(guess);
         }
         let sight = Sight::of(link, self.subject).await?;
-        store.known.saw(self.subject, &sight);
+        link.known().saw(self.subject, &sight);
         Ok(sight)
     }
 
@@ -79,19 +79,14 @@ impl<'a> Effort<'a> {
         self.may_guess = false;
     }
 
-    pub(super) async fn take(
-        &mut self,
-        store: &EtcdStore,
-        link: &Arc<Link>,
-        step: Step,
-    ) -> Result<Taken, StoreError> {
+    pub(super) async fn take(&mut self, link: &Arc<Link>, step: Step) -> Result<Taken, StoreError> {
         let looks = self.subject.looks(&link.context().keys);
         let step = step.or_look(looks).alone(self.is_alone);
         match link.submit(step).await? {
             Decided::Applied(committed) => Ok(Taken::Applied(committed)),
             Decided::Otherwise(replies, header) => {
                 let sight = Sight::from(link, self.subject, Source::Log, replies, &header)?;
-                store.known.saw(self.subject, &sight);
+                link.known().saw(self.subject, &sight);
                 self.seen = Some((Arc::clone(link), sight));
                 Ok(Taken::Overtaken)
             }
@@ -106,15 +101,14 @@ impl<'a> Effort<'a> {
     /// Raises the mark, if it is as it was seen.
     async fn raise(
         &mut self,
-        store: &EtcdStore,
         link: &Arc<Link>,
         session: &Stored<Session>,
         mark: AttachMark,
     ) -> Result<bool, StoreError> {
         let step = step::raise(&link.context().keys, session, mark);
-        match self.take(store, link, step).await? {
+        match self.take(link, step).await? {
             Taken::Applied(_) => {
-                store.known.session(step::marked(session, mark));
+                link.known().session(step::marked(session, mark));
                 Ok(true)
             }
             Taken::Overtaken => Ok(false),
@@ -150,7 +144,7 @@ impl EtcdStore {
         for _ in 0..ROUNDS {
             let link = self.links.get().await?;
             let generation = link.generation().await?;
-            let sight = effort.look(self, &link).await?;
+            let sight = effort.look(&link).await?;
             let decided = decide_acquire(&sight.view, &acquire);
             if sight.source == Source::Guess
                 && matches!(decided, Err(_) | Ok(AcquireStep::Answer(_)))
@@ -165,15 +159,15 @@ impl EtcdStore {
             match step {
                 AcquireStep::Answer(answer) => return Ok(answer),
                 AcquireStep::Raise(mark) => {
-                    if effort.raise(self, &link, session, mark).await? {
+                    if effort.raise(&link, session, mark).await? {
                         acquire.caller = acquire.caller.having_raised();
                     }
                 }
                 AcquireStep::Leave(place) => {
                     let mark = own_mark(&acquire.caller, session);
                     let step = step::leave(&link.context().keys, &place, mark);
-                    if let Taken::Applied(_) = effort.take(self, &link, step).await? {
-                        self.known.left(&place);
+                    if let Taken::Applied(_) = effort.take(&link, step).await? {
+                        link.known().left(&place);
                         effort.stop_guessing();
                     }
                 }
@@ -193,8 +187,10 @@ impl EtcdStore {
                     let keys = &link.context().keys;
                     let step =
                         step::grant(keys, &sight, session, &generation, &hold, place.as_ref());
-                    if let Taken::Applied(committed) = effort.take(self, &link, step).await? {
-                        let told = self.tell_granted(hold, place.as_ref(), committed).await;
+                    if let Taken::Applied(committed) = effort.take(&link, step).await? {
+                        let told = self
+                            .tell_granted(&link, hold, place.as_ref(), committed)
+                            .await;
                         if let Ok(Acquired::Held(hold)) = &told {
                             self.note_granted(hold, Some(&session.record.principal));
                         }
@@ -203,10 +199,10 @@ impl EtcdStore {
                 }
                 AcquireStep::Enqueue(claim) => {
                     let step = step::enqueue(&link.context().keys, &sight, session, &claim);
-                    if let Taken::Applied(committed) = effort.take(self, &link, step).await? {
+                    if let Taken::Applied(committed) = effort.take(&link, step).await? {
                         let since = committed.reached.revision;
                         let place = Place { claim, since };
-                        self.known.queued(&place);
+                        link.known().queued(&place);
                         return Ok(Acquired::Queued(place));
                     }
                 }
@@ -218,6 +214,7 @@ impl EtcdStore {
     /// A grant that is in the log, unless the reply shows that history went backwards.
     async fn tell_granted(
         &self,
+        link: &Link,
         mut hold: Hold,
         place: Option<&Place>,
         committed: Committed,
@@ -230,7 +227,7 @@ impl EtcdStore {
                 false => error.or_happened(),
             });
         }
-        self.known.granted(stored(&hold), place);
+        link.known().granted(stored(&hold), place);
         Ok(Acquired::Held(hold))
     }
 
@@ -256,13 +253,19 @@ impl EtcdStore {
     }
 
     /// The lease that a hand-over granted; one whose reply shows that history went backwards is given back.
-    async fn promoted(&self, place: &Place, mut hold: Hold, committed: Committed) -> Option<Hold> {
+    async fn promoted(
+        &self,
+        link: &Link,
+        place: &Place,
+        mut hold: Hold,
+        committed: Committed,
+    ) -> Option<Hold> {
         hold.granted = committed.reached.revision;
         if committed.is_regress || hold.token().is_none() {
             self.give_back(&hold).await;
             return None;
         }
-        self.known.granted(stored(&hold), Some(place));
+        link.known().granted(stored(&hold), Some(place));
         self.note_granted(&hold, None);
         Some(hold)
     }
@@ -278,7 +281,7 @@ impl EtcdStore {
         });
         for _ in 0..ROUNDS {
             let link = self.links.get().await?;
-            let sight = effort.look(self, &link).await?;
+            let sight = effort.look(&link).await?;
             let decided = decide_release(&sight.view, &release);
             if sight.source == Source::Guess
                 && matches!(decided, Err(_) | Ok(ReleaseStep::Answer(_)))
@@ -306,14 +309,14 @@ impl EtcdStore {
             match decided? {
                 ReleaseStep::Answer(answer) => return Ok(answer),
                 ReleaseStep::Raise(mark) => {
-                    if effort.raise(self, &link, session, mark).await? {
+                    if effort.raise(&link, session, mark).await? {
                         release.caller = release.caller.having_raised();
                     }
                 }
                 ReleaseStep::Leave(place) => {
                     let step = step::leave(keys, &place, own_mark(&release.caller, session));
-                    if let Taken::Applied(committed) = effort.take(self, &link, step).await? {
-                        self.known.left(&place);
+                    if let Taken::Applied(committed) = effort.take(&link, step).await? {
+                        link.known().left(&place);
                         let ended = committed.reached.revision;
                         return Ok(Released::Place { ended });
                     }
@@ -344,14 +347,14 @@ impl EtcdStore {
         let Some(step) = step::end(&link.context().keys, sight, named, mark) else {
             return Ok(None);
         };
-        let Taken::Applied(committed) = effort.take(self, link, step).await? else {
+        let Taken::Applied(committed) = effort.take(link, step).await? else {
             return Ok(None);
         };
         let ended = committed.reached.revision;
         let owner = sight.session.as_ref();
         let owner = owner.map(|session| &session.record.principal);
         self.note_ended(&hold, owner, (LeaseEnd::Released, ended));
-        let successor = self.ended(&hold, heir, committed).await.map(Box::new);
+        let successor = self.ended(link, &hold, heir, committed).await.map(Box::new);
         Ok(Some(Released::Lease {
             hold,
             ended,
@@ -362,14 +365,15 @@ impl EtcdStore {
     /// What the end of a lease came to for the one who waited, if anybody did.
     pub(super) async fn ended(
         &self,
+        link: &Link,
         hold: &Hold,
         heir: Option<(Place, Hold)>,
         committed: Committed,
     ) -> Option<Hold> {
         match heir {
-            Some((place, hold)) => self.promoted(&place, hold, committed).await,
+            Some((place, hold)) => self.promoted(link, &place, hold, committed).await,
             None => {
-                self.known.vacated(&hold.claim.resource);
+                link.known().vacated(&hold.claim.resource);
                 None
             }
         }
@@ -387,7 +391,7 @@ impl EtcdStore {
         for _ in 0..ROUNDS {
             let link = self.links.get().await?;
             let generation = link.generation().await?;
-            let sight = effort.look(self, &link).await?;
+            let sight = effort.look(&link).await?;
             let place = match decide_promotion(&sight.view) {
                 PromoteStep::Nothing => return Ok(None),
                 PromoteStep::BeginDelay(_) => {
@@ -401,8 +405,8 @@ impl EtcdStore {
             let hold = about_to_hold(place.claim.clone(), generation.record, note(&link, left));
             let keys = &link.context().keys;
             let step = step::promote(keys, &sight, &generation, place, &hold);
-            if let Taken::Applied(committed) = effort.take(self, &link, step).await? {
-                return Ok(self.promoted(place, hold, committed).await);
+            if let Taken::Applied(committed) = effort.take(&link, step).await? {
+                return Ok(self.promoted(&link, place, hold, committed).await);
             }
         }
         Err(contended())

@@ -22,6 +22,7 @@ use super::counted::{self, Reply};
 use super::fault::{Fault, Kind};
 use super::keepalive::Keepalive;
 use super::keys::Keys;
+use super::known::Known;
 use super::liveness::Liveness;
 use super::step::Step;
 use super::trust::{Reached, Trust, Verdict};
@@ -68,6 +69,8 @@ pub(super) struct Link {
     making: tokio::sync::Mutex<()>,
     broken: CancellationToken,
     in_flight: AtomicU64,
+    /// What was seen and done over this connection.
+    known: Known,
     /// Where steps wait to travel together, once [`Link::start`] was called.
     steps: OnceLock<mpsc::Sender<Waiting>>,
     keepalive: Keepalive,
@@ -112,6 +115,7 @@ impl Link {
             trust: Mutex::default(),
             making: tokio::sync::Mutex::default(),
             broken,
+            known: Known::default(),
             keepalive,
             is_full: AtomicBool::new(false),
             steps: OnceLock::new(),
@@ -139,6 +143,11 @@ impl Link {
 
     pub(super) fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// What was seen and done over this connection: revisions name leases only within one history.
+    pub(super) fn known(&self) -> &Known {
+        &self.known
     }
 
     /// Cancelled once the connection is of no further use.
@@ -321,7 +330,7 @@ impl Link {
 
     async fn take_alone(&self, step: Step) -> Result<Decided, StoreError> {
         let sent = self.reached();
-        let reply = match self.transact(batch::txn(step)).await {
+        let reply = match self.transact(batch::flat(&self.context.keys, step)).await {
             Ok(reply) => reply,
             Err(fault) if fault.kind == Kind::LeaseGone => return Ok(Decided::Poisoned),
             Err(fault) => return Err(fault.into_error()),

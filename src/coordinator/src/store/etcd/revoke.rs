@@ -78,7 +78,7 @@ impl EtcdStore {
                 let heir = heir(link, hold, place, generation, &revoke.reason);
                 let place_key = view::place_key(keys, place);
                 compares.push(view::is_queued(place_key.clone(), place.since));
-                compares.push(view::is_generation(keys, generation));
+                compares.push(view::is_generation(keys, &generation.raw));
                 compares.push(view::nobody_waits_longer(keys, place));
                 let options = keys.on_lease(place.claim.session);
                 let value = codec::hold_value(&heir);

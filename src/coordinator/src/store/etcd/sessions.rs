@@ -67,8 +67,12 @@ impl EtcdStore {
             let options = link.context().keys.on_lease(session.id);
             let put = TxnOp::put(key, codec::session_value(&session), Some(options));
             if link.write(vec![absent], vec![put]).await?.is_some() {
+                let raw = codec::session_value(&session);
+                let id = session.id;
+                let record = session;
+                link.known().session(Stored { record, raw });
                 return Ok(Alive {
-                    session: session.id,
+                    session: id,
                     ttl: granted,
                 });
             }

@@ -21,6 +21,8 @@ pub(super) struct Step {
     pub(super) keys: Vec<Vec<u8>>,
     /// How much it adds to a request, about.
     pub(super) bytes: usize,
+    /// The generation that it grants under, as it must be found: compared once for all that travel together.
+    pub(super) under: Option<Vec<u8>>,
     /// It was part of a transaction that etcd refused as a whole: now it goes by itself.
     pub(super) is_alone: bool,
 }
@@ -36,6 +38,7 @@ impl Step {
             looks: Vec::new(),
             keys: Vec::with_capacity(2),
             bytes: FRAME_BYTES,
+            under: None,
             is_alone: false,
         }
     }
@@ -82,9 +85,9 @@ pub(super) fn grant(
     let mut step = Step::new(vec![
         view::is_vacant(keys, &claim.resource),
         view::is_marked_as(keys, session),
-        view::is_generation(keys, generation),
     ]);
-    step.bytes += session.raw.len() + generation.raw.len();
+    step.under = Some(generation.raw.clone());
+    step.bytes += session.raw.len();
     let options = keys.on_lease(claim.session);
     step.put(
         keys.lease(&claim.resource),
@@ -192,8 +195,7 @@ pub(super) fn end(
     let hold = sight.hold.as_ref()?;
     let resource = &hold.record.claim.resource;
     let has_delay = hold.record.claim.lock_delay_ms > 0;
-    let mut step = Step::new(view::is_held_as(keys, hold).into());
-    step.bytes += hold.raw.len();
+    let mut step = Step::new(vec![view::is_held_since(keys, hold)]);
     step.compares
         .extend(stream.map(|session| view::is_marked_as(keys, session)));
     match (heir, &sight.generation) {
@@ -238,9 +240,8 @@ fn hand_over(
     let key = view::place_key(keys, place);
     step.compares
         .push(view::is_queued(key.clone(), place.since));
-    step.compares.push(view::is_generation(keys, generation));
+    step.under = Some(generation.raw.clone());
     step.compares.push(view::nobody_waits_longer(keys, place));
-    step.bytes += generation.raw.len();
     let options = keys.on_lease(place.claim.session);
     let key_of_lease = keys.lease(&place.claim.resource);
     step.put(key_of_lease, codec::hold_value(hold), Some(options));

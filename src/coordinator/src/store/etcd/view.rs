@@ -186,6 +186,13 @@ pub(super) fn is_held_as(keys: &Keys, hold: &Stored<Hold>) -> [Compare; 2] {
     ]
 }
 
+/// The lease is the very one that was seen over the same connection: by revision alone, since within one history
+/// of etcd's that names it.
+pub(super) fn is_held_since(keys: &Keys, hold: &Stored<Hold>) -> Compare {
+    let key = keys.lease(&hold.record.claim.resource);
+    Compare::mod_revision(key, CompareOp::Equal, as_i64(hold.record.granted))
+}
+
 /// The session lives and its mark is as it was seen: a delayed copy of an older request fails here.
 pub(super) fn is_marked_as(keys: &Keys, session: &Stored<Session>) -> Compare {
     Compare::value(
@@ -196,8 +203,8 @@ pub(super) fn is_marked_as(keys: &Keys, session: &Stored<Session>) -> Compare {
 }
 
 /// The generation is the one that the token will be made of.
-pub(super) fn is_generation(keys: &Keys, generation: &Stored<Generation>) -> Compare {
-    Compare::value(keys.generation(), CompareOp::Equal, generation.raw.clone())
+pub(super) fn is_generation(keys: &Keys, generation: &[u8]) -> Compare {
+    Compare::value(keys.generation(), CompareOp::Equal, generation)
 }
 
 /// The place is still there.

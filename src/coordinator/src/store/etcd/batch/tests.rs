@@ -19,6 +19,7 @@ fn step(keys: &[&str], bytes: usize, is_alone: bool) -> Step {
         looks: Vec::new(),
         keys: keys.iter().map(|key| key.as_bytes().to_vec()).collect(),
         bytes,
+        under: None,
         is_alone,
     }
 }

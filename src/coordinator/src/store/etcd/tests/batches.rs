@@ -117,6 +117,7 @@ async fn a_poisoned_transaction_is_taken_apart() {
             looks: Vec::new(),
             keys: vec![b"poison".to_vec()],
             bytes: 1,
+            under: None,
             is_alone: false,
         }
     };
