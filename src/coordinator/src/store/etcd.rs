@@ -176,7 +176,7 @@ impl Store for EtcdStore {
     }
 
     async fn acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {
-        Box::pin(self.do_acquire(acquire)).await
+        self.do_acquire(acquire).await
     }
 
     async fn standing(
@@ -189,11 +189,11 @@ impl Store for EtcdStore {
     }
 
     async fn release(&self, release: &Release) -> Result<Released, StoreError> {
-        Box::pin(self.do_release(release)).await
+        self.do_release(release).await
     }
 
     async fn promote(&self, resource: &ResourceName) -> Result<Option<Hold>, StoreError> {
-        Box::pin(self.do_promote(resource)).await
+        self.do_promote(resource).await
     }
 
     async fn lease_and_queue(

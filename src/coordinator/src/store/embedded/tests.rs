@@ -121,7 +121,7 @@ async fn a_newer_schema_is_left_alone() {
         ),
         "{newer:?}"
     );
-    run_sql(&path, "PRAGMA user_version = 1").await;
+    run_sql(&path, "PRAGMA user_version = 2").await;
     let store = open(&path).await.unwrap();
     assert_eq!(store.leases("", None, 10).await.unwrap().leases.len(), 1);
 }

@@ -69,7 +69,8 @@ impl<'a> Effort<'a> {
         {
             return Ok(guess);
         }
-        let sight = Sight::of(link, self.subject).await?;
+        // In a box, like all that is seldom: it would make every step's future large.
+        let sight = Box::pin(Sight::of(link, self.subject)).await?;
         link.known().saw(self.subject, &sight);
         Ok(sight)
     }
@@ -177,8 +178,8 @@ impl EtcdStore {
                     effort.stop_guessing();
                 }
                 AcquireStep::BeginDelay(_) => {
-                    self.begin_delay(&mut effort, &link, &resource, &sight)
-                        .await?;
+                    let begun = self.begin_delay(&mut effort, &link, &resource, &sight);
+                    Box::pin(begun).await?;
                 }
                 AcquireStep::Grant { claim, place } => {
                     let left = sight.left.as_ref().map(|left| left.last.previous());
@@ -222,7 +223,7 @@ impl EtcdStore {
         hold.granted = committed.reached.revision;
         if committed.is_regress || hold.token().is_none() {
             let error = StoreError::not_applied(Failure::HistoryRegressed);
-            return Err(match self.give_back(&hold).await {
+            return Err(match Box::pin(self.give_back(&hold)).await {
                 true => error,
                 false => error.or_happened(),
             });
@@ -262,7 +263,7 @@ impl EtcdStore {
     ) -> Option<Hold> {
         hold.granted = committed.reached.revision;
         if committed.is_regress || hold.token().is_none() {
-            self.give_back(&hold).await;
+            Box::pin(self.give_back(&hold)).await;
             return None;
         }
         link.known().granted(stored(&hold), Some(place));
@@ -300,9 +301,7 @@ impl EtcdStore {
                 );
             let keys = &link.context().keys;
             if ends_it
-                && !link
-                    .confirm_in_log(step::is_as_seen(keys, &sight, &release))
-                    .await?
+                && !Box::pin(link.confirm_in_log(step::is_as_seen(keys, &sight, &release))).await?
             {
                 continue;
             }
@@ -395,8 +394,8 @@ impl EtcdStore {
             let place = match decide_promotion(&sight.view) {
                 PromoteStep::Nothing => return Ok(None),
                 PromoteStep::BeginDelay(_) => {
-                    self.begin_delay(&mut effort, &link, resource, &sight)
-                        .await?;
+                    let begun = self.begin_delay(&mut effort, &link, resource, &sight);
+                    Box::pin(begun).await?;
                     continue;
                 }
                 PromoteStep::Grant(place) => place,

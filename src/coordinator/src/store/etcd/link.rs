@@ -302,7 +302,7 @@ impl Link {
         };
         let decided = match self.steps.get() {
             Some(steps) => self.submit_to(steps, step).await,
-            None => self.take_alone(step).await,
+            None => Box::pin(self.take_alone(step)).await,
         };
         patience.is_over = true;
         decided
@@ -458,7 +458,10 @@ impl Link {
         let _making = self.making.lock().await;
         match self.trusted() {
             Some(trusted) => Ok(trusted),
-            None => Ok(self.make_generation(Advance::default()).await?.1),
+            None => {
+                let made = Box::pin(self.make_generation(Advance::default()));
+                Ok(made.await?.1)
+            }
         }
     }
 

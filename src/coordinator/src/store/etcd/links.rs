@@ -111,9 +111,14 @@ impl Links {
     /// has gone away.
     pub(super) async fn get(&self) -> Result<Arc<Link>, StoreError> {
         let shared = &self.shared;
-        if let Some(link) = shared.usable() {
-            return Ok(link);
+        match shared.usable() {
+            Some(link) => Ok(link),
+            None => Box::pin(self.open()).await,
         }
+    }
+
+    async fn open(&self) -> Result<Arc<Link>, StoreError> {
+        let shared = &self.shared;
         let turn = Arc::clone(&shared.opening).lock_owned().await;
         if let Some(link) = shared.usable() {
             return Ok(link);
