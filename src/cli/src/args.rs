@@ -71,7 +71,7 @@ pub(crate) enum Command {
 /// in a file that one coordinator alone uses: `palisade.db` in `$STATE_DIRECTORY` if a service manager sets
 /// that, else in the current directory.
 ///
-/// Flags come before the environment (PALISADE_LISTEN, PALISADE_LIMITS__MAX_TTL and so on), and that before
+/// Flags come before the environment (`PALISADE_LISTEN`, `PALISADE_LIMITS__MAX_TTL` and so on), and that before
 /// the file; `deploy/palisade.toml` has every key, and `palisade config` looks at them. Certificates, keys and
 /// tokens are read again while it runs.
 ///

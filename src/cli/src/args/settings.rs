@@ -51,7 +51,7 @@ pub(crate) struct Words {
     /// Take clients that show one of the bearer tokens whose hashes are in this TOML file
     #[arg(long, value_name = "FILE")]
     pub(crate) auth_token_file: Option<PathBuf>,
-    /// Any setting by its key, such as limits.max_ttl=2m; may be given several times
+    /// Any setting by its key, such as `limits.max_ttl=2m`; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_word)]
     pub(crate) set: Vec<(String, String)>,
 }
@@ -70,6 +70,10 @@ pub(crate) struct ConfigArgs {
     pub(crate) command: ConfigCommand,
 }
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one of them in a process"
+)]
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     Check(CheckArgs),

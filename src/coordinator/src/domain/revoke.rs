@@ -18,6 +18,10 @@ pub struct Revoke {
 }
 
 /// What a revocation came to.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is an answer, made once and read once"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revoked {
     /// The lease ended by it.

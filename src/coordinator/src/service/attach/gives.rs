@@ -63,7 +63,7 @@ impl Running<'_> {
         match (give.is_asked, lasting, known) {
             (true, Some(error), _) => self.tell(reply::refused(give.seq, &about, &error)),
             (true, None, known) => {
-                let request = about.request.or(known.map(|known| known.request));
+                let request = about.request.or_else(|| known.map(|known| known.request));
                 let answer = reply::released(give.seq, &give.resource, request.as_ref(), &released);
                 self.tell(answer)
             }

@@ -67,7 +67,8 @@ impl Marks {
     where
         F: Future<Output = Result<(), E>>,
     {
-        if let Some(settled) = self.known().settled(stale) {
+        let settled = self.known().settled(stale);
+        if let Some(settled) = settled {
             return Ok(settled);
         }
         let _turn = self.raising.lock().await;

@@ -135,7 +135,7 @@ pub(super) fn lost(
     now: Option<&Standing>,
 ) -> AttachResponse {
     let heir = how.successor.as_ref().and_then(|next| next.hold());
-    let next = heir.or(now.and_then(|now| now.hold.as_ref()));
+    let next = heir.or_else(|| now.and_then(|now| now.hold.as_ref()));
     let next = next.filter(|hold| hold.token().is_some_and(|other| other > token));
     let lost = AttachLost {
         resource: resource.to_string(),

@@ -134,14 +134,13 @@ fn own_mark<'a>(caller: &Caller, session: &'a Stored<Session>) -> Option<&'a Sto
 
 impl EtcdStore {
     pub(super) async fn do_acquire(&self, acquire: &Acquire) -> Result<Acquired, StoreError> {
-        let mut acquire = acquire.clone();
-        let resource = acquire.resource.clone();
-        let request = acquire.request.clone();
+        let (resource, request) = (&acquire.resource, &acquire.request);
         let mut effort = Effort::new(Subject {
-            resource: &resource,
+            resource,
             session: Some(acquire.caller.session),
-            request: Some(&request),
+            request: Some(request),
         });
+        let mut acquire = acquire.clone();
         for _ in 0..ROUNDS {
             let link = self.links.get().await?;
             let generation = link.generation().await?;
@@ -178,24 +177,17 @@ impl EtcdStore {
                     effort.stop_guessing();
                 }
                 AcquireStep::BeginDelay(_) => {
-                    let begun = self.begin_delay(&mut effort, &link, &resource, &sight);
+                    let begun = self.begin_delay(&mut effort, &link, resource, &sight);
                     Box::pin(begun).await?;
                 }
                 AcquireStep::Grant { claim, place } => {
                     let left = sight.left.as_ref().map(|left| left.last.previous());
                     let note = note(&link, left.or_else(|| acquire.previous.clone()));
                     let hold = about_to_hold(claim, generation.record, note);
-                    let keys = &link.context().keys;
-                    let step =
-                        step::grant(keys, &sight, session, &generation, &hold, place.as_ref());
-                    if let Taken::Applied(committed) = effort.take(&link, step).await? {
-                        let told = self
-                            .tell_granted(&link, hold, place.as_ref(), committed)
-                            .await;
-                        if let Ok(Acquired::Held(hold)) = &told {
-                            self.note_granted(hold, Some(&session.record.principal));
-                        }
-                        return told;
+                    let given = (hold, place, session);
+                    let told = self.grant(&mut effort, &link, &sight, &generation, given);
+                    if let Some(told) = told.await? {
+                        return Ok(told);
                     }
                 }
                 AcquireStep::Enqueue(claim) => {
@@ -210,6 +202,28 @@ impl EtcdStore {
             }
         }
         Err(contended())
+    }
+
+    /// Grants, if everything is as it was seen.
+    async fn grant(
+        &self,
+        effort: &mut Effort<'_>,
+        link: &Arc<Link>,
+        sight: &Sight,
+        generation: &Stored<Generation>,
+        (hold, place, session): (Hold, Option<Place>, &Stored<Session>),
+    ) -> Result<Option<Acquired>, StoreError> {
+        let keys = &link.context().keys;
+        let place = place.as_ref();
+        let step = step::grant(keys, sight, session, generation, &hold, place);
+        let Taken::Applied(committed) = effort.take(link, step).await? else {
+            return Ok(None);
+        };
+        let told = self.tell_granted(link, hold, place, committed).await?;
+        if let Acquired::Held(hold) = &told {
+            self.note_granted(hold, Some(&session.record.principal));
+        }
+        Ok(Some(told))
     }
 
     /// A grant that is in the log, unless the reply shows that history went backwards.

@@ -177,7 +177,7 @@ async fn a_coordinator_that_drains_sends_its_streams_elsewhere() {
 
     let named = vec![known("x", "r", token), known("busy", "r", 0)];
     let (mut stream, again) = Stream::resume(&there.client, &reference(&opened, 2), named).await;
-    let states: Vec<_> = again.requests.iter().map(|one| one.state as i32).collect();
+    let states: Vec<_> = again.requests.iter().map(|one| one.state).collect();
     assert_eq!(states, [1, 2], "held, and queued");
     let seq = stream.send(super::support::again("busy", "r", HOUR)).await;
     holder.release("busy", busy).await;

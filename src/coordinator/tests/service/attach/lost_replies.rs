@@ -189,11 +189,11 @@ impl<'a> Stubborn<'a> {
             };
             let mut stream = Stream::begin(self.client).await;
             stream.send(opens(owner, known.to_vec())).await;
-            if let Ok(Some(told)) = stream.next().await {
-                if let Some(Told::Opened(opened)) = told.message {
-                    self.session = Some(reference(&opened, self.epoch));
-                    self.stream = Some(stream);
-                }
+            if let Ok(Some(told)) = stream.next().await
+                && let Some(Told::Opened(opened)) = told.message
+            {
+                self.session = Some(reference(&opened, self.epoch));
+                self.stream = Some(stream);
             }
         }
         self.stream.as_mut().unwrap()

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use etcd_client::{Event as EtcdEvent, EventType, KeyValue};
 use palisade_token::ResourceName;
 
-use crate::domain::{Ended, Event, Granted, LeaseEnd, Notice, Revision};
+use crate::domain::{Ended, Event, Granted, LeaseEnd, Notice, ReadHold, Revision};
 use crate::store::etcd::codec;
 use crate::store::etcd::keys::{Keys, Kind};
 use crate::store::etcd::revoke::Revoked;
@@ -72,7 +72,8 @@ impl Told {
         let session = keys.session_of(key.lease());
         let at = codec::revision(key.mod_revision());
         if let (Some(session), Ok(at)) = (session, at) {
-            let value = (key.value().to_vec(), codec::read_hold as _);
+            let read: ReadHold = codec::read_hold;
+            let value = (key.value().to_vec(), read);
             let granted = Granted::unread(resource, session, at, value);
             self.granted.push(Arc::new(granted));
         }
