@@ -13,6 +13,7 @@ pub(crate) use bench::{
     BenchArgs, BenchCommand, BenchOutput, Rounds, SessionVariant, SessionsArgs, Target, Variant,
 };
 
+pub(crate) use etcd_access::Switch;
 pub(crate) use settings::{CheckArgs, ConfigArgs, ConfigCommand, DumpArgs, SettingsArgs, Words};
 
 mod bench;

@@ -6,7 +6,7 @@ use std::{env, fs};
 use palisade_coordinator::config::{Document, DocumentError, Settings, StoreChoice};
 use palisade_coordinator::serve::check_files;
 
-use crate::args::{CheckArgs, ConfigCommand, DumpArgs, SettingsArgs, Words};
+use crate::args::{CheckArgs, ConfigCommand, DumpArgs, SettingsArgs, Switch, Words};
 use crate::failure::{Failure, Kind, with_cause};
 use crate::output;
 
@@ -105,6 +105,9 @@ fn words(words: &Words) -> Result<Document, Failure> {
     }
     if let Some(user) = &access.etcd_user {
         said.push(("store.etcd_user", user.clone()));
+    }
+    if let Some(batching) = access.batching {
+        said.push(("store.etcd_batching", (batching == Switch::On).to_string()));
     }
     if access.strict_etcd {
         said.push(("store.etcd_strict", "true".to_owned()));

@@ -83,6 +83,8 @@ pub struct EtcdAccess {
     pub user: Option<String>,
     /// The file with the user's password; a line break at its end does not count.
     pub password_file: Option<PathBuf>,
+    /// Whether each operation is a transaction of its own, in place of many travelling as one (group commit).
+    pub unbatched: bool,
     /// Whether an etcd is refused whose version loses sessions or history, before 3.4.32 and 3.5.14.
     pub strict: bool,
 }

@@ -1,6 +1,13 @@
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+
+/// A setting that is on or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
 
 /// How etcd is talked to.
 #[derive(Debug, Args)]
@@ -20,6 +27,9 @@ pub(crate) struct EtcdAccessArgs {
     /// The file with that user's password
     #[arg(long, value_name = "FILE")]
     pub(crate) etcd_password_file: Option<PathBuf>,
+    /// Whether the operations of many clients travel to etcd as one transaction
+    #[arg(long, value_name = "on|off", value_enum)]
+    pub(crate) batching: Option<Switch>,
     /// Refuse an etcd that loses sessions or history: before 3.4.32 and 3.5.14
     #[arg(long)]
     pub(crate) strict_etcd: bool,

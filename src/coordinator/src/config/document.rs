@@ -158,6 +158,8 @@ struct StorePart {
     #[serde(skip_serializing_if = "Option::is_none")]
     etcd_password_file: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    etcd_batching: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     etcd_strict: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<PathBuf>,
@@ -180,6 +182,7 @@ impl StorePart {
             etcd_key_file: self.etcd_key_file.or(lower.etcd_key_file),
             etcd_user: self.etcd_user.or(lower.etcd_user),
             etcd_password_file: self.etcd_password_file.or(lower.etcd_password_file),
+            etcd_batching: self.etcd_batching.or(lower.etcd_batching),
             etcd_strict: self.etcd_strict.or(lower.etcd_strict),
             file,
         }
@@ -195,6 +198,7 @@ impl StorePart {
             etcd_key_file: access.key_file,
             etcd_user: access.user,
             etcd_password_file: access.password_file,
+            etcd_batching: Some(!access.unbatched),
             etcd_strict: Some(access.strict),
             file: None,
         }
@@ -215,6 +219,7 @@ impl StorePart {
             key_file,
             user,
             password_file,
+            unbatched: self.etcd_batching == Some(false),
             strict: self.etcd_strict.unwrap_or_default(),
         }
     }

@@ -131,7 +131,7 @@ fn what_the_example_leaves_out_is_what_could_be_there() {
 #[test]
 fn a_dump_reads_back_as_the_same_settings() {
     let file = Document::parse(
-        "listen = \"[::1]:1\"\n[store]\netcd = \"http://a:1, http://b:2\"\netcd_prefix = \"x/\"\netcd_user = \"u\"\netcd_password_file = \"p\"\netcd_strict = true\n\
+        "listen = \"[::1]:1\"\n[store]\netcd = \"http://a:1, http://b:2\"\netcd_prefix = \"x/\"\netcd_user = \"u\"\netcd_password_file = \"p\"\netcd_batching = false\netcd_strict = true\n\
          [tls]\ncert_file = \"c\"\nkey_file = \"k\"\nclient_ca_file = \"a\"\n\
          [auth]\ntoken_file = \"t\"\n[limits]\nmax_ttl = \"90m\"\n[timeouts]\nsweep = \"1500ms\"\n\
          [[rules]]\nprincipal = \"*\"\nprefix = \"a/\"\nverbs = [\"read\", \"admin\", \"acquire\"]\n",

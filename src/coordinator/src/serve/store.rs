@@ -54,6 +54,7 @@ impl OpenStore {
                     prefix: prefix.clone(),
                     metrics: metrics.clone(),
                     access: access.clone(),
+                    is_batching: !access.unbatched,
                     ..EtcdOptions::new(endpoints.clone())
                 };
                 Ok(Self::given(EtcdStore::new(options, clock, entropy, tasks)))
