@@ -78,7 +78,8 @@ fn unavailable(cause: Unavailable, may_have_happened: bool) -> String {
              PALISADE_ADDR"
         }
         Unavailable::NoAnswer => {
-            "the coordinator did not answer in time; try again, or allow more (--timeout)"
+            "the coordinator did not answer in time; try again, or allow more (--timeout); if \
+             it never did, see that --addr is where it serves gRPC (its --listen)"
         }
         Unavailable::Store => {
             "the coordinator cannot reach its store; look at its /readyz, and try again"
