@@ -230,7 +230,7 @@ impl Server {
     /// [`Timeouts::drain_limit`](crate::config::Timeouts::drain_limit). No lease is revoked.
     ///
     /// # Errors
-    /// [`ServeError::Reflection`], [`ServeError::Grpc`] or [`ServeError::Http`] where it ends otherwise.
+    /// [`ServeError::Reflection`] or [`ServeError::Grpc`] where it ends otherwise.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServeError> {
         let Self {
             settings,
