@@ -110,7 +110,8 @@ impl EtcdStore {
             reason: revoke.reason.clone(),
             actor: revoke.actor.clone(),
         });
-        if let Some(left) = left {
+        // The heir's own lock-delay counts from here on, as that of any grant does.
+        if let Some(left) = left.or_else(|| heir.as_ref().and_then(Last::of)) {
             let value = codec::last_value(&left);
             writes.push(TxnOp::put(keys.last(&revoke.resource), value, None));
         }
