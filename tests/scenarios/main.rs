@@ -12,5 +12,6 @@ mod outage;
 mod queue;
 mod restore;
 mod resurrected;
+mod rolling;
 mod setup;
 mod streams;
