@@ -96,7 +96,12 @@ fn reason(end: Option<LeaseEnd>) -> &'static str {
 }
 
 /// An operator ended a lease, in these words. The end itself is told besides.
-pub(crate) fn revoked(hold: &Hold, actor: &str, reason: &str, revision: Revision) {
+pub(crate) fn revoked(
+    hold: &Hold,
+    principal: &Principal,
+    (actor, reason): (&str, &str),
+    revision: Revision,
+) {
     info!(
         target: TARGET,
         event = "revoke",
@@ -105,6 +110,7 @@ pub(crate) fn revoked(hold: &Hold, actor: &str, reason: &str, revision: Revision
         holder = %hold.claim.holder,
         session = %hold.claim.session,
         request = hold.claim.request.as_str(),
+        principal = name(Some(principal)),
         actor,
         reason,
         revision = revision.0,

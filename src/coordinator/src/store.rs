@@ -48,6 +48,9 @@ pub struct Standing {
     pub waiters: u64,
     /// The first of them, as many as were asked for, in the order in which they will be served.
     pub queue: Vec<Place>,
+    /// What is left, at the most, of a lock-delay during which nobody gets the resource: all of it where it
+    /// has not begun yet.
+    pub lock_delay_left: Duration,
     /// The generation then: no token above its own at this revision can have been issued.
     pub generation: Option<Generation>,
     /// When this was so.

@@ -12,8 +12,8 @@ use palisade_token::ResourceName;
 
 use super::{
     Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Delay, Ended, Event, Generation,
-    GrantNote, Granted, Hold, Last, LeaseEnd, Place, Previous, PromoteStep, Refusal, Release,
-    ReleaseStep, Released, RequestId, Revision, Revoke, Revoked, Session, SessionId, View,
+    GrantNote, Granted, Hold, Last, LeaseEnd, Place, Previous, Principal, PromoteStep, Refusal,
+    Release, ReleaseStep, Released, RequestId, Revision, Revoke, Revoked, Session, SessionId, View,
     WallClock, admit, decide_acquire, decide_attach, decide_promotion, decide_raise,
     decide_release, decide_revoke,
 };
@@ -50,8 +50,10 @@ pub struct Ending {
     pub end: LeaseEnd,
     /// Why, in the operator's words, where it was revoked.
     pub reason: String,
-    /// Who revoked it.
+    /// Who revoked it, in the operator's words.
     pub actor: String,
+    /// Who called to revoke it; nobody, however else it ended.
+    pub principal: Principal,
 }
 
 impl Ending {
@@ -63,6 +65,7 @@ impl Ending {
             end,
             reason: String::new(),
             actor: String::new(),
+            principal: Principal::anonymous(),
         }
     }
 }
@@ -452,6 +455,7 @@ impl Ledger {
             end: LeaseEnd::Revoked,
             reason: revoke.reason.clone(),
             actor: revoke.actor.clone(),
+            principal: revoke.principal.clone(),
         })];
         let previous = Previous::of(hold, LeaseEnd::Revoked, &revoke.reason);
         let note = GrantNote::at(now, Some(previous));

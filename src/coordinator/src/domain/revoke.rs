@@ -2,7 +2,7 @@
 
 use palisade_token::{FencingToken, ResourceName};
 
-use super::{Hold, Notice, Place, Refusal, Revision, View};
+use super::{Hold, Notice, Place, Principal, Refusal, Revision, View};
 
 /// Ends a lease, whoever holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +13,10 @@ pub struct Revoke {
     pub token: FencingToken,
     /// Why, in the operator's words.
     pub reason: String,
-    /// Who.
+    /// Who, in the operator's words.
     pub actor: String,
+    /// Who called.
+    pub principal: Principal,
 }
 
 /// What a revocation came to.
@@ -53,6 +55,7 @@ impl AskBack {
             token,
             reason,
             actor,
+            principal: _,
         } = self.revoke.clone();
         Notice {
             resource,

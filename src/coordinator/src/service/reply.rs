@@ -150,7 +150,7 @@ pub(super) fn standing(
         lease,
         waiters: u32::try_from(standing.waiters).unwrap_or(u32::MAX),
         revision: signed(standing.revision.0),
-        ..GetLeaseResponse::default()
+        lock_delay_left_ms: millis(standing.lock_delay_left),
     })
 }
 

@@ -152,7 +152,8 @@ const CASES: &[(&str, Case)] = cases! {
         a_watch_tells_the_dead_from_the_released, an_operator_ends_a_lease,
         a_holder_is_asked_for_its_lease;
     delays: a_release_leaves_no_delay, an_unclean_end_closes_the_resource,
-        waiters_wait_for_the_delay, a_delay_survives_a_restart, a_revocation_closes_the_resource;
+        waiters_wait_for_the_delay, a_delay_survives_a_restart, a_revocation_closes_the_resource,
+        an_heir_by_revocation_has_its_own_delay;
     endings: a_session_ends_when_it_is_not_renewed, a_renewed_session_lives,
         the_dead_hand_over, dead_waiters_are_skipped;
     history: a_new_generation_is_above, a_generation_starts_past_a_token,

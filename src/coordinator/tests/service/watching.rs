@@ -10,7 +10,7 @@ use palisade_api::v1::{
     WatchLeasesRequest, WatchLeasesResponse,
 };
 use palisade_api::{ErrorReason, LeaseEnd};
-use palisade_coordinator::domain::{Revoke, Revoked};
+use palisade_coordinator::domain::{Principal, Revoke, Revoked};
 use palisade_coordinator::store::memory::MemoryStore;
 use palisade_coordinator::store::{Store, conformance};
 use palisade_test_support::{eventually, within};
@@ -135,6 +135,7 @@ async fn a_watch_shows_what_is_and_then_what_changes() {
         token: FencingToken::try_from(second).unwrap(),
         reason: "it hangs".to_owned(),
         actor: "somebody".to_owned(),
+        principal: Principal::anonymous(),
     };
     let revoked = coordinator.store.revoke(&revoke).await.unwrap();
     assert!(matches!(revoked, Revoked::Lease { .. }));

@@ -55,6 +55,7 @@ impl Admin {
             token,
             reason: reason.to_owned(),
             actor: actor.to_owned(),
+            principal,
         };
         if patience.is_zero() {
             return self.force(&revoke, &deadline, false).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::client::{held, resource, token};
 use super::sessions::refusal;
 use super::{Client, Fixture, TAKEOVER};
-use crate::domain::{Acquire, Acquired, Hold, LeaseEnd, Refusal, Revoke};
+use crate::domain::{Acquire, Acquired, Hold, LeaseEnd, Principal, Refusal, Revoke};
 use crate::store::StoreError;
 
 /// etcd keeps no shorter one.
@@ -41,6 +41,25 @@ fn is_closed(tried: Result<Acquired, StoreError>) -> bool {
         tried,
         Err(StoreError::Refused(Refusal::LeaseHeld { token: None }))
     )
+}
+
+async fn left(fixture: &Fixture, name: &str) -> Duration {
+    let standing = fixture.store.lease(&resource(name)).await;
+    standing.unwrap().lock_delay_left
+}
+
+/// It is closed, and says for how long.
+async fn closed_for(fixture: &Fixture, client: &Client, name: &str) {
+    let before = left(fixture, name).await;
+    assert!(is_closed(client.try_acquire(name, "1").await));
+    let shown = left(fixture, name).await;
+    assert!(
+        is_closed(client.try_acquire(name, "1").await),
+        "{name} was closed too shortly"
+    );
+    for shown in [before, shown] {
+        assert!(shown > Duration::ZERO && shown <= DELAY, "{shown:?}");
+    }
 }
 
 /// Tries until it is granted; how long that took.
@@ -84,8 +103,9 @@ pub(super) async fn a_release_leaves_no_delay(fixture: Fixture) {
 pub(super) async fn an_unclean_end_closes_the_resource(fixture: Fixture) {
     let next = fixture.client("next").await;
     let hold = dies(&fixture, "r").await;
-    assert!(is_closed(next.try_acquire("r", "1").await));
+    closed_for(&fixture, &next, "r").await;
     let (granted, closed) = until_open(&fixture, &next, "r").await;
+    assert_eq!(left(&fixture, "r").await, Duration::ZERO);
     // What a read shows may lag behind, and a delay is counted from when somebody began it.
     assert!(closed + Duration::from_millis(500) > DELAY, "{closed:?}");
     assert!(token(&granted) > token(&hold));
@@ -146,6 +166,40 @@ pub(super) async fn a_delay_survives_a_restart(mut fixture: Fixture) {
     assert_eq!(previous.end, LeaseEnd::Expired);
 }
 
+/// The lease of whoever is granted the resource by a revocation has its own lock-delay, as any other has.
+pub(super) async fn an_heir_by_revocation_has_its_own_delay(fixture: Fixture) {
+    let (holder, next) = (fixture.client("holder").await, fixture.client("next").await);
+    let hold = holder.take("r", "1").await;
+    let heir = fixture.short_lived("heir").await;
+    let waits = fixture.store.acquire(&delayed(&heir, "r", true)).await;
+    assert!(matches!(waits, Ok(Acquired::Queued(_))));
+    let revoke = Revoke {
+        resource: resource("r"),
+        token: token(&hold),
+        reason: "maintenance".to_owned(),
+        actor: "ops".to_owned(),
+        principal: Principal::anonymous(),
+    };
+    fixture.store.revoke(&revoke).await.unwrap();
+    let store = &fixture.store;
+    let now = store.lease(&resource("r")).await.unwrap();
+    let now = now.hold.expect("it was handed over");
+    assert_eq!(now.claim.session, heir.caller.session);
+    assert_eq!(now.claim.lock_delay_ms, 3000);
+    let gone = || async move { store.lease(&resource("r")).await.unwrap().hold.is_none() };
+    let ttl = store.least_ttl();
+    fixture
+        .eventually("the heir is gone", ttl + TAKEOVER, gone)
+        .await;
+    closed_for(&fixture, &next, "r").await;
+    let (granted, _) = until_open(&fixture, &next, "r").await;
+    let previous = granted.note.previous.expect("it is certain");
+    assert_eq!(
+        (previous.end, previous.token),
+        (LeaseEnd::Expired, now.token())
+    );
+}
+
 /// A revoked holder may be at work as well as a dead one.
 pub(super) async fn a_revocation_closes_the_resource(fixture: Fixture) {
     let (holder, next) = (fixture.client("holder").await, fixture.client("next").await);
@@ -156,6 +210,7 @@ pub(super) async fn a_revocation_closes_the_resource(fixture: Fixture) {
         token: token(&hold),
         reason: "maintenance".to_owned(),
         actor: "ops".to_owned(),
+        principal: Principal::anonymous(),
     };
     fixture.store.revoke(&revoke).await.unwrap();
     assert!(matches!(

@@ -10,8 +10,8 @@ use super::sessions::refusal;
 use super::{Fixture, TAKEOVER};
 use crate::clock::{Clock, within};
 use crate::domain::{
-    AskBack, Batch, Ended, Event, Hold, HoldName, LeaseEnd, Notice, Previous, Refusal, Revision,
-    Revoke, Revoked,
+    AskBack, Batch, Ended, Event, Hold, HoldName, LeaseEnd, Notice, Previous, Principal, Refusal,
+    Revision, Revoke, Revoked,
 };
 use crate::store::{Events, Store};
 
@@ -213,6 +213,7 @@ fn revoke(hold: &Hold) -> Revoke {
         token: token(hold),
         reason: "it hangs".to_owned(),
         actor: "an operator".to_owned(),
+        principal: Principal::anonymous(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, LeaseGrantOptions, PutOptions};
+use etcd_client::{Compare, CompareOp, LeaseGrantOptions, PutOptions, TxnOp, TxnOpResponse};
 use palisade_token::ResourceName;
 use tracing::info;
 
@@ -54,6 +54,36 @@ impl EtcdStore {
             effort.stop_guessing();
         }
         Ok(())
+    }
+}
+
+/// For how long a resource that nobody holds stays closed, at the most.
+pub(super) async fn delay_left(
+    link: &Link,
+    resource: &ResourceName,
+) -> Result<Duration, StoreError> {
+    let keys = &link.context().keys;
+    let reads = [keys.last(resource), keys.delay(resource)].map(|key| TxnOp::get(key, None));
+    let (replies, _) = link.read(Vec::from(reads)).await?;
+    let first = |reply: Option<&TxnOpResponse>| match reply {
+        Some(TxnOpResponse::Get(get)) => get.kvs().first().cloned(),
+        _ => None,
+    };
+    let Some(left) = first(replies.first()) else {
+        return Ok(Duration::ZERO);
+    };
+    let last = codec::last(&left)?.last;
+    match first(replies.get(1)) {
+        _ if !last.has_begun => Ok(last.lock_delay()),
+        None => Ok(Duration::ZERO),
+        Some(delay) => {
+            let mut leases = link.leases();
+            let asked = link.call(leases.time_to_live(delay.lease(), None)).await;
+            let ttl = asked.map_err(super::fault::Fault::into_unsent)?.ttl();
+            // It is told in whole seconds, rounded down; below 0 where it has just ended.
+            let left = u64::try_from(ttl).map(|ttl| Duration::from_secs(ttl.saturating_add(1)));
+            Ok(left.unwrap_or_default().min(last.lock_delay()))
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! Reads of leases for people and tools. Ownership is never decided by them.
 
+use std::time::Duration;
+
 use etcd_client::{GetOptions, SortOrder, SortTarget, TxnOp, TxnOpResponse};
 use palisade_token::ResourceName;
 
 use super::EtcdStore;
 use super::codec::{self, revision};
+use super::delay::delay_left;
 use super::link::Link;
 use crate::domain::Hold;
 use crate::store::{Failure, Listed, Page, Standing, StoreError};
@@ -46,6 +49,11 @@ impl EtcdStore {
             }
             _ => (0, Vec::new()),
         };
+        // Most that is asked about is held, or was released in order.
+        let lock_delay_left = match hold {
+            Some(_) => Duration::ZERO,
+            None => Box::pin(delay_left(&link, resource)).await?,
+        };
         let generation = match replies.next() {
             Some(TxnOpResponse::Get(found)) => {
                 found.kvs().first().map(codec::generation).transpose()?
@@ -56,6 +64,7 @@ impl EtcdStore {
             hold: hold.map(|stored| stored.record),
             waiters,
             queue,
+            lock_delay_left,
             generation: generation.map(|stored| stored.record),
             revision: revision(header.revision())?,
         })

@@ -121,7 +121,8 @@ impl EtcdStore {
             return Ok(None);
         };
         let ended = committed.reached.revision;
-        audit::revoked(hold, &revoke.actor, &revoke.reason, ended);
+        let words = (revoke.actor.as_str(), revoke.reason.as_str());
+        audit::revoked(hold, &revoke.principal, words, ended);
         self.note_ended(hold, None, (LeaseEnd::Revoked, ended));
         if let Some(heir) = heir {
             let heir = Hold {

@@ -46,7 +46,8 @@ impl Noted {
                     metrics.ended(ending.end.into());
                 }
                 if ending.end == LeaseEnd::Revoked {
-                    audit::revoked(hold, &ending.actor, &ending.reason, *revision);
+                    let words = (ending.actor.as_str(), ending.reason.as_str());
+                    audit::revoked(hold, &ending.principal, words, *revision);
                 }
                 audit::ended(hold, Some(ending.end), principal.as_ref(), *revision);
             }

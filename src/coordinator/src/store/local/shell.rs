@@ -146,8 +146,10 @@ impl<S: Shell> Store for S {
         resource: &ResourceName,
         queue_size: usize,
     ) -> Result<Standing, StoreError> {
-        let state = self.local().inner.enter().await?;
+        let inner = &self.local().inner;
+        let state = inner.enter().await?;
         let (hold, waiters) = state.ledger.lease(resource);
+        let reopens = state.delays.get(resource).filter(|_| hold.is_none());
         Ok(Standing {
             hold: hold.cloned(),
             waiters,
@@ -157,6 +159,7 @@ impl<S: Shell> Store for S {
                 .take(queue_size)
                 .cloned()
                 .collect(),
+            lock_delay_left: reopens.map_or(Duration::ZERO, |at| inner.clock.now().until(at)),
             generation: state.ledger.generation(),
             revision: state.ledger.revision(),
         })

@@ -7,7 +7,7 @@ use palisade_api::LeaseEnd;
 use palisade_api::v1::AttachRevokeAck;
 use palisade_api::v1::attach_request::Message as Ask;
 use palisade_api::v1::attach_response::Message as Told;
-use palisade_coordinator::domain::{AskBack, Revoke};
+use palisade_coordinator::domain::{AskBack, Principal, Revoke};
 use palisade_coordinator::store::Store;
 use palisade_test_support::eventually;
 use tonic::Code;
@@ -21,6 +21,7 @@ fn revoking(token: i64) -> Revoke {
         token: token.try_into().unwrap(),
         reason: "maintenance".to_owned(),
         actor: "alice".to_owned(),
+        principal: Principal::anonymous(),
     }
 }
 
