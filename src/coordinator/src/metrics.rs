@@ -26,7 +26,7 @@ use prometheus_client::registry::Registry;
 use self::census::Held;
 use self::series::{Counters, Histograms, Pairs, Register, observe};
 
-pub(crate) use self::calls::CountCalls;
+pub(crate) use self::calls::{CountCalls, Counting};
 pub(crate) use self::census::census;
 pub(crate) use self::standing::{Exported, Standing};
 

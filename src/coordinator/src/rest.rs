@@ -40,15 +40,17 @@ use futures::StreamExt;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
-use palisade_api::v1::lease_service_server::LeaseService;
+use palisade_api::v1::lease_service_server::{LeaseService, SERVICE_NAME};
 use palisade_api::v1::{CloseSessionRequest, RenewSessionRequest};
 use serde_json::{Value, json};
+use tonic::Code;
 use tonic::metadata::MetadataMap;
 
 use self::fault::Fault;
 use self::fields::Fields;
 use crate::clock::{Clock, within};
 use crate::config::{Limits, Timeouts};
+use crate::metrics::{CountCalls, Counting};
 use crate::service::{BadField, CallError, Service, bad};
 
 /// The deadline of a call, as the service reads it.
@@ -60,6 +62,7 @@ const MAX_TIMEOUT_MS: u64 = 99_999_999;
 #[derive(Debug, Clone)]
 struct Rest {
     service: Service,
+    calls: CountCalls,
     clock: Arc<dyn Clock>,
     max_body_bytes: usize,
     body_time: Duration,
@@ -68,13 +71,14 @@ struct Rest {
 /// The routes. Whatever no route takes, of these and of those they are merged with, is refused in their shape by
 /// [`unknown`] and [`other_method`].
 pub(crate) fn router(
-    service: Service,
+    (service, calls): (Service, CountCalls),
     clock: &Arc<dyn Clock>,
     limits: &Limits,
     timeouts: &Timeouts,
 ) -> Router {
     let rest = Rest {
         service,
+        calls,
         clock: Arc::clone(clock),
         max_body_bytes: limits.max_message_bytes,
         body_time: timeouts.default_call,
@@ -129,6 +133,22 @@ impl Call {
 }
 
 impl Rest {
+    /// Counts a call with those that gRPC brings: it is the same method.
+    async fn counted<T>(
+        &self,
+        method: &str,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let counting = self.begin(method);
+        let done = work.await;
+        counting.end(done.as_ref().map_or_else(Fault::grpc_code, |_| Code::Ok));
+        done
+    }
+
+    fn begin(&self, method: &str) -> Counting {
+        self.calls.begin(&format!("/{SERVICE_NAME}/{method}"))
+    }
+
     /// Takes a call in. Who is not let in is told nothing about what was sent, and none of it is read.
     async fn take(&self, request: Request) -> Result<Call, Fault> {
         let (mut head, body) = request.into_parts();
@@ -224,10 +244,13 @@ fn named(path: Named) -> Result<String, BadField> {
 }
 
 async fn open(State(rest): State<Rest>, request: Request) -> Result<Answer, Fault> {
-    let mut call = rest.take(request).await?;
-    let message = request::open(&mut call.body)?;
-    let response = rest.service.open_session(call.of(message)?).await?;
-    Ok(answer(answer::opened(response.get_ref())))
+    let work = async {
+        let mut call = rest.take(request).await?;
+        let message = request::open(&mut call.body)?;
+        let response = rest.service.open_session(call.of(message)?).await?;
+        Ok(answer(answer::opened(response.get_ref())))
+    };
+    rest.counted("OpenSession", work).await
 }
 
 async fn renew(State(rest): State<Rest>, path: Named, request: Request) -> Result<Answer, Fault> {
@@ -236,12 +259,15 @@ async fn renew(State(rest): State<Rest>, path: Named, request: Request) -> Resul
     let Some(session) = path.strip_suffix(VERB) else {
         return Err(not_allowed().header(header::ALLOW, "DELETE"));
     };
-    let mut call = rest.take(request).await?;
-    let Call { head, query, body } = &mut call;
-    let session = Some(request::of_path(session, &head.headers, query, body)?);
-    let message = RenewSessionRequest { session };
-    let response = rest.service.renew_session(call.of(message)?).await?;
-    Ok(answer(answer::renewed(response.get_ref())))
+    let work = async {
+        let mut call = rest.take(request).await?;
+        let Call { head, query, body } = &mut call;
+        let session = Some(request::of_path(session, &head.headers, query, body)?);
+        let message = RenewSessionRequest { session };
+        let response = rest.service.renew_session(call.of(message)?).await?;
+        Ok(answer(answer::renewed(response.get_ref())))
+    };
+    rest.counted("RenewSession", work).await
 }
 
 async fn close(State(rest): State<Rest>, path: Named, request: Request) -> Result<Answer, Fault> {
@@ -249,55 +275,82 @@ async fn close(State(rest): State<Rest>, path: Named, request: Request) -> Resul
     if session.contains(':') {
         return Err(not_allowed().header(header::ALLOW, "POST"));
     }
-    let mut call = rest.take(request).await?;
-    let Call { head, query, body } = &mut call;
-    let session = Some(request::of_path(&session, &head.headers, query, body)?);
-    let message = CloseSessionRequest { session };
-    rest.service.close_session(call.of(message)?).await?;
-    Ok(answer(json!({})))
+    let work = async {
+        let mut call = rest.take(request).await?;
+        let Call { head, query, body } = &mut call;
+        let session = Some(request::of_path(&session, &head.headers, query, body)?);
+        let message = CloseSessionRequest { session };
+        rest.service.close_session(call.of(message)?).await?;
+        Ok(answer(json!({})))
+    };
+    rest.counted("CloseSession", work).await
 }
 
 async fn acquire(State(rest): State<Rest>, request: Request) -> Result<Answer, Fault> {
-    let mut call = rest.take(request).await?;
-    let message = request::acquire(&mut call.body)?;
-    let response = rest.service.acquire(call.of(message)?).await?;
-    Ok(answer(answer::acquired(response.get_ref())))
+    let work = async {
+        let mut call = rest.take(request).await?;
+        let message = request::acquire(&mut call.body)?;
+        let response = rest.service.acquire(call.of(message)?).await?;
+        Ok(answer(answer::acquired(response.get_ref())))
+    };
+    rest.counted("Acquire", work).await
 }
 
 async fn release(State(rest): State<Rest>, request: Request) -> Result<Answer, Fault> {
-    let mut call = rest.take(request).await?;
-    let message = request::release(&mut call.body)?;
-    let response = rest.service.release(call.of(message)?).await?;
-    Ok(answer(answer::released(response.get_ref())))
+    let work = async {
+        let mut call = rest.take(request).await?;
+        let message = request::release(&mut call.body)?;
+        let response = rest.service.release(call.of(message)?).await?;
+        Ok(answer(answer::released(response.get_ref())))
+    };
+    rest.counted("Release", work).await
 }
 
 async fn lease(State(rest): State<Rest>, path: Named, request: Request) -> Result<Answer, Fault> {
-    let mut call = rest.take(request).await?;
-    let message = request::get(named(path)?, &mut call.query)?;
-    let response = rest.service.get_lease(call.of(message)?).await?;
-    Ok(answer(answer::standing(response.get_ref())))
+    let work = async {
+        let mut call = rest.take(request).await?;
+        let message = request::get(named(path)?, &mut call.query)?;
+        let response = rest.service.get_lease(call.of(message)?).await?;
+        Ok(answer(answer::standing(response.get_ref())))
+    };
+    rest.counted("GetLease", work).await
 }
 
 async fn list(State(rest): State<Rest>, request: Request) -> Result<Answer, Fault> {
-    let mut call = rest.take(request).await?;
-    let message = request::list(&mut call.query)?;
-    let response = rest.service.list_leases(call.of(message)?).await?;
-    Ok(answer(answer::page(response.get_ref())))
+    let work = async {
+        let mut call = rest.take(request).await?;
+        let message = request::list(&mut call.query)?;
+        let response = rest.service.list_leases(call.of(message)?).await?;
+        Ok(answer(answer::page(response.get_ref())))
+    };
+    rest.counted("ListLeases", work).await
 }
 
 async fn watch(
     State(rest): State<Rest>,
     request: Request,
 ) -> Result<axum::response::Response, Fault> {
-    let mut call = rest.take(request).await?;
-    let message = request::watch(&call.head.headers, &mut call.query)?;
-    let response = rest.service.watch_leases(call.of(message)?).await?;
-    Ok(events::response(response.into_inner()))
+    let counting = rest.begin("WatchLeases");
+    let begun = async {
+        let mut call = rest.take(request).await?;
+        let message = request::watch(&call.head.headers, &mut call.query)?;
+        Ok(rest.service.watch_leases(call.of(message)?).await?)
+    };
+    match begun.await {
+        Ok(response) => Ok(events::response(response.into_inner(), counting)),
+        Err(fault) => {
+            counting.end(Fault::grpc_code(&fault));
+            Err(fault)
+        }
+    }
 }
 
 async fn check(State(rest): State<Rest>, request: Request) -> Result<Answer, Fault> {
-    let mut call = rest.take(request).await?;
-    let message = request::check(&mut call.query)?;
-    let response = rest.service.check_token(call.of(message)?).await?;
-    Ok(answer(answer::checked(response.get_ref())))
+    let work = async {
+        let mut call = rest.take(request).await?;
+        let message = request::check(&mut call.query)?;
+        let response = rest.service.check_token(call.of(message)?).await?;
+        Ok(answer(answer::checked(response.get_ref())))
+    };
+    rest.counted("CheckToken", work).await
 }

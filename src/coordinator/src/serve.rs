@@ -321,7 +321,7 @@ async fn run(
     let live = credentials.tls.as_ref();
     let (grpc, http) = accept::doors(listeners, live, (&limits, &timeouts), (&clock, &tasks));
     let calls = CountCalls::new(&metrics, &clock);
-    let rest = rest::router(service.clone(), &clock, &limits, &timeouts);
+    let rest = rest::router((service.clone(), calls.clone()), &clock, &limits, &timeouts);
     let router = router((service, admin), &limits, calls)?.add_service(health_service);
     let grpc = router.serve_with_incoming_shutdown(grpc.connections(), closing.cancelled_owned());
     // Whoever probes over HTTP is told "draining" until the last call has ended.

@@ -36,6 +36,29 @@ impl CountCalls {
     }
 }
 
+impl CountCalls {
+    /// Counts a call that came by another way, as one of the method of gRPC at this path.
+    pub(crate) fn begin(&self, path: &str) -> Counting {
+        Counting(Call::start(self.methods.of(path), &self.clock))
+    }
+}
+
+/// A call that came by another way. One that is dropped was given up by its client.
+#[derive(Debug)]
+pub(crate) struct Counting(Call);
+
+impl Counting {
+    /// A message of its answer went out, where there can be several.
+    pub(crate) fn sent(&self) {
+        self.0.method.sent(1);
+    }
+
+    /// It ended.
+    pub(crate) fn end(self, code: Code) {
+        self.0.end(code);
+    }
+}
+
 impl<S> Layer<S> for CountCalls {
     type Service = CountedService<S>;
 

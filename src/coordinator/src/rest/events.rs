@@ -15,26 +15,29 @@ use tonic::Status;
 
 use super::answer;
 use super::fault::Fault;
+use crate::metrics::Counting;
 use crate::service::CallError;
 
 /// Proxies that would gather an answer before they pass it on know this one.
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The events of a watch. The last is an `error` with the status that ended it.
-pub(super) fn response<S>(watch: S) -> Response
+pub(super) fn response<S>(watch: S, counting: Counting) -> Response
 where
     S: Stream<Item = Result<WatchLeasesResponse, Status>> + Send + Unpin + 'static,
 {
-    let events = stream::unfold(Some(watch), |watch| async {
-        let mut watch = watch?;
-        Some(match watch.next().await {
-            Some(Ok(message)) => (events(&message), Some(watch)),
-            Some(Err(status)) => (vec![last(&status.into())], None),
-            None => {
-                let silent = CallError::Broken("a watch ended without a status");
-                (vec![last(&silent.into())], None)
+    let events = stream::unfold(Some((watch, counting)), |watch| async {
+        let (mut watch, counting) = watch?;
+        let fault: Fault = match watch.next().await {
+            Some(Ok(message)) => {
+                counting.sent();
+                return Some((events(&message), Some((watch, counting))));
             }
-        })
+            Some(Err(status)) => status.into(),
+            None => CallError::Broken("a watch ended without a status").into(),
+        };
+        counting.end(fault.grpc_code());
+        Some((vec![last(&fault)], None))
     });
     let events =
         events.flat_map(|events| stream::iter(events.into_iter().map(Ok::<_, Infallible>)));

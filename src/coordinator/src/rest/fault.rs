@@ -38,6 +38,11 @@ impl Fault {
         self
     }
 
+    /// What the call is counted as.
+    pub(super) fn grpc_code(&self) -> Code {
+        self.status.code()
+    }
+
     /// The error, as it is sent in bodies and in events.
     pub(super) fn json(&self) -> Value {
         error(&self.status, self.code)

@@ -5,6 +5,8 @@ use serde_json::Value;
 use tonic::Status;
 
 use super::response;
+use crate::clock::SystemClock;
+use crate::metrics::{CountCalls, Metrics};
 use crate::service::{CallError, refuse};
 
 fn event(what: LeaseEventType, revision: i64) -> LeaseEvent {
@@ -26,7 +28,8 @@ fn message(events: &[(LeaseEventType, i64)]) -> Result<WatchLeasesResponse, Stat
 async fn sent(
     messages: Vec<Result<WatchLeasesResponse, Status>>,
 ) -> Vec<(String, Option<String>, Value)> {
-    let body = response(stream::iter(messages)).into_body();
+    let calls = CountCalls::new(&Metrics::default(), &SystemClock::shared());
+    let body = response(stream::iter(messages), calls.begin("a watch")).into_body();
     let bytes = to_bytes(body, 1024 * 1024).await.unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     let blocks = text.split("\n\n").filter(|block| !block.is_empty());
