@@ -23,7 +23,6 @@ use std::sync::Arc;
 
 use palisade_api::AttachRequest;
 use tonic::{Code, Request, Status, Streaming};
-use tracing::debug;
 
 use self::outbox::{Outbox, outbox};
 use self::stream::{End, Running};
@@ -50,51 +49,56 @@ impl Service {
         let permit = self.streams.permit()?;
         let post = Arc::new(Post::default());
         let bound = self.leases.limits.max_backlog_bytes;
-        let left = status::status(&CallError::Draining, &About::default());
-        let (outbox, responses) = outbox(bound, left, &post, permit);
-        let service = self.clone();
-        let work = async move {
-            let mut about = About::default();
-            let end = service.attach(principal, inbound, post, &outbox, &mut about);
-            match end.await {
-                End::Closed | End::Gone => outbox.end(Ok(())),
-                End::Error(error) => {
-                    status::log(&error, &about);
-                    outbox.end(Err(status::status(&error, &about)));
-                }
-                End::Backlog => {
-                    let bound = u64::try_from(bound).unwrap_or(u64::MAX);
-                    let limit = "backlog";
-                    let error = CallError::Limit { limit, bound };
-                    status::log(&error, &about);
-                    outbox.cut(status::status(&error, &about));
-                }
+        let (outbox, responses) = outbox(bound, &post, permit);
+        // What a stream keeps while it waits is most of what a session costs. So what is needed only to open it is
+        // in a box that is gone once it is open.
+        let opening = Box::pin(self.clone().begin_stream(principal, inbound, post, outbox));
+        self.streams.tasks().spawn_many(async move {
+            if let Some(running) = opening.await {
+                running.serve().await;
             }
-        };
-        self.streams.tasks().spawn("stream", work);
+        });
         Ok(responses)
     }
 
-    async fn attach(
-        &self,
+    /// Opens a stream, or tells its client why not.
+    async fn begin_stream(
+        self,
         principal: Principal,
-        mut inbound: Streaming<AttachRequest>,
+        inbound: Streaming<AttachRequest>,
         post: Arc<Post>,
-        outbox: &Outbox,
-        about: &mut About,
-    ) -> End {
-        // In a box that is gone once it is open: so large it need not stay.
-        let opened = Box::pin(self.open_stream(principal, &mut inbound, about)).await;
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => return End::Error(error),
-        };
-        let (session, epoch) = (opened.living.session, opened.shared.caller.epoch);
-        let entered = self.streams.enter(session, epoch, &post);
-        let end = Running::run(opened, inbound, &post, outbox).await;
-        drop(entered);
-        debug!(%session, epoch, ?end, "a stream ended");
-        end
+        outbox: Outbox,
+    ) -> Option<Box<Running>> {
+        let mut about = About::default();
+        match self.open_stream(principal, inbound, &mut about).await {
+            Ok(opened) => {
+                let (session, epoch) = (opened.living.session, opened.shared.caller.epoch);
+                let entered = self.streams.enter(session, epoch, &post);
+                Running::begin(opened, entered, post, outbox)
+            }
+            Err(error) => {
+                finish(End::Error(error), outbox, &about);
+                None
+            }
+        }
+    }
+}
+
+/// Tells the client how its stream ends.
+fn finish(end: End, outbox: Outbox, about: &About) {
+    match end {
+        End::Closed | End::Gone => outbox.end(Ok(())),
+        End::Error(error) => {
+            status::log(&error, about);
+            outbox.end(Err(status::status(&error, about)));
+        }
+        End::Backlog => {
+            let bound = u64::try_from(outbox.bound()).unwrap_or(u64::MAX);
+            let limit = "backlog";
+            let error = CallError::Limit { limit, bound };
+            status::log(&error, about);
+            outbox.cut(status::status(&error, about));
+        }
     }
 }
 

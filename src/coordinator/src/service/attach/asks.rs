@@ -23,7 +23,7 @@ use crate::store::{Failure, Standing, StoreError};
 const FIRST_POSITION: Duration = Duration::from_millis(100);
 /// How long until it is told again, if it has moved.
 const NEXT_POSITION: Duration = Duration::from_secs(5);
-impl Running<'_> {
+impl Running {
     pub(super) fn acquire(&mut self, seq: u64, given: AttachAcquire) -> Result<(), End> {
         let mut about = self.about();
         match self.ask(seq, given, &mut about) {

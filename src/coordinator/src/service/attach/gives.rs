@@ -13,7 +13,7 @@ use crate::access::Verb;
 use crate::domain::{HoldName, Released, RequestId};
 use crate::service::error::{About, BadField, CallError};
 
-impl Running<'_> {
+impl Running {
     pub(super) fn give(
         &mut self,
         seq: u64,

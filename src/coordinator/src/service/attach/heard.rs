@@ -32,7 +32,7 @@ impl Default for How {
     }
 }
 
-impl Running<'_> {
+impl Running {
     pub(super) fn heard(&mut self, news: SessionNews) -> Result<(), End> {
         match news {
             SessionNews::Ended { ended, successor } => {

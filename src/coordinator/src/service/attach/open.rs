@@ -33,6 +33,8 @@ pub(super) struct Opened {
     /// What the client named, and where it stands.
     pub(super) statuses: Vec<(Named, Option<Acquired>)>,
     pub(super) news: SessionSubscription,
+    /// What the client sends from now on.
+    pub(super) inbound: Streaming<AttachRequest>,
 }
 
 impl Service {
@@ -40,7 +42,7 @@ impl Service {
     pub(super) async fn open_stream(
         &self,
         principal: Principal,
-        inbound: &mut Streaming<AttachRequest>,
+        mut inbound: Streaming<AttachRequest>,
         about: &mut About,
     ) -> Result<Opened, CallError> {
         let leases = &self.leases;
@@ -85,6 +87,7 @@ impl Service {
             resumed,
             statuses,
             news,
+            inbound,
         })
     }
 

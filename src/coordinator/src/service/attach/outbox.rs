@@ -11,11 +11,11 @@ use palisade_api::AttachResponse;
 use tonic::Status;
 
 use super::streams::{Permit, Post, Stir};
+use crate::service::error::{About, CallError};
+use crate::service::status::status;
 
 /// What one message counts besides its metadata, in bytes: names and ids at their longest.
 const MESSAGE_BYTES: usize = 512;
-/// Room that is kept while nothing waits.
-const KEPT_ROOM: usize = 8;
 
 /// The client does not read: more waits for it than is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub(super) struct Backlog;
 pub(super) struct Outbox {
     shared: Arc<Shared>,
     bound: usize,
-    /// The status of a stream that its task leaves without a word.
-    left: Option<Status>,
+    /// Whether its task leaves the stream without a word, if it is dropped now.
+    is_left: bool,
 }
 
 /// What the transport sends.
@@ -54,23 +54,17 @@ struct State {
 }
 
 /// An outbox with room for so many bytes.
-pub(super) fn outbox(
-    bound: usize,
-    left: Status,
-    post: &Arc<Post>,
-    permit: Permit,
-) -> (Outbox, Responses) {
+pub(super) fn outbox(bound: usize, post: &Arc<Post>, permit: Permit) -> (Outbox, Responses) {
     let shared = Arc::new(Shared::default());
     let responses = Responses {
         shared: Arc::clone(&shared),
         post: Arc::clone(post),
         _permit: permit,
     };
-    let left = Some(left);
     let outbox = Outbox {
         shared,
         bound,
-        left,
+        is_left: true,
     };
     (outbox, responses)
 }
@@ -92,6 +86,11 @@ fn weight(message: &AttachResponse) -> usize {
 }
 
 impl Outbox {
+    /// How many bytes may wait.
+    pub(super) fn bound(&self) -> usize {
+        self.bound
+    }
+
     /// Puts a message behind those that wait.
     pub(super) fn send(&self, message: AttachResponse) -> Result<(), Backlog> {
         let mut state = self.shared.lock();
@@ -101,6 +100,10 @@ impl Outbox {
             return Err(Backlog);
         }
         state.bytes += bytes;
+        if state.messages.is_empty() {
+            // For most there is never more than one.
+            state.messages.reserve_exact(1);
+        }
         state.messages.push_back(message);
         let waker = state.waker.take();
         drop(state);
@@ -110,13 +113,13 @@ impl Outbox {
 
     /// Ends the stream behind what waits.
     pub(super) fn end(mut self, how: Result<(), Status>) {
-        self.left = None;
+        self.is_left = false;
         self.finish(how, false);
     }
 
     /// Ends a stream that is not read: what waits is not sent any more.
     pub(super) fn cut(mut self, status: Status) {
-        self.left = None;
+        self.is_left = false;
         self.finish(Err(status), true);
     }
 
@@ -135,7 +138,8 @@ impl Outbox {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        if let Some(status) = self.left.take() {
+        if self.is_left {
+            let status = status(&CallError::Draining, &About::default());
             self.finish(Err(status), false);
         }
     }
@@ -148,9 +152,6 @@ impl Stream for Responses {
         let mut state = self.shared.lock();
         if let Some(message) = state.messages.pop_front() {
             state.bytes = state.bytes.saturating_sub(weight(&message));
-            if state.messages.is_empty() && state.messages.capacity() > KEPT_ROOM {
-                state.messages = VecDeque::new();
-            }
             return Poll::Ready(Some(Ok(message)));
         }
         match state.end.take() {
@@ -159,6 +160,8 @@ impl Stream for Responses {
                 Poll::Ready(how.err().map(Err))
             }
             None => {
+                // While nothing waits there is no room for it.
+                state.messages = VecDeque::new();
                 state.waker = Some(context.waker().clone());
                 Poll::Pending
             }

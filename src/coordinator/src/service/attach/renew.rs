@@ -118,7 +118,7 @@ impl Renewals {
     }
 }
 
-impl Running<'_> {
+impl Running {
     pub(super) fn renew(&mut self, seq: u64, given: AttachRenew) -> Result<(), End> {
         let limits = &self.shared.leases.limits;
         match parse::open_requests(given.open_requests, limits) {

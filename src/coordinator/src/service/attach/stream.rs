@@ -9,6 +9,7 @@ use futures::{FutureExt, StreamExt};
 use palisade_api::AttachRequest;
 use palisade_api::v1::attach_request::Message;
 use tonic::{Status, Streaming};
+use tracing::debug;
 
 use super::desk::{Desk, Held};
 use super::heard::How;
@@ -17,9 +18,9 @@ use super::open::Opened;
 use super::outbox::{Backlog, Outbox};
 use super::parse::Named;
 use super::renew::{Barrier, Found, Renewals};
-use super::streams::{Post, Stir};
+use super::streams::{Entered, Post, Stir};
 use super::work::{Failed, Shared};
-use super::{parse, reply, unreadable};
+use super::{finish, parse, reply, unreadable};
 use crate::clock::Moment;
 use crate::domain::{Acquired, Hold, Refusal, Released};
 use crate::service::error::{About, CallError};
@@ -74,7 +75,7 @@ pub(super) enum Done {
     Drained,
 }
 
-pub(super) struct Running<'a> {
+pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     pub(super) desk: Desk,
     pub(super) work: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -82,8 +83,11 @@ pub(super) struct Running<'a> {
     /// Until when the session lives at least.
     pub(super) living: Living,
     pub(super) news: SessionSubscription,
-    outbox: &'a Outbox,
-    post: &'a Post,
+    inbound: Streaming<AttachRequest>,
+    outbox: Outbox,
+    post: Arc<Post>,
+    /// While it is there, a newer stream of the session stirs this one.
+    _entered: Entered,
     pub(super) last_seq: u64,
     /// The message that closes the session.
     pub(super) closing: Option<u64>,
@@ -91,35 +95,54 @@ pub(super) struct Running<'a> {
     pub(super) is_closing: bool,
 }
 
-impl<'a> Running<'a> {
-    pub(super) async fn run(
+impl Running {
+    /// Answers the first message. It is in a box, so that it is not moved about in futures, where each place that
+    /// it was in takes room for good.
+    pub(super) fn begin(
         opened: Opened,
-        inbound: Streaming<AttachRequest>,
-        post: &'a Post,
-        outbox: &'a Outbox,
-    ) -> End {
-        let mut running = Running {
+        entered: Entered,
+        post: Arc<Post>,
+        outbox: Outbox,
+    ) -> Option<Box<Self>> {
+        let mut running = Box::new(Self {
             shared: opened.shared,
             desk: Desk::default(),
             work: FuturesUnordered::new(),
             renewals: Renewals::default(),
             living: opened.living,
             news: opened.news,
+            inbound: opened.inbound,
             outbox,
             post,
+            _entered: entered,
             last_seq: opened.seq,
             closing: None,
             is_draining: false,
             is_closing: false,
-        };
-        let begun = running.begin(opened.seq, opened.resumed, opened.statuses);
-        match begun {
-            Ok(()) => running.serve(inbound).await,
-            Err(end) => end,
+        });
+        match running.opened(opened.seq, opened.resumed, opened.statuses) {
+            Ok(()) => Some(running),
+            Err(end) => {
+                running.end(end);
+                None
+            }
         }
     }
 
-    fn begin(
+    fn end(self: Box<Self>, end: End) {
+        let (session, epoch) = (self.shared.caller.session, self.shared.caller.epoch);
+        debug!(%session, epoch, ?end, "a stream ended");
+        let about = self.about();
+        // Nothing else of it is left when its client hears of its end.
+        let outbox = self.into_outbox();
+        finish(end, outbox, &about);
+    }
+
+    fn into_outbox(self) -> Outbox {
+        self.outbox
+    }
+
+    fn opened(
         &mut self,
         seq: u64,
         resumed: bool,
@@ -168,7 +191,8 @@ impl<'a> Running<'a> {
         }
     }
 
-    async fn serve(&mut self, mut inbound: Streaming<AttachRequest>) -> End {
+    /// Serves the client until the stream ends.
+    pub(super) async fn serve(mut self: Box<Self>) {
         // Messages beyond this wait in the transport, and so hold up the client that sends them.
         let most = self
             .shared
@@ -178,16 +202,16 @@ impl<'a> Running<'a> {
             .saturating_mul(2);
         loop {
             let reads = self.closing.is_none() && self.desk.lanes.messages() < most;
-            let post = self.post;
+            let post = &self.post;
             let step = tokio::select! {
                 biased;
                 () = post.stirred() => self.stirred(),
                 heard = self.news.next() => self.heard(heard),
                 Some(done) = self.work.next() => self.finish(done),
-                message = inbound.next(), if reads => self.message(message),
+                message = self.inbound.next(), if reads => self.message(message),
             };
             if let Err(end) = step {
-                return end;
+                return self.end(end);
             }
         }
     }

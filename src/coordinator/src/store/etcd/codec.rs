@@ -72,7 +72,10 @@ pub(super) fn session(key: &KeyValue) -> Result<Stored<Session>, StoreError> {
 }
 
 pub(super) fn session_value(session: &Session) -> Vec<u8> {
-    encode(session)
+    let mut value = encode(session);
+    // It is kept for as long as the session is known.
+    value.shrink_to_fit();
+    value
 }
 
 pub(super) fn hold(key: &KeyValue) -> Result<Stored<Hold>, StoreError> {
