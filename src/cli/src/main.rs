@@ -23,11 +23,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use tokio::runtime::Builder;
 
 use crate::args::{Cli, ClientArgs, Command, LogFormat};
 use crate::failure::Failure;
 use crate::log::Log;
+
+/// A coordinator makes many small and short-lived allocations on all its threads: this takes a third of its CPU
+/// away (measured by `palisade bench lease`).
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How long what still runs in threads may go on after the end: a read of stdin would forever.
 const LINGER: Duration = Duration::from_millis(100);

@@ -1,10 +1,12 @@
 //! Streams: whose a session is, and what it has (I4, I5).
 
+use std::sync::Arc;
+
 use etcd_client::{GetOptions, LeaseTimeToLiveOptions, TxnOp, TxnOpResponse};
 
 use super::EtcdStore;
 use super::batch::Decided;
-use super::codec::{self, Stored};
+use super::codec::{self, SeenSession};
 use super::fault::Fault;
 use super::keys::Owned;
 use super::link::Link;
@@ -61,15 +63,16 @@ impl EtcdStore {
     async fn do_mark(
         &self,
         link: &Link,
-        seen: &Stored<Session>,
+        seen: &SeenSession,
         mark: AttachMark,
     ) -> Result<bool, StoreError> {
         let step = step::raise(&link.context().keys, seen, mark);
-        let is_raised = matches!(link.submit(step).await?, Decided::Applied(_));
-        if is_raised {
-            link.known().session(step::marked(seen, mark));
-        }
-        Ok(is_raised)
+        let Decided::Applied(committed) = link.submit(step).await? else {
+            return Ok(false);
+        };
+        let raised = step::raised(seen, mark, committed);
+        link.known().session(Arc::new(raised));
+        Ok(true)
     }
 
     pub(super) async fn do_holdings(&self, id: SessionId) -> Result<Vec<Acquired>, StoreError> {

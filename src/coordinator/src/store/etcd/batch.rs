@@ -117,9 +117,9 @@ fn pack(
     call_limit: Duration,
 ) -> Option<Vec<Waiting>> {
     let mut packed = Vec::with_capacity(waiting.len().min(MAX_STEPS));
-    let mut written = HashSet::new();
+    let mut written: HashSet<u64> = HashSet::new();
     let mut bytes = 0;
-    let mut under: Option<Vec<u8>> = None;
+    let mut under: Option<Arc<[u8]>> = None;
     let mut at = 0;
     while at < waiting.len() && packed.len() < MAX_STEPS {
         let next = &waiting[at];
@@ -148,7 +148,7 @@ fn pack(
         if under.is_none() {
             under.clone_from(&next.step.under);
         }
-        written.extend(next.step.keys.iter().cloned());
+        written.extend(&next.step.keys);
         let is_alone = next.step.is_alone;
         packed.push(next);
         if is_alone {

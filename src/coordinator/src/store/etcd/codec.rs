@@ -1,5 +1,7 @@
 //! Records to values and back. Values are JSON, so that an operator can read them with `etcdctl`.
 
+use std::sync::Arc;
+
 use etcd_client::KeyValue;
 use palisade_token::{FencingToken, ResourceName};
 use serde::de::DeserializeOwned;
@@ -17,7 +19,15 @@ use crate::store::{Failure, StoreError};
 #[derive(Debug, Clone)]
 pub(super) struct Stored<T> {
     pub(super) record: T,
-    pub(super) raw: Vec<u8>,
+    pub(super) raw: Arc<[u8]>,
+}
+
+/// A session, and when its key was last written: a transaction over the same connection compares that, since within
+/// one history of etcd's it names the mark.
+#[derive(Debug)]
+pub(super) struct SeenSession {
+    pub(super) record: Session,
+    pub(super) written: Revision,
 }
 
 /// The value of a lease's key. Its revision is not in it: etcd keeps that.
@@ -56,7 +66,7 @@ pub(super) fn as_i64(revision: Revision) -> i64 {
 pub(super) fn generation(key: &KeyValue) -> Result<Stored<Generation>, StoreError> {
     Ok(Stored {
         record: decode(key, "the generation")?,
-        raw: key.value().to_vec(),
+        raw: key.value().into(),
     })
 }
 
@@ -64,10 +74,10 @@ pub(super) fn generation_value(generation: &Generation) -> Vec<u8> {
     encode(generation)
 }
 
-pub(super) fn session(key: &KeyValue) -> Result<Stored<Session>, StoreError> {
-    Ok(Stored {
+pub(super) fn session(key: &KeyValue) -> Result<SeenSession, StoreError> {
+    Ok(SeenSession {
         record: decode(key, "a session")?,
-        raw: key.value().to_vec(),
+        written: revision(key.mod_revision())?,
     })
 }
 
@@ -92,7 +102,7 @@ pub(super) fn hold(key: &KeyValue) -> Result<Stored<Hold>, StoreError> {
     };
     Ok(Stored {
         record,
-        raw: key.value().to_vec(),
+        raw: key.value().into(),
     })
 }
 

@@ -58,41 +58,52 @@ impl Keys {
         PutOptions::new().with_lease(self.lease_id(session))
     }
 
+    /// The key that is named by parts.
+    fn below(&self, parts: &[&str]) -> Vec<u8> {
+        let length = parts.iter().map(|part| part.len()).sum::<usize>();
+        let mut key = Vec::with_capacity(self.prefix.len() + length);
+        key.extend_from_slice(self.prefix.as_bytes());
+        for part in parts {
+            key.extend_from_slice(part.as_bytes());
+        }
+        key
+    }
+
     /// A key that is never put.
     pub(super) fn nothing(&self) -> Vec<u8> {
-        format!("{}nothing", self.prefix).into_bytes()
+        self.below(&["nothing"])
     }
 
     pub(super) fn generation(&self) -> Vec<u8> {
-        format!("{}generation", self.prefix).into_bytes()
+        self.below(&["generation"])
     }
 
     pub(super) fn session(&self, id: SessionId) -> Vec<u8> {
-        format!("{}session/{id}", self.prefix).into_bytes()
+        self.below(&["session/", &id.to_string()])
     }
 
     pub(super) fn lease(&self, resource: &ResourceName) -> Vec<u8> {
-        format!("{}lease/{resource}", self.prefix).into_bytes()
+        self.below(&["lease/", resource.as_str()])
     }
 
     /// All leases of resources whose names begin with a text.
     pub(super) fn leases(&self, name_prefix: &str) -> Range<Vec<u8>> {
-        prefix_range(format!("{}lease/{name_prefix}", self.prefix).into_bytes())
+        prefix_range(self.below(&["lease/", name_prefix]))
     }
 
     /// What a lease with a lock-delay leaves behind.
     pub(super) fn last(&self, resource: &ResourceName) -> Vec<u8> {
-        format!("{}last/{resource}", self.prefix).into_bytes()
+        self.below(&["last/", resource.as_str()])
     }
 
     /// All that leases with a lock-delay have left behind.
     pub(super) fn lasts(&self) -> Range<Vec<u8>> {
-        prefix_range(format!("{}last/", self.prefix).into_bytes())
+        prefix_range(self.below(&["last/"]))
     }
 
     /// A lock-delay that runs.
     pub(super) fn delay(&self, resource: &ResourceName) -> Vec<u8> {
-        format!("{}delay/{resource}", self.prefix).into_bytes()
+        self.below(&["delay/", resource.as_str()])
     }
 
     /// All keys of this store.
@@ -102,17 +113,17 @@ impl Keys {
 
     /// The notice to the holder of a resource.
     pub(super) fn notice(&self, resource: &ResourceName) -> Vec<u8> {
-        format!("{}notice/{resource}", self.prefix).into_bytes()
+        self.below(&["notice/", resource.as_str()])
     }
 
     /// All notices.
     pub(super) fn notices(&self) -> Range<Vec<u8>> {
-        prefix_range(format!("{}notice/", self.prefix).into_bytes())
+        prefix_range(self.below(&["notice/"]))
     }
 
     /// What the last revocation ended.
     pub(super) fn revoked(&self) -> Vec<u8> {
-        format!("{}revoked", self.prefix).into_bytes()
+        self.below(&["revoked"])
     }
 
     /// What a key is about, for whoever watches all of them.
@@ -170,12 +181,16 @@ impl Keys {
         session: SessionId,
         request: &RequestId,
     ) -> Vec<u8> {
-        format!("{}queue/{resource}#{session}#{request}", self.prefix).into_bytes()
+        {
+            let session = session.to_string();
+            let (resource, request) = (resource.as_str(), request.as_str());
+            self.below(&["queue/", resource, "#", &session, "#", request])
+        }
     }
 
     /// The whole queue of one resource.
     pub(super) fn queue(&self, resource: &ResourceName) -> Range<Vec<u8>> {
-        prefix_range(format!("{}queue/{resource}#", self.prefix).into_bytes())
+        prefix_range(self.below(&["queue/", resource.as_str(), "#"]))
     }
 }
 

@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use palisade_token::ResourceName;
 
-use super::codec::Stored;
+use super::codec::{SeenSession, Stored};
 use super::link::Link;
 use super::view::{Sight, Source, Subject};
-use crate::domain::{Hold, Place, RequestId, Revision, Session, SessionId, View};
+use crate::domain::{Hold, Place, RequestId, Revision, SessionId, View};
 
 /// Sessions remembered: about 1 KiB each. One that is forgotten costs a read.
 const MAX_SESSIONS: usize = 64 * 1024;
@@ -20,7 +20,7 @@ const MAX_RESOURCES: usize = 64 * 1024;
 /// Guesses by what was seen.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    sessions: Mutex<HashMap<SessionId, Stored<Session>>>,
+    sessions: Mutex<HashMap<SessionId, Arc<SeenSession>>>,
     resources: Mutex<HashMap<ResourceName, Resource>>,
 }
 
@@ -53,7 +53,7 @@ fn make_room<K: Hash + Eq + Clone, V>(map: &mut HashMap<K, V>, key: &K, bound: u
 impl Known {
     /// What etcd may well show, if that is known enough to act on.
     pub(super) fn guess(&self, link: &Link, subject: Subject<'_>) -> Option<Sight> {
-        let session = lock(&self.sessions).get(&subject.session?)?.clone();
+        let session = Arc::clone(lock(&self.sessions).get(&subject.session?)?);
         let generation = link.trusted()?;
         let resources = lock(&self.resources);
         let resource = resources.get(subject.resource);
@@ -85,7 +85,7 @@ impl Known {
     /// Takes note of what etcd showed.
     pub(super) fn saw(&self, subject: Subject<'_>, sight: &Sight) {
         match (&sight.session, subject.session) {
-            (Some(session), _) => self.session(session.clone()),
+            (Some(session), _) => self.session(Arc::clone(session)),
             (None, Some(id)) => self.session_ended(id),
             (None, None) => {}
         }
@@ -105,7 +105,7 @@ impl Known {
     }
 
     /// Takes note of a session as it is now.
-    pub(super) fn session(&self, session: Stored<Session>) {
+    pub(super) fn session(&self, session: Arc<SeenSession>) {
         let mut sessions = lock(&self.sessions);
         make_room(&mut sessions, &session.record.id, MAX_SESSIONS);
         sessions.insert(session.record.id, session);

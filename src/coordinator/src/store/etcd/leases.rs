@@ -11,14 +11,14 @@ use tracing::warn;
 
 use super::EtcdStore;
 use super::batch::Decided;
-use super::codec::{self, Stored};
+use super::codec::{self, SeenSession, Stored};
 use super::link::{Committed, Link};
 use super::step::{self, Step};
 use super::view::{self, Sight, Source, Subject};
 use crate::domain::{
     Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Generation, GrantNote, Hold,
     LeaseEnd, Place, Previous, PromoteStep, Refusal, Release, ReleaseStep, Released, RequestId,
-    Revision, Session, SessionId, decide_acquire, decide_promotion, decide_release,
+    Revision, SessionId, decide_acquire, decide_promotion, decide_release,
 };
 use crate::store::{Failure, StoreError};
 
@@ -37,6 +37,9 @@ pub(super) struct Effort<'a> {
     /// What the last step saw instead, and over which link.
     seen: Option<(Arc<Link>, Sight)>,
     may_guess: bool,
+    /// What is known of the resource is all that this coordinator has done itself lately: a step by that seldom
+    /// fails, and carries no looks along.
+    is_sure: bool,
     is_alone: bool,
 }
 
@@ -53,6 +56,7 @@ impl<'a> Effort<'a> {
             subject,
             seen: None,
             may_guess: true,
+            is_sure: false,
             is_alone: false,
         }
     }
@@ -67,8 +71,10 @@ impl<'a> Effort<'a> {
         if self.may_guess
             && let Some(guess) = link.known().guess(link, self.subject)
         {
+            self.is_sure = guess.view.waiters == 0;
             return Ok(guess);
         }
+        self.is_sure = false;
         // In a box, like all that is seldom: it would make every step's future large.
         let sight = Box::pin(Sight::of(link, self.subject)).await?;
         link.known().saw(self.subject, &sight);
@@ -81,10 +87,16 @@ impl<'a> Effort<'a> {
     }
 
     pub(super) async fn take(&mut self, link: &Arc<Link>, step: Step) -> Result<Taken, StoreError> {
-        let looks = self.subject.looks(&link.context().keys);
-        let step = step.or_look(looks).alone(self.is_alone);
-        match link.submit(step).await? {
+        let step = match self.is_sure {
+            true => step,
+            false => step.or_look(self.subject.looks(&link.context().keys)),
+        };
+        match link.submit(step.alone(self.is_alone)).await? {
             Decided::Applied(committed) => Ok(Taken::Applied(committed)),
+            Decided::Otherwise(..) if self.is_sure => {
+                self.stop_guessing();
+                Ok(Taken::Overtaken)
+            }
             Decided::Otherwise(replies, header) => {
                 let sight = Sight::from(link, self.subject, Source::Log, replies, &header)?;
                 link.known().saw(self.subject, &sight);
@@ -103,13 +115,14 @@ impl<'a> Effort<'a> {
     async fn raise(
         &mut self,
         link: &Arc<Link>,
-        session: &Stored<Session>,
+        session: &SeenSession,
         mark: AttachMark,
     ) -> Result<bool, StoreError> {
         let step = step::raise(&link.context().keys, session, mark);
         match self.take(link, step).await? {
-            Taken::Applied(_) => {
-                link.known().session(step::marked(session, mark));
+            Taken::Applied(committed) => {
+                let raised = step::raised(session, mark, committed);
+                link.known().session(Arc::new(raised));
                 Ok(true)
             }
             Taken::Overtaken => Ok(false),
@@ -128,7 +141,7 @@ fn unless_full(link: &Link, step: AcquireStep) -> Result<AcquireStep, StoreError
 }
 
 /// The session whose mark a caller's steps compare, where they came on its stream.
-fn own_mark<'a>(caller: &Caller, session: &'a Stored<Session>) -> Option<&'a Stored<Session>> {
+fn own_mark<'a>(caller: &Caller, session: &'a SeenSession) -> Option<&'a SeenSession> {
     caller.mark.map(|_| session)
 }
 
@@ -184,7 +197,7 @@ impl EtcdStore {
                     let left = sight.left.as_ref().map(|left| left.last.previous());
                     let note = note(&link, left.or_else(|| acquire.previous.clone()));
                     let hold = about_to_hold(claim, generation.record, note);
-                    let given = (hold, place, session);
+                    let given = (hold, place, &**session);
                     let told = self.grant(&mut effort, &link, &sight, &generation, given);
                     if let Some(told) = told.await? {
                         return Ok(told);
@@ -211,7 +224,7 @@ impl EtcdStore {
         link: &Arc<Link>,
         sight: &Sight,
         generation: &Stored<Generation>,
-        (hold, place, session): (Hold, Option<Place>, &Stored<Session>),
+        (hold, place, session): (Stored<Hold>, Option<Place>, &SeenSession),
     ) -> Result<Option<Acquired>, StoreError> {
         let keys = &link.context().keys;
         let place = place.as_ref();
@@ -230,29 +243,31 @@ impl EtcdStore {
     async fn tell_granted(
         &self,
         link: &Link,
-        mut hold: Hold,
+        mut hold: Stored<Hold>,
         place: Option<&Place>,
         committed: Committed,
     ) -> Result<Acquired, StoreError> {
-        hold.granted = committed.reached.revision;
-        if committed.is_regress || hold.token().is_none() {
+        hold.record.granted = committed.reached.revision;
+        if committed.is_regress || hold.record.token().is_none() {
             let error = StoreError::not_applied(Failure::HistoryRegressed);
             return Err(match Box::pin(self.give_back(&hold)).await {
                 true => error,
                 false => error.or_happened(),
             });
         }
-        link.known().granted(stored(&hold), place);
-        Ok(Acquired::Held(hold))
+        let granted = hold.record.clone();
+        link.known().granted(hold, place);
+        Ok(Acquired::Held(granted))
     }
 
     /// Ends a lease whose grant is not told; false where that is left to its session's end (I5).
-    pub(super) async fn give_back(&self, hold: &Hold) -> bool {
+    pub(super) async fn give_back(&self, stored: &Stored<Hold>) -> bool {
+        let hold = &stored.record;
         let given_back = async {
             let link = self.links.get().await?;
             let keys = &link.context().keys;
             let delete = etcd_client::TxnOp::delete(keys.lease(&hold.claim.resource), None);
-            let compares = view::is_held_as(keys, &stored(hold)).into();
+            let compares = view::is_held_as(keys, stored).into();
             link.write(compares, vec![delete]).await
         };
         match given_back.await {
@@ -272,17 +287,18 @@ impl EtcdStore {
         &self,
         link: &Link,
         place: &Place,
-        mut hold: Hold,
+        mut hold: Stored<Hold>,
         committed: Committed,
     ) -> Option<Hold> {
-        hold.granted = committed.reached.revision;
-        if committed.is_regress || hold.token().is_none() {
+        hold.record.granted = committed.reached.revision;
+        if committed.is_regress || hold.record.token().is_none() {
             Box::pin(self.give_back(&hold)).await;
             return None;
         }
-        link.known().granted(stored(&hold), Some(place));
-        self.note_granted(&hold, None);
-        Some(hold)
+        let granted = hold.record.clone();
+        link.known().granted(hold, Some(place));
+        self.note_granted(&granted, None);
+        Some(granted)
     }
 
     pub(super) async fn do_release(&self, release: &Release) -> Result<Released, StoreError> {
@@ -352,7 +368,7 @@ impl EtcdStore {
         effort: &mut Effort<'_>,
         link: &Arc<Link>,
         (sight, hold, successor): (&Sight, Hold, Option<Place>),
-        mark: Option<&Stored<Session>>,
+        mark: Option<&SeenSession>,
     ) -> Result<Option<Released>, StoreError> {
         let previous = Previous::of(&hold, LeaseEnd::Released, "");
         let heir = heir(link, sight, successor, previous);
@@ -380,7 +396,7 @@ impl EtcdStore {
         &self,
         link: &Link,
         hold: &Hold,
-        heir: Option<(Place, Hold)>,
+        heir: Option<(Place, Stored<Hold>)>,
         committed: Committed,
     ) -> Option<Hold> {
         match heir {
@@ -450,21 +466,16 @@ fn is_current(sight: &Sight, generation: &Stored<Generation>) -> bool {
     seen.is_some_and(|seen| seen.raw == generation.raw)
 }
 
-fn stored(hold: &Hold) -> Stored<Hold> {
-    Stored {
-        record: hold.clone(),
-        raw: codec::hold_value(hold),
-    }
-}
-
 /// A lease that a transaction is about to grant: its revision is that transaction's.
-fn about_to_hold(claim: Claim, generation: Generation, note: GrantNote) -> Hold {
-    Hold {
+pub(super) fn about_to_hold(claim: Claim, generation: Generation, note: GrantNote) -> Stored<Hold> {
+    let record = Hold {
         claim,
         generation,
         granted: Revision::default(),
         note,
-    }
+    };
+    let raw = codec::hold_value(&record).into();
+    Stored { record, raw }
 }
 
 fn note(link: &Link, previous: Option<Previous>) -> GrantNote {
@@ -478,7 +489,7 @@ pub(super) fn heir(
     sight: &Sight,
     head: Option<Place>,
     previous: Previous,
-) -> Option<(Place, Hold)> {
+) -> Option<(Place, Stored<Hold>)> {
     let generation = sight.generation.as_ref()?.record;
     let place = head?;
     let hold = about_to_hold(place.claim.clone(), generation, note(link, Some(previous)));

@@ -494,14 +494,14 @@ impl Link {
                 .map_err(|error| StoreError::not_applied(Failure::Generation(error)))?;
             let made = Stored {
                 record: made,
-                raw: codec::generation_value(&made),
+                raw: codec::generation_value(&made).into(),
             };
             let key = self.context.keys.generation();
             let unchanged = match &old {
-                Some(old) => Compare::value(key.clone(), CompareOp::Equal, old.raw.clone()),
+                Some(old) => Compare::value(key.clone(), CompareOp::Equal, &*old.raw),
                 None => Compare::create_revision(key.clone(), CompareOp::Equal, 0),
             };
-            let put = TxnOp::put(key, made.raw.clone(), None);
+            let put = TxnOp::put(key, made.raw.to_vec(), None);
             if let Some(committed) = self.write(vec![unchanged], vec![put]).await? {
                 if committed.is_regress {
                     break;

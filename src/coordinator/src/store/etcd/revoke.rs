@@ -7,6 +7,7 @@ use tracing::debug;
 
 use super::EtcdStore;
 use super::codec::{self, Stored};
+use super::leases::about_to_hold;
 use super::link::Link;
 use super::view::{self, Sight, Subject};
 use crate::audit;
@@ -81,7 +82,7 @@ impl EtcdStore {
                 compares.push(view::is_generation(keys, &generation.raw));
                 compares.push(view::nobody_waits_longer(keys, place));
                 let options = keys.on_lease(place.claim.session);
-                let value = codec::hold_value(&heir);
+                let value = heir.raw.to_vec();
                 writes.push(TxnOp::put(
                     keys.lease(&revoke.resource),
                     value,
@@ -111,7 +112,7 @@ impl EtcdStore {
             actor: revoke.actor.clone(),
         });
         // The heir's own lock-delay counts from here on, as that of any grant does.
-        if let Some(left) = left.or_else(|| heir.as_ref().and_then(Last::of)) {
+        if let Some(left) = left.or_else(|| heir.as_ref().and_then(|heir| Last::of(&heir.record))) {
             let value = codec::last_value(&left);
             writes.push(TxnOp::put(keys.last(&revoke.resource), value, None));
         }
@@ -124,15 +125,12 @@ impl EtcdStore {
         let words = (revoke.actor.as_str(), revoke.reason.as_str());
         audit::revoked(hold, &revoke.principal, words, ended);
         self.note_ended(hold, None, (LeaseEnd::Revoked, ended));
-        if let Some(heir) = heir {
-            let heir = Hold {
-                granted: ended,
-                ..heir
-            };
-            if committed.is_regress || heir.token().is_none() {
+        if let Some(mut heir) = heir {
+            heir.record.granted = ended;
+            if committed.is_regress || heir.record.token().is_none() {
                 self.give_back(&heir).await;
             } else {
-                self.note_granted(&heir, None);
+                self.note_granted(&heir.record, None);
             }
         }
         Ok(Some(ended))
@@ -166,12 +164,8 @@ fn heir(
     place: &Place,
     generation: &Stored<Generation>,
     reason: &str,
-) -> Hold {
+) -> Stored<Hold> {
     let previous = Previous::of(hold, LeaseEnd::Revoked, reason);
-    Hold {
-        claim: place.claim.clone(),
-        generation: generation.record,
-        granted: Revision::default(),
-        note: GrantNote::at(link.context().clock.wall(), Some(previous)),
-    }
+    let note = GrantNote::at(link.context().clock.wall(), Some(previous));
+    about_to_hold(place.claim.clone(), generation.record, note)
 }

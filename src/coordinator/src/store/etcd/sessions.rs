@@ -1,5 +1,6 @@
 //! Sessions: one etcd lease each, with a key that lives and dies with it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, LeaseGrantOptions, TxnOp, TxnOpResponse};
@@ -7,7 +8,7 @@ use futures::stream::{self, StreamExt};
 use tracing::debug;
 
 use super::EtcdStore;
-use super::codec::{self, Stored};
+use super::codec::{self, SeenSession};
 use super::fault::{Fault, Kind};
 use super::keepalive::{Answer, Unanswered};
 use super::link::{Context, Link};
@@ -36,10 +37,7 @@ fn whole_seconds(ttl_ms: u64) -> i64 {
     i64::try_from(ttl_ms.div_ceil(1000)).unwrap_or(i64::MAX)
 }
 
-pub(super) async fn read(
-    link: &Link,
-    id: SessionId,
-) -> Result<Option<Stored<Session>>, StoreError> {
+pub(super) async fn read(link: &Link, id: SessionId) -> Result<Option<SeenSession>, StoreError> {
     let get = TxnOp::get(link.context().keys.session(id), None);
     let (replies, _) = link.read(vec![get]).await?;
     match replies.first() {
@@ -66,11 +64,13 @@ impl EtcdStore {
             let absent = Compare::create_revision(key.clone(), CompareOp::Equal, 0);
             let options = link.context().keys.on_lease(session.id);
             let put = TxnOp::put(key, codec::session_value(&session), Some(options));
-            if link.write(vec![absent], vec![put]).await?.is_some() {
-                let raw = codec::session_value(&session);
+            if let Some(committed) = link.write(vec![absent], vec![put]).await? {
                 let id = session.id;
-                let record = session;
-                link.known().session(Stored { record, raw });
+                let opened = SeenSession {
+                    record: session,
+                    written: committed.reached.revision,
+                };
+                link.known().session(Arc::new(opened));
                 return Ok(Alive {
                     session: id,
                     ttl: granted,

@@ -1,11 +1,15 @@
 //! Steps as transactions: what each one rests on is compared in it, and where that does not hold it looks
 //! instead, so that the next step is decided on what etcd's log says.
 
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
+
 use etcd_client::{Compare, CompareOp, TxnOp};
 
-use super::codec::{self, Stored};
+use super::codec::{self, SeenSession, Stored};
 use super::delay;
 use super::keys::Keys;
+use super::link::Committed;
 use super::view::{self, Sight};
 use crate::domain::{AttachMark, Claim, Generation, Hold, Place, Release, Session};
 
@@ -17,12 +21,13 @@ pub(super) struct Step {
     pub(super) writes: Vec<TxnOp>,
     /// What is read where one does not.
     pub(super) looks: Vec<TxnOp>,
-    /// What it writes: etcd takes no key twice in one transaction.
-    pub(super) keys: Vec<Vec<u8>>,
+    /// Hashes of the keys that it writes: etcd takes no key twice in one transaction, and steps whose keys are
+    /// alike by chance only travel apart.
+    pub(super) keys: Vec<u64>,
     /// How much it adds to a request, about.
     pub(super) bytes: usize,
     /// The generation that it grants under, as it must be found: compared once for all that travel together.
-    pub(super) under: Option<Vec<u8>>,
+    pub(super) under: Option<Arc<[u8]>>,
     /// It was part of a transaction that etcd refused as a whole: now it goes by itself.
     pub(super) is_alone: bool,
 }
@@ -50,12 +55,12 @@ impl Step {
         options: Option<etcd_client::PutOptions>,
     ) {
         self.bytes += value.len();
-        self.keys.push(key.clone());
+        self.keys.push(hash(&key));
         self.writes.push(TxnOp::put(key, value, options));
     }
 
     pub(super) fn delete(&mut self, key: Vec<u8>) {
-        self.keys.push(key.clone());
+        self.keys.push(hash(&key));
         self.writes.push(TxnOp::delete(key, None));
     }
 
@@ -72,29 +77,34 @@ impl Step {
     }
 }
 
+fn hash(key: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(key);
+    hasher.finish()
+}
+
 /// Grants a vacant resource: to a claim that nobody waits before, or to the head of the queue (I1, I11).
 pub(super) fn grant(
     keys: &Keys,
     sight: &Sight,
-    session: &Stored<Session>,
+    session: &SeenSession,
     generation: &Stored<Generation>,
-    hold: &Hold,
+    hold: &Stored<Hold>,
     place: Option<&Place>,
 ) -> Step {
-    let claim = &hold.claim;
+    let claim = &hold.record.claim;
     let mut step = Step::new(vec![
         view::is_vacant(keys, &claim.resource),
         view::is_marked_as(keys, session),
     ]);
-    step.under = Some(generation.raw.clone());
-    step.bytes += session.raw.len();
+    step.under = Some(Arc::clone(&generation.raw));
     let options = keys.on_lease(claim.session);
     step.put(
         keys.lease(&claim.resource),
-        codec::hold_value(hold),
+        hold.raw.to_vec(),
         Some(options),
     );
-    delay::pass_gate(&mut step, keys, sight, hold);
+    delay::pass_gate(&mut step, keys, sight, &hold.record);
     match place {
         None => step
             .compares
@@ -111,12 +121,7 @@ pub(super) fn grant(
 }
 
 /// Takes a place in the queue of a resource that is not free.
-pub(super) fn enqueue(
-    keys: &Keys,
-    sight: &Sight,
-    session: &Stored<Session>,
-    claim: &Claim,
-) -> Step {
+pub(super) fn enqueue(keys: &Keys, sight: &Sight, session: &SeenSession, claim: &Claim) -> Step {
     let key = keys.place(&claim.resource, claim.session, &claim.request);
     let mut step = Step::new(Vec::with_capacity(3));
     // Joining a queue of a resource that has just become vacant would wait for nobody.
@@ -144,36 +149,38 @@ pub(super) fn enqueue(
     step.compares.push(view::is_marked_as(keys, session));
     step.compares
         .push(Compare::create_revision(key.clone(), CompareOp::Equal, 0));
-    step.bytes += session.raw.len();
     let options = keys.on_lease(claim.session);
     step.put(key, codec::place_value(claim), Some(options));
     step
 }
 
 /// Raises the mark from what was seen.
-pub(super) fn raise(keys: &Keys, session: &Stored<Session>, mark: AttachMark) -> Step {
-    let raised = marked(session, mark);
+pub(super) fn raise(keys: &Keys, session: &SeenSession, mark: AttachMark) -> Step {
+    let raised = codec::session_value(&marked(session, mark));
     let mut step = Step::new(vec![view::is_marked_as(keys, session)]);
-    step.bytes += session.raw.len();
     let options = keys.on_lease(session.record.id);
-    step.put(keys.session(session.record.id), raised.raw, Some(options));
+    step.put(keys.session(session.record.id), raised, Some(options));
     step
 }
 
 /// A session with another mark.
-pub(super) fn marked(session: &Stored<Session>, mark: AttachMark) -> Stored<Session> {
-    let record = Session {
+fn marked(session: &SeenSession, mark: AttachMark) -> Session {
+    Session {
         mark,
         ..session.record.clone()
-    };
-    Stored {
-        raw: codec::session_value(&record),
-        record,
+    }
+}
+
+/// A session as it is once its mark was raised.
+pub(super) fn raised(session: &SeenSession, mark: AttachMark, by: Committed) -> SeenSession {
+    SeenSession {
+        record: marked(session, mark),
+        written: by.reached.revision,
     }
 }
 
 /// Gives a place back; under the mark of a stream where one is given.
-pub(super) fn leave(keys: &Keys, place: &Place, stream: Option<&Stored<Session>>) -> Step {
+pub(super) fn leave(keys: &Keys, place: &Place, stream: Option<&SeenSession>) -> Step {
     let key = view::place_key(keys, place);
     let mut step = Step::new(vec![view::is_queued(key.clone(), place.since)]);
     step.compares
@@ -189,8 +196,8 @@ pub(super) fn leave(keys: &Keys, place: &Place, stream: Option<&Stored<Session>>
 pub(super) fn end(
     keys: &Keys,
     sight: &Sight,
-    heir: Option<(&Place, &Hold)>,
-    stream: Option<&Stored<Session>>,
+    heir: Option<(&Place, &Stored<Hold>)>,
+    stream: Option<&SeenSession>,
 ) -> Option<Step> {
     let hold = sight.hold.as_ref()?;
     let resource = &hold.record.claim.resource;
@@ -201,7 +208,8 @@ pub(super) fn end(
     match (heir, &sight.generation) {
         (Some((place, hold)), Some(generation)) => {
             hand_over(&mut step, keys, generation, place, hold);
-            delay::leave_behind(&mut step, keys, Some(hold), resource, has_delay);
+            let granted = Some(&hold.record);
+            delay::leave_behind(&mut step, keys, granted, resource, has_delay);
         }
         (_, _) => {
             // Whoever waits already is granted the resource later; nobody joins them unseen.
@@ -221,10 +229,10 @@ pub(super) fn promote(
     sight: &Sight,
     generation: &Stored<Generation>,
     place: &Place,
-    hold: &Hold,
+    hold: &Stored<Hold>,
 ) -> Step {
     let mut step = Step::new(vec![view::is_vacant(keys, &place.claim.resource)]);
-    delay::pass_gate(&mut step, keys, sight, hold);
+    delay::pass_gate(&mut step, keys, sight, &hold.record);
     hand_over(&mut step, keys, generation, place, hold);
     step
 }
@@ -235,16 +243,16 @@ fn hand_over(
     keys: &Keys,
     generation: &Stored<Generation>,
     place: &Place,
-    hold: &Hold,
+    hold: &Stored<Hold>,
 ) {
     let key = view::place_key(keys, place);
     step.compares
         .push(view::is_queued(key.clone(), place.since));
-    step.under = Some(generation.raw.clone());
+    step.under = Some(Arc::clone(&generation.raw));
     step.compares.push(view::nobody_waits_longer(keys, place));
     let options = keys.on_lease(place.claim.session);
     let key_of_lease = keys.lease(&place.claim.resource);
-    step.put(key_of_lease, codec::hold_value(hold), Some(options));
+    step.put(key_of_lease, hold.raw.to_vec(), Some(options));
     step.delete(key);
 }
 

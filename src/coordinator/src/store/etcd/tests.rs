@@ -20,7 +20,8 @@ use palisade_test_support::Etcd;
 use palisade_token::ResourceName;
 
 use super::batch::Decided;
-use super::codec::Stored;
+use super::codec::{self, Stored};
+use super::leases::about_to_hold;
 use super::link::Link;
 use super::step;
 use super::view::{Sight, Subject};
@@ -28,7 +29,7 @@ use super::{EtcdOptions, EtcdStore};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{
     Acquire, AcquireStep, Claim, Generation, GrantNote, Hold, HoldName, Release, ReleaseStep,
-    RequestId, Revision, decide_acquire, decide_release,
+    RequestId, decide_acquire, decide_release,
 };
 use crate::entropy::SystemEntropy;
 use crate::store::Store;
@@ -108,12 +109,14 @@ fn coordinator_at(endpoints: Vec<String>, prefix: &str, clock: Arc<dyn Clock>) -
     EtcdStore::new(options, clock, SystemEntropy::shared(), &Tasks::default())
 }
 
-fn heir(claim: Claim, generation: &Stored<Generation>) -> Hold {
-    Hold {
-        claim,
-        generation: generation.record,
-        granted: Revision::default(),
-        note: GrantNote::default(),
+fn heir(claim: Claim, generation: &Stored<Generation>) -> Stored<Hold> {
+    about_to_hold(claim, generation.record, GrantNote::default())
+}
+
+fn stored(hold: &Hold) -> Stored<Hold> {
+    Stored {
+        record: hold.clone(),
+        raw: codec::hold_value(hold).into(),
     }
 }
 

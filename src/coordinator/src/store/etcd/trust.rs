@@ -102,7 +102,7 @@ mod tests {
         };
         Stored {
             record,
-            raw: format!("{base}/{since}").into_bytes(),
+            raw: format!("{base}/{since}").into_bytes().into(),
         }
     }
 

@@ -1,19 +1,19 @@
 //! What etcd shows of one resource and one session, in one linearizable read.
 
+use std::sync::Arc;
+
 use etcd_client::{
     Compare, CompareOp, GetOptions, GetResponse, KeyValue, ResponseHeader, SortOrder, SortTarget,
     TxnOp, TxnOpResponse,
 };
 use palisade_token::ResourceName;
 
-use super::codec::{self, Stored, as_i64};
+use super::codec::{self, SeenSession, Stored, as_i64};
 use super::delay::Left;
 use super::keys::Keys;
 use super::link::Link;
 use super::trust::Verdict;
-use crate::domain::{
-    Delay, Generation, Hold, Place, RequestId, Revision, Session, SessionId, View,
-};
+use crate::domain::{Delay, Generation, Hold, Place, RequestId, Revision, SessionId, View};
 use crate::store::{Failure, StoreError};
 
 /// Where a sight comes from, and so what may be decided by it.
@@ -32,7 +32,7 @@ pub(super) enum Source {
 pub(super) struct Sight {
     pub(super) source: Source,
     pub(super) view: View,
-    pub(super) session: Option<Stored<Session>>,
+    pub(super) session: Option<Arc<SeenSession>>,
     pub(super) hold: Option<Stored<Hold>>,
     /// What the last lease of a vacant resource left behind.
     pub(super) left: Option<Left>,
@@ -144,7 +144,7 @@ impl Sight {
         Ok(Self {
             source,
             view,
-            session: stored,
+            session: stored.map(Arc::new),
             left: left.filter(|_| hold.is_none()),
             hold,
             generation,
@@ -182,7 +182,7 @@ pub(super) fn is_held_as(keys: &Keys, hold: &Stored<Hold>) -> [Compare; 2] {
     let key = keys.lease(&hold.record.claim.resource);
     [
         Compare::mod_revision(key.clone(), CompareOp::Equal, as_i64(hold.record.granted)),
-        Compare::value(key, CompareOp::Equal, hold.raw.clone()),
+        Compare::value(key, CompareOp::Equal, &*hold.raw),
     ]
 }
 
@@ -194,12 +194,9 @@ pub(super) fn is_held_since(keys: &Keys, hold: &Stored<Hold>) -> Compare {
 }
 
 /// The session lives and its mark is as it was seen: a delayed copy of an older request fails here.
-pub(super) fn is_marked_as(keys: &Keys, session: &Stored<Session>) -> Compare {
-    Compare::value(
-        keys.session(session.record.id),
-        CompareOp::Equal,
-        session.raw.clone(),
-    )
+pub(super) fn is_marked_as(keys: &Keys, session: &SeenSession) -> Compare {
+    let key = keys.session(session.record.id);
+    Compare::mod_revision(key, CompareOp::Equal, as_i64(session.written))
 }
 
 /// The generation is the one that the token will be made of.

@@ -12,12 +12,17 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 type Told = oneshot::Receiver<Result<Decided, StoreError>>;
 
+/// Stands for the hash of a key of one letter.
+fn number(key: &str) -> u64 {
+    u64::from(key.as_bytes()[0])
+}
+
 fn step(keys: &[&str], bytes: usize, is_alone: bool) -> Step {
     Step {
         compares: Vec::new(),
         writes: Vec::new(),
         looks: Vec::new(),
-        keys: keys.iter().map(|key| key.as_bytes().to_vec()).collect(),
+        keys: keys.iter().map(|key| number(key)).collect(),
         bytes,
         under: None,
         is_alone,
@@ -35,7 +40,7 @@ fn wait(steps: Vec<Step>) -> (VecDeque<Waiting>, Vec<Told>) {
         .unzip()
 }
 
-fn packed(waiting: &mut VecDeque<Waiting>) -> Vec<Vec<Vec<u8>>> {
+fn packed(waiting: &mut VecDeque<Waiting>) -> Vec<Vec<u64>> {
     let packed = pack(waiting, Moment::default(), LIMIT);
     let packed = packed.into_iter().flatten();
     packed.map(|waiting| waiting.step.keys).collect()
@@ -54,12 +59,12 @@ fn no_key_travels_twice_and_the_order_stays() {
     assert_eq!(
         first,
         [
-            vec![b"a".to_vec(), b"b".to_vec()],
-            vec![b"c".to_vec()],
-            vec![b"d".to_vec()]
+            vec![number("a"), number("b")],
+            vec![number("c")],
+            vec![number("d")]
         ]
     );
-    assert_eq!(packed(&mut waiting), [vec![b"c".to_vec(), b"a".to_vec()]]);
+    assert_eq!(packed(&mut waiting), [vec![number("c"), number("a")]]);
     assert_eq!(packed(&mut waiting), Vec::<Vec<Vec<u8>>>::new());
 }
 
@@ -77,10 +82,10 @@ fn a_transaction_is_bounded_by_steps_and_bytes() {
     ]);
     assert_eq!(
         packed(&mut waiting),
-        [vec![b"large".to_vec()]],
+        [vec![number("large")]],
         "it goes, but by itself"
     );
-    assert_eq!(packed(&mut waiting), [vec![b"small".to_vec()]]);
+    assert_eq!(packed(&mut waiting), [vec![number("small")]]);
 }
 
 #[test]
@@ -90,11 +95,8 @@ fn a_step_that_was_refused_with_others_goes_alone() {
         step(&["b"], 1, true),
         step(&["c"], 1, false),
     ]);
-    assert_eq!(
-        packed(&mut waiting),
-        [vec![b"a".to_vec()], vec![b"c".to_vec()]]
-    );
-    assert_eq!(packed(&mut waiting), [vec![b"b".to_vec()]]);
+    assert_eq!(packed(&mut waiting), [vec![number("a")], vec![number("c")]]);
+    assert_eq!(packed(&mut waiting), [vec![number("b")]]);
 }
 
 /// A process that was frozen does not go on with what its callers gave up meanwhile (I4).

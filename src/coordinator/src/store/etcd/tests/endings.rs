@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use palisade_test_support::eventually;
 
-use super::{Late, Step, World, name};
+use super::{Late, Step, World, name, stored};
 use crate::domain::{Hold, HoldName, ReleaseStep, Released, RequestId};
 use crate::store::Store as _;
 use crate::store::conformance::Client;
@@ -87,7 +87,7 @@ async fn a_lease_of_a_lost_history_is_not_given_back_in_place_of_one_of_the_same
     let hold = holder.take("r", "holds").await;
     assert_eq!(hold.granted, lost.granted);
     let before = world.all_keys().await;
-    world.late.give_back(&lost).await;
+    world.late.give_back(&stored(&lost)).await;
     assert_eq!(world.all_keys().await, before);
 }
 
