@@ -115,11 +115,7 @@ impl Waiters {
         let Shared { registry, .. } = &*self.shared;
         for event in events {
             match event {
-                Event::Granted(granted) if registry.hosts(granted.resource()) => {
-                    if let Some(hold) = granted.hold() {
-                        registry.grant(hold);
-                    }
-                }
+                Event::Granted(granted) => registry.hear(granted),
                 Event::Vacant { resource, .. } | Event::Reopened { resource, .. } => {
                     Shared::kick(&self.shared, resource);
                 }
@@ -131,11 +127,8 @@ impl Waiters {
                     Shared::kick(&self.shared, &hosted.resource);
                     hosted.wakes.iter().for_each(|wake| wake.ring());
                 }),
-                Event::Granted(_)
-                | Event::Ended(_)
-                | Event::Asked(_)
-                | Event::Declined { .. }
-                | Event::Bookmark(_) => {}
+                Event::Ended(_) | Event::Asked(_) | Event::Declined { .. } | Event::Bookmark(_) => {
+                }
             }
         }
     }
@@ -155,6 +148,7 @@ impl Waiters {
         draining: &CancellationToken,
     ) -> Result<Hold, CallError> {
         let shared = &self.shared;
+        seat.queued();
         self.look_after(&acquire.resource);
         let time = shared.clock.now().until(until.min(deadline.at()));
         tokio::select! {
@@ -279,7 +273,7 @@ impl Shared {
 
     /// Sees to it that a vacant resource is granted to whoever waits first, if somebody waits here.
     fn kick(shared: &Arc<Self>, resource: &ResourceName) {
-        if shared.registry.begin_promotion(resource) {
+        if shared.registry.has_queued(resource) && shared.registry.begin_promotion(resource) {
             Self::start_promotion(shared, resource);
         }
     }

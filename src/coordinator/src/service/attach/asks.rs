@@ -87,6 +87,9 @@ impl Running {
             }
             Ok(Acquired::Queued(_)) => {
                 self.desk.wait(Arc::clone(ask));
+                if let Some(seat) = &ask.seat {
+                    seat.queued();
+                }
                 let waiters = &self.shared.leases.waiters;
                 waiters.look_after(&ask.acquire.resource);
                 self.wait_first(Arc::clone(ask));

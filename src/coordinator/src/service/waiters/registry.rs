@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use palisade_token::ResourceName;
 use tokio::sync::Notify;
 
-use crate::domain::{Hold, RequestId, SessionId};
+use crate::domain::{Granted, Hold, RequestId, SessionId};
 use crate::service::error::CallError;
 
 /// A request of a session.
@@ -41,6 +41,8 @@ struct Hosted {
     /// Several calls may wait for one request: a client's second try, while the first is still here.
     seats: HashMap<Key, Vec<(u64, Arc<Bell>)>>,
     promotion: Promotion,
+    /// Whether one of them has a place in the queue: until then nobody is to be promoted for its sake.
+    has_queued: bool,
     /// Whether a promotion was begun since the first of them came: from then on there is news.
     is_looked_after: bool,
 }
@@ -57,14 +59,41 @@ enum Promotion {
 /// What wakes one waiting call.
 #[derive(Debug, Default)]
 pub(super) struct Bell {
-    rung: Notify,
+    woken: Notify,
+    is_rung: AtomicBool,
     is_cancelled: AtomicBool,
     granted: OnceLock<Hold>,
+    /// The last grant to its session that was heard of: whose it is costs more to read than most need, since they
+    /// are answered otherwise.
+    heard: Mutex<Option<Arc<Granted>>>,
 }
 
 impl Bell {
     pub(super) fn ring(&self) {
-        self.rung.notify_one();
+        self.is_rung.store(true, Ordering::Release);
+        self.woken.notify_one();
+    }
+
+    fn hear(&self, granted: &Arc<Granted>) {
+        *self.heard() = Some(Arc::clone(granted));
+        self.woken.notify_one();
+    }
+
+    /// Whether what it was woken for concerns a request.
+    fn is_for(&self, key: &Key) -> bool {
+        let is_rung = self.is_rung.swap(false, Ordering::AcqRel);
+        let heard = self.heard().take();
+        match heard.as_ref().and_then(|granted| granted.hold()) {
+            Some(hold) if hold.claim.is_of(key.session, &key.request) => {
+                self.granted.get_or_init(|| hold.clone());
+                true
+            }
+            Some(_) | None => is_rung,
+        }
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Option<Arc<Granted>>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,7 +118,20 @@ pub(crate) struct Seat {
 impl Seat {
     /// Waits for news since the last time.
     pub(crate) async fn woken(&self) {
-        self.wake.rung.notified().await;
+        loop {
+            self.wake.woken.notified().await;
+            if self.wake.is_for(&self.key) {
+                return;
+            }
+        }
+    }
+
+    /// Takes note that the request has a place in the queue.
+    pub(crate) fn queued(&self) {
+        let mut state = self.shared.lock();
+        if let Some(hosted) = state.resources.get_mut(&self.resource) {
+            hosted.has_queued = true;
+        }
     }
 
     /// Has whoever waits here look once more.
@@ -194,9 +236,24 @@ impl Registry {
         });
     }
 
-    /// Whether anybody waits here for a resource.
-    pub(super) fn hosts(&self, resource: &ResourceName) -> bool {
-        self.shared.lock().resources.contains_key(resource)
+    /// Tells the calls of a session that it was granted a resource; each finds out whether that is for its request.
+    pub(super) fn hear(&self, granted: &Arc<Granted>) {
+        let state = self.shared.lock();
+        let Some(hosted) = state.resources.get(granted.resource()) else {
+            return;
+        };
+        for (key, seats) in &hosted.seats {
+            if key.session == granted.session() {
+                seats.iter().for_each(|(_, bell)| bell.hear(granted));
+            }
+        }
+    }
+
+    /// Whether a request of a call here has a place in the queue of a resource.
+    pub(super) fn has_queued(&self, resource: &ResourceName) -> bool {
+        let state = self.shared.lock();
+        let hosted = state.resources.get(resource);
+        hosted.is_some_and(|hosted| hosted.has_queued)
     }
 
     /// Wakes the calls that wait for one request.
@@ -280,10 +337,15 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
-    use palisade_token::ResourceName;
+    use std::sync::Arc;
+
+    use palisade_token::{HolderId, ResourceName};
 
     use super::{Key, Registry};
-    use crate::domain::{OpenId, Principal, RequestId, SessionId};
+    use crate::domain::{
+        Claim, Generation, GrantNote, Granted, Hold, Nonce, OpenId, Principal, RequestId, Revision,
+        SessionId,
+    };
 
     fn key(request: &str) -> Key {
         let open_id = OpenId::new("open").unwrap();
@@ -313,6 +375,39 @@ mod tests {
         drop(again);
         assert_eq!(registry.count(), 0);
         assert!(registry.hosted().is_empty());
+    }
+
+    #[test]
+    fn a_grant_to_the_session_wakes_the_request_that_it_was_for_and_no_other() {
+        let registry = Registry::new(2);
+        let resource = ResourceName::new("a").unwrap();
+        let first = registry.seat(&resource, key("1")).unwrap();
+        let other = registry.seat(&resource, key("2")).unwrap();
+        let claim = Claim {
+            resource,
+            session: first.key.session,
+            request: first.key.request.clone(),
+            holder: HolderId::from_bytes([1; 16]),
+            label: String::new(),
+            ttl_ms: 5000,
+            metadata: Vec::new(),
+            lock_delay_ms: 0,
+        };
+        let hold = Hold {
+            claim,
+            generation: Generation {
+                nonce: Nonce::from_bytes([1; 16]),
+                base: 1,
+                since_revision: Revision(0),
+            },
+            granted: Revision(1),
+            note: GrantNote::default(),
+        };
+        registry.hear(&Arc::new(Granted::known(hold.clone())));
+        assert!(other.woken().now_or_never().is_none());
+        assert!(first.woken().now_or_never().is_some());
+        assert_eq!(first.granted(), Some(hold));
+        assert_eq!(other.granted(), None);
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(super) enum Decided {
     Applied(Committed),
     /// One did not: nothing of it happened. What it looked at instead, as of the log.
     Otherwise(Vec<TxnOpResponse>, ResponseHeader),
+    /// Its session ended, or has another mark: nothing of it happened. Look again.
+    Unmarked,
     /// Its transaction was not applied as a whole, perhaps for another step's sake: nothing happened. Look again,
     /// and go alone.
     Poisoned,
@@ -58,7 +60,22 @@ struct Arrived {
     told: Vec<oneshot::Sender<Result<Decided, StoreError>>>,
     sent: Reached,
     reply: Result<TxnResponse, Fault>,
-    is_flat: bool,
+    shape: Shape,
+}
+
+/// How steps are put together.
+#[derive(Debug)]
+enum Shape {
+    /// One, without a nested transaction.
+    Flat,
+    /// One transaction for each of so many steps: more than one are all of one session.
+    Groups(Vec<usize>),
+}
+
+/// What the reply to a transaction says of one step.
+enum Part {
+    Own(TxnResponse),
+    Unmarked,
 }
 
 /// Sends steps over one link, until that breaks.
@@ -158,27 +175,20 @@ fn pack(
     (!packed.is_empty()).then_some(packed)
 }
 
-async fn send(link: Arc<Link>, packed: Vec<Waiting>) -> Arrived {
-    let is_flat = packed.len() == 1;
+async fn send(link: Arc<Link>, mut packed: Vec<Waiting>) -> Arrived {
+    packed.sort_by_key(|waiting| waiting.step.mark.map(|(session, _)| session));
     let (steps, told): (Vec<_>, Vec<_>) = packed
         .into_iter()
         .map(|waiting| (waiting.step, waiting.told))
         .unzip();
-    let keys = &link.context().keys;
-    let txn = match is_flat {
-        true => {
-            let mut steps = steps.into_iter();
-            steps.next().map_or_else(Txn::new, |step| flat(keys, step))
-        }
-        false => together(keys, steps),
-    };
+    let (txn, shape) = together(&link.context().keys, steps);
     let sent = link.reached();
     let reply = link.transact(txn).await;
     Arrived {
         told,
         sent,
         reply,
-        is_flat,
+        shape,
     }
 }
 
@@ -187,21 +197,54 @@ pub(super) fn flat(keys: &Keys, mut step: Step) -> Txn {
     let under = step.under.take();
     step.compares
         .extend(under.map(|under| view::is_generation(keys, &under)));
-    txn(step)
+    txn(keys, step)
 }
 
-/// Steps as one transaction, under one generation.
-fn together(keys: &Keys, steps: Vec<Step>) -> Txn {
+/// Steps as one transaction, under one generation. Those of one session are beside each other.
+fn together(keys: &Keys, mut steps: Vec<Step>) -> (Txn, Shape) {
+    if steps.len() == 1
+        && let Some(step) = steps.pop()
+    {
+        return (flat(keys, step), Shape::Flat);
+    }
     let under = steps.iter().find_map(|step| step.under.as_ref());
     let under: Vec<_> = under
         .map(|under| view::is_generation(keys, under))
         .into_iter()
         .collect();
-    let nested = steps.into_iter().map(|step| TxnOp::txn(txn(step)));
-    Txn::new().when(under).and_then(nested.collect::<Vec<_>>())
+    let groups = steps.chunk_by(|one, other| one.mark.is_some() && one.mark == other.mark);
+    let groups: Vec<_> = groups.map(<[Step]>::len).collect();
+    let mut steps = steps.into_iter();
+    let nested: Vec<_> = groups
+        .iter()
+        .map(|size| TxnOp::txn(group(keys, steps.by_ref().take(*size).collect())))
+        .collect();
+    let txn = Txn::new().when(under).and_then(nested);
+    (txn, Shape::Groups(groups))
 }
 
-fn txn(step: Step) -> Txn {
+/// Steps of one session under its mark, or one step.
+fn group(keys: &Keys, mut steps: Vec<Step>) -> Txn {
+    if steps.len() == 1
+        && let Some(step) = steps.pop()
+    {
+        return txn(keys, step);
+    }
+    let mark = steps.iter_mut().filter_map(|step| step.mark.take()).last();
+    let mark = mark.map(|(session, written)| view::is_marked_at(keys, session, written));
+    let steps = steps.into_iter().map(|step| TxnOp::txn(txn(keys, step)));
+    Txn::new()
+        .when(mark.into_iter().collect::<Vec<_>>())
+        .and_then(steps.collect::<Vec<_>>())
+}
+
+fn txn(keys: &Keys, mut step: Step) -> Txn {
+    if let Some((session, written)) = step.mark {
+        // Behind the compare that fails soonest: etcd stops at the first that does.
+        let at = step.compares.len().min(1);
+        let compare = view::is_marked_at(keys, session, written);
+        step.compares.insert(at, compare);
+    }
     Txn::new()
         .when(step.compares)
         .and_then(step.writes)
@@ -213,24 +256,24 @@ fn tell(link: &Link, arrived: Arrived) {
         told,
         sent,
         reply,
-        is_flat,
+        shape,
     } = arrived;
     let reply = match reply {
         Ok(reply) => reply,
         Err(fault) => return tell_fault(told, fault),
     };
     // Another generation counts by now: nobody's step was looked at.
-    if !is_flat && !reply.succeeded() {
+    if matches!(shape, Shape::Groups(_)) && !reply.succeeded() {
         for told in told {
             drop(told.send(Ok(Decided::Poisoned)));
         }
         return;
     }
-    let replies = match is_flat {
-        true => vec![reply.clone()],
-        false => nested(&reply),
+    let parts = match &shape {
+        Shape::Flat => vec![Part::Own(reply.clone())],
+        Shape::Groups(groups) => parts(&reply, groups),
     };
-    if replies.len() != told.len() {
+    if parts.len() != told.len() {
         warn!("etcd answered another number of steps than were sent");
         link.give_up();
         for told in told {
@@ -239,18 +282,34 @@ fn tell(link: &Link, arrived: Arrived) {
         }
         return;
     }
-    let any = replies.iter().any(TxnResponse::succeeded);
-    let judged = link.judge_reply(&reply, sent, any);
-    for (told, reply) in told.into_iter().zip(replies) {
-        let decided = match &judged {
-            Ok((header, _)) if !reply.succeeded() => {
+    let has_succeeded = |part: &Part| matches!(part, Part::Own(reply) if reply.succeeded());
+    let judged = link.judge_reply(&reply, sent, parts.iter().any(has_succeeded));
+    for (told, part) in told.into_iter().zip(parts) {
+        let decided = match (&judged, part) {
+            (Ok(_), Part::Unmarked) => Ok(Decided::Unmarked),
+            (Ok((_, committed)), Part::Own(reply)) if reply.succeeded() => {
+                Ok(Decided::Applied(*committed))
+            }
+            (Ok((header, _)), Part::Own(reply)) => {
                 Ok(Decided::Otherwise(reply.op_responses(), header.clone()))
             }
-            Ok((_, committed)) => Ok(Decided::Applied(*committed)),
-            Err(failed) => Err(failed.error(reply.succeeded())),
+            (Err(failed), part) => Err(failed.error(has_succeeded(&part))),
         };
         drop(told.send(decided));
     }
+}
+
+/// What a reply says of each step, in their order.
+fn parts(reply: &TxnResponse, groups: &[usize]) -> Vec<Part> {
+    let mut parts = Vec::with_capacity(MAX_STEPS);
+    for (reply, size) in nested(reply).into_iter().zip(groups) {
+        match size {
+            1 => parts.push(Part::Own(reply)),
+            _ if reply.succeeded() => parts.extend(nested(&reply).into_iter().map(Part::Own)),
+            size => parts.extend((0..*size).map(|_| Part::Unmarked)),
+        }
+    }
+    parts
 }
 
 fn nested(reply: &TxnResponse) -> Vec<TxnResponse> {

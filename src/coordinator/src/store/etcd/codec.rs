@@ -106,12 +106,22 @@ pub(super) fn hold(key: &KeyValue) -> Result<Stored<Hold>, StoreError> {
     })
 }
 
+/// The same for writing, which is done for each grant.
+#[derive(Serialize)]
+struct HoldText<'a> {
+    #[serde(flatten)]
+    claim: &'a Claim,
+    generation: Generation,
+    #[serde(flatten)]
+    note: &'a GrantNote,
+}
+
 /// The value of a lease that is about to be granted, or was: its revision is not in it.
 pub(super) fn hold_value(hold: &Hold) -> Vec<u8> {
-    encode(&HoldValue {
-        claim: hold.claim.clone(),
+    encode(&HoldText {
+        claim: &hold.claim,
         generation: hold.generation,
-        note: hold.note.clone(),
+        note: &hold.note,
     })
 }
 

@@ -103,6 +103,10 @@ impl<'a> Effort<'a> {
                 self.seen = Some((Arc::clone(link), sight));
                 Ok(Taken::Overtaken)
             }
+            Decided::Unmarked => {
+                self.stop_guessing();
+                Ok(Taken::Overtaken)
+            }
             Decided::Poisoned => {
                 self.is_alone = true;
                 self.stop_guessing();

@@ -11,11 +11,16 @@ use super::delay;
 use super::keys::Keys;
 use super::link::Committed;
 use super::view::{self, Sight};
-use crate::domain::{AttachMark, Claim, Generation, Hold, Place, Release, Session};
+use crate::domain::{
+    AttachMark, Claim, Generation, Hold, Place, Release, Revision, Session, SessionId,
+};
 
 /// One step of one caller: a transaction of its own, or a part of one.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
+    /// The session that it is for, and when its mark was written, where it rests on that: compared once for all steps
+    /// of the session that travel together.
+    pub(super) mark: Option<(SessionId, Revision)>,
     pub(super) compares: Vec<Compare>,
     /// What is done where all compares hold.
     pub(super) writes: Vec<TxnOp>,
@@ -38,6 +43,7 @@ const FRAME_BYTES: usize = 1024;
 impl Step {
     pub(super) fn new(compares: Vec<Compare>) -> Self {
         Self {
+            mark: None,
             compares,
             writes: Vec::with_capacity(2),
             looks: Vec::new(),
@@ -70,6 +76,13 @@ impl Step {
         self
     }
 
+    /// The same step, for as long as the session's mark is as it was seen: a delayed copy of an older request
+    /// fails at that.
+    fn under_mark(mut self, session: &SeenSession) -> Self {
+        self.mark = Some((session.record.id, session.written));
+        self
+    }
+
     /// The same step in a transaction of its own.
     pub(super) fn alone(mut self, is_alone: bool) -> Self {
         self.is_alone = is_alone;
@@ -93,10 +106,7 @@ pub(super) fn grant(
     place: Option<&Place>,
 ) -> Step {
     let claim = &hold.record.claim;
-    let mut step = Step::new(vec![
-        view::is_vacant(keys, &claim.resource),
-        view::is_marked_as(keys, session),
-    ]);
+    let mut step = Step::new(vec![view::is_vacant(keys, &claim.resource)]).under_mark(session);
     step.under = Some(Arc::clone(&generation.raw));
     let options = keys.on_lease(claim.session);
     step.put(
@@ -123,7 +133,7 @@ pub(super) fn grant(
 /// Takes a place in the queue of a resource that is not free.
 pub(super) fn enqueue(keys: &Keys, sight: &Sight, session: &SeenSession, claim: &Claim) -> Step {
     let key = keys.place(&claim.resource, claim.session, &claim.request);
-    let mut step = Step::new(Vec::with_capacity(3));
+    let mut step = Step::new(Vec::with_capacity(3)).under_mark(session);
     // Joining a queue of a resource that has just become vacant would wait for nobody.
     match (&sight.hold, &sight.view.head) {
         (Some(_), _) => {
@@ -146,7 +156,6 @@ pub(super) fn enqueue(keys: &Keys, sight: &Sight, session: &SeenSession, claim: 
         step.compares
             .push(Compare::create_revision(closed, CompareOp::Greater, 0));
     }
-    step.compares.push(view::is_marked_as(keys, session));
     step.compares
         .push(Compare::create_revision(key.clone(), CompareOp::Equal, 0));
     let options = keys.on_lease(claim.session);
@@ -157,7 +166,7 @@ pub(super) fn enqueue(keys: &Keys, sight: &Sight, session: &SeenSession, claim: 
 /// Raises the mark from what was seen.
 pub(super) fn raise(keys: &Keys, session: &SeenSession, mark: AttachMark) -> Step {
     let raised = codec::session_value(&marked(session, mark));
-    let mut step = Step::new(vec![view::is_marked_as(keys, session)]);
+    let mut step = Step::new(Vec::new()).under_mark(session);
     let options = keys.on_lease(session.record.id);
     step.put(keys.session(session.record.id), raised, Some(options));
     step
@@ -183,10 +192,11 @@ pub(super) fn raised(session: &SeenSession, mark: AttachMark, by: Committed) -> 
 pub(super) fn leave(keys: &Keys, place: &Place, stream: Option<&SeenSession>) -> Step {
     let key = view::place_key(keys, place);
     let mut step = Step::new(vec![view::is_queued(key.clone(), place.since)]);
-    step.compares
-        .extend(stream.map(|session| view::is_marked_as(keys, session)));
     step.delete(key);
-    step
+    match stream {
+        Some(session) => step.under_mark(session),
+        None => step,
+    }
 }
 
 /// Ends the lease that was seen, and hands the resource over in the same transaction to the head of the queue,
@@ -203,8 +213,9 @@ pub(super) fn end(
     let resource = &hold.record.claim.resource;
     let has_delay = hold.record.claim.lock_delay_ms > 0;
     let mut step = Step::new(vec![view::is_held_since(keys, hold)]);
-    step.compares
-        .extend(stream.map(|session| view::is_marked_as(keys, session)));
+    if let Some(session) = stream {
+        step = step.under_mark(session);
+    }
     match (heir, &sight.generation) {
         (Some((place, hold)), Some(generation)) => {
             hand_over(&mut step, keys, generation, place, hold);

@@ -193,10 +193,9 @@ pub(super) fn is_held_since(keys: &Keys, hold: &Stored<Hold>) -> Compare {
     Compare::mod_revision(key, CompareOp::Equal, as_i64(hold.record.granted))
 }
 
-/// The session lives and its mark is as it was seen: a delayed copy of an older request fails here.
-pub(super) fn is_marked_as(keys: &Keys, session: &SeenSession) -> Compare {
-    let key = keys.session(session.record.id);
-    Compare::mod_revision(key, CompareOp::Equal, as_i64(session.written))
+/// The session lives and its mark is the one that was written then.
+pub(super) fn is_marked_at(keys: &Keys, session: SessionId, written: Revision) -> Compare {
+    Compare::mod_revision(keys.session(session), CompareOp::Equal, as_i64(written))
 }
 
 /// The generation is the one that the token will be made of.

@@ -12,13 +12,15 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 type Told = oneshot::Receiver<Result<Decided, StoreError>>;
 
-/// Stands for the hash of a key of one letter.
+/// Stands for the hash of a key.
 fn number(key: &str) -> u64 {
-    u64::from(key.as_bytes()[0])
+    let digits = key.bytes().map(u64::from);
+    digits.fold(0, |number, digit| number.wrapping_mul(256) + digit)
 }
 
 fn step(keys: &[&str], bytes: usize, is_alone: bool) -> Step {
     Step {
+        mark: None,
         compares: Vec::new(),
         writes: Vec::new(),
         looks: Vec::new(),
@@ -65,7 +67,7 @@ fn no_key_travels_twice_and_the_order_stays() {
         ]
     );
     assert_eq!(packed(&mut waiting), [vec![number("c"), number("a")]]);
-    assert_eq!(packed(&mut waiting), Vec::<Vec<Vec<u8>>>::new());
+    assert_eq!(packed(&mut waiting), Vec::<Vec<u64>>::new());
 }
 
 #[test]

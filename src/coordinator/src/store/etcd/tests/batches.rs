@@ -7,7 +7,7 @@ use futures::future::join_all;
 use palisade_test_support::Etcd;
 
 use super::{TTL, World, coordinator_with};
-use crate::domain::{Acquired, Refusal};
+use crate::domain::{Acquired, Caller, Refusal};
 use crate::store::conformance::Client;
 use crate::store::etcd::EtcdOptions;
 use crate::store::etcd::batch::Decided;
@@ -101,6 +101,46 @@ async fn a_dead_session_and_a_race_change_nobody_elses_outcome() {
     }
 }
 
+/// Steps of one session rest on one compare of its mark: where that fails, it does for all of them and for nobody
+/// else.
+#[tokio::test]
+async fn a_mark_that_was_raised_elsewhere_stops_all_of_its_session_and_nobody_else() {
+    let world = World::new().await;
+    let store: Arc<dyn Store> = Arc::<super::EtcdStore>::clone(&world.prompt);
+    let clients = clients(&store, 2).await;
+    let [raised, calm] = &clients[..] else {
+        panic!("two were opened");
+    };
+    // The store remembers both, so that what follows goes by the marks that it knows.
+    join_all(clients.iter().map(|client| client.take_and_give_back())).await;
+    let newer = Caller {
+        epoch: raised.caller.epoch + 1,
+        ..raised.caller.clone()
+    };
+    world.late.attach(&newer).await.unwrap();
+
+    let names: Vec<_> = (0..20).map(|number| format!("own/{number}")).collect();
+    let others: Vec<_> = (0..20).map(|number| format!("calm/{number}")).collect();
+    let stale = join_all(names.iter().map(|name| raised.try_acquire(name, "1")));
+    let held = join_all(others.iter().map(|name| calm.try_acquire(name, "1")));
+    let (stale, held) = futures::join!(stale, held);
+
+    for refused in stale {
+        assert!(
+            matches!(
+                refused,
+                Err(StoreError::Refused(Refusal::EpochStale { .. }))
+            ),
+            "{refused:?}"
+        );
+    }
+    assert!(
+        held.iter()
+            .all(|held| matches!(held, Ok(Acquired::Held(_)))),
+        "{held:?}"
+    );
+}
+
 /// etcd refuses a transaction as a whole for one step's sake: that one finds out alone, and the others go on.
 #[tokio::test]
 async fn a_poisoned_transaction_is_taken_apart() {
@@ -112,10 +152,11 @@ async fn a_poisoned_transaction_is_taken_apart() {
     let poison = || {
         let no_lease = PutOptions::new().with_lease(0x0dea_d000);
         Step {
+            mark: None,
             compares: Vec::new(),
             writes: vec![TxnOp::put("poison", "", Some(no_lease))],
             looks: Vec::new(),
-            keys: vec![b"poison".to_vec()],
+            keys: vec![1],
             bytes: 1,
             under: None,
             is_alone: false,
