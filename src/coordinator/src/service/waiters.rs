@@ -2,6 +2,7 @@
 //! only wakes them, and they are told what the store then says of their request, so news that was missed or
 //! is late costs time and nothing else.
 
+mod glance;
 mod registry;
 
 use std::sync::Arc;
@@ -24,11 +25,15 @@ use crate::entropy::Entropy;
 use crate::store::{Outcome, Store, StoreError};
 use crate::tasks::Tasks;
 
+pub(crate) use self::glance::Glance;
 pub(crate) use self::registry::Seat;
 
 /// Looks and promotions under way at a time: enough to keep the store busy, not enough to drown it when
 /// everybody is woken at once.
 const CONCURRENT_LOOKS: usize = 32;
+/// How long a call has waited before its resource is looked after: most are served sooner, and looking costs a
+/// read.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
 /// How long one of them may take before it is tried again.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// A sweep wakes so many, then pauses: 200 a second beside all that is asked for.
@@ -101,8 +106,14 @@ impl Waiters {
         self.shared.look(acquire).await
     }
 
-    /// Has a resource looked after for which a request was queued: it may have become vacant while nobody of its
-    /// queue waited anywhere.
+    /// The queue of a resource as it is at some moment from now on; `None` where it cannot be read then, or nobody
+    /// waits for it here.
+    pub(crate) async fn glance(&self, resource: &ResourceName) -> Option<Arc<Glance>> {
+        self.shared.glance(resource).await
+    }
+
+    /// Has a resource looked after for which a request has waited a while: it may have become vacant while nobody
+    /// of its queue waited anywhere.
     pub(crate) fn look_after(&self, resource: &ResourceName) {
         let shared = &self.shared;
         if shared.registry.begin_first_promotion(resource) {
@@ -149,13 +160,21 @@ impl Waiters {
     ) -> Result<Hold, CallError> {
         let shared = &self.shared;
         seat.queued();
-        self.look_after(&acquire.resource);
-        let time = shared.clock.now().until(until.min(deadline.at()));
+        let end = until.min(deadline.at());
+        let over = async {
+            let time = shared.clock.now().until(end);
+            shared.clock.sleep(time.min(FIRST_LOOK)).await;
+            if time > FIRST_LOOK {
+                self.look_after(&acquire.resource);
+                let time = shared.clock.now().until(end);
+                shared.clock.sleep(time).await;
+            }
+        };
         tokio::select! {
             biased;
             decided = shared.decided(seat, acquire) => return decided,
             () = draining.cancelled() => return Err(CallError::DrainingPlaceStands),
-            () = shared.clock.sleep(time) => {}
+            () = over => {}
         }
         if deadline.at() <= until {
             return Err(CallError::WaitCutShort);

@@ -12,14 +12,16 @@ use super::work::Failed;
 use super::{parse, reply};
 use crate::access::Verb;
 use crate::clock::Moment;
-use crate::domain::{Acquire, Acquired, Hold, Place};
+use crate::domain::{Acquire, Acquired, Hold};
 use crate::service::counted;
 use crate::service::error::{About, CallError};
+use crate::service::lease::Leases;
 use crate::service::parse::millis;
-use crate::store::{Failure, Standing, StoreError};
+use crate::service::waiters::Glance;
+use crate::store::{Failure, StoreError};
 
-/// How long a request has waited before its client is told of its place: most are granted sooner, and looking
-/// costs a read.
+/// How long a request has waited before its client is told of its place, and its resource is looked after: most
+/// are granted sooner, and looking costs a read.
 const FIRST_POSITION: Duration = Duration::from_millis(100);
 /// How long until it is told again, if it has moved.
 const NEXT_POSITION: Duration = Duration::from_secs(5);
@@ -90,8 +92,6 @@ impl Running {
                 if let Some(seat) = &ask.seat {
                     seat.queued();
                 }
-                let waiters = &self.shared.leases.waiters;
-                waiters.look_after(&ask.acquire.resource);
                 self.wait_first(Arc::clone(ask));
                 Ok(())
             }
@@ -131,15 +131,9 @@ impl Running {
         let clock = Arc::clone(&self.shared.leases.clock);
         self.start(async move {
             let time = clock.now().until(next);
-            let woken = async {
-                match &ask.seat {
-                    Some(seat) => seat.woken().await,
-                    None => std::future::pending().await,
-                }
-            };
             let is_woken = tokio::select! {
                 biased;
-                () = woken => true,
+                () = woken(&ask) => true,
                 () = clock.sleep(time) => false,
             };
             match is_woken {
@@ -157,6 +151,8 @@ impl Running {
         // A later try of the same request goes on waiting, and this one with it.
         let last = self.desk.waits_until(&ask).unwrap_or(ask.until);
         if now < ask.until {
+            let waiters = &self.shared.leases.waiters;
+            waiters.look_after(&ask.acquire.resource);
             self.look_for_position(ask);
         } else if now < last {
             self.wait_on(ask, last);
@@ -166,37 +162,36 @@ impl Running {
         Ok(())
     }
 
+    /// Looks where a request stands, while it waits for its news and its end.
     pub(super) fn look_for_position(&mut self, ask: Arc<Ask>) {
         let shared = Arc::clone(&self.shared);
         self.start(async move {
-            let standing = shared.standing(&ask.acquire.resource).await;
-            Done::Position(ask, standing)
+            let Leases { waiters, clock, .. } = &*shared.leases;
+            let time = clock.now().until(ask.until);
+            let glance = tokio::select! {
+                biased;
+                () = woken(&ask) => return Done::Woken(ask),
+                glance = waiters.glance(&ask.acquire.resource) => glance,
+                () = clock.sleep(time) => return Done::Due(ask),
+            };
+            Done::Position(ask, glance)
         });
     }
 
-    pub(super) fn position(
-        &mut self,
-        ask: &Arc<Ask>,
-        standing: Option<&Standing>,
-    ) -> Result<(), End> {
+    pub(super) fn position(&mut self, ask: &Arc<Ask>, glance: Option<&Glance>) -> Result<(), End> {
         let now = self.shared.now();
         let session = self.shared.caller.session;
         let Some(waiting) = self.desk.waiting(ask) else {
             return Ok(());
         };
         let before = waiting.told.map(|(told, _)| told);
-        let read = standing.map(|standing| {
-            let is_own = |place: &Place| place.claim.is_of(session, &ask.acquire.request);
-            let others = match standing.queue.iter().position(is_own) {
-                Some(ahead) => u64::try_from(ahead).unwrap_or(u64::MAX),
-                // Further back: those who came later are counted, too.
-                None => standing.waiters.saturating_sub(1),
-            };
+        let read = glance.map(|glance| {
+            let others = glance.ahead(session, &ask.acquire.request);
             let others = u32::try_from(others).unwrap_or(u32::MAX);
-            let holder = standing.hold.as_ref().and_then(Hold::token);
             // It never moves back.
             let ahead = before.map_or(others, |(ahead, _)| others.min(ahead));
-            (ahead, holder.map_or(0, FencingToken::as_i64))
+            let holder = glance.holder().map_or(0, FencingToken::as_i64);
+            (ahead, holder)
         });
         let told = read.filter(|read| Some(*read) != before);
         if let Some(told) = told.or(before) {
@@ -261,5 +256,13 @@ impl Running {
         let took = ask.since.until(self.shared.now());
         let outcome = counted::acquire(done);
         self.shared.leases.metrics.acquired(outcome, took);
+    }
+}
+
+/// Waits for news of a request.
+async fn woken(ask: &Ask) {
+    match &ask.seat {
+        Some(seat) => seat.woken().await,
+        None => std::future::pending().await,
     }
 }

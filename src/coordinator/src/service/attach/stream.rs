@@ -27,7 +27,8 @@ use crate::service::error::{About, CallError};
 use crate::service::lease::Living;
 use crate::service::news::SessionSubscription;
 use crate::service::parse::bad;
-use crate::store::{Standing, StoreError};
+use crate::service::waiters::Glance;
+use crate::store::StoreError;
 
 /// How long before the coordinator's last moment streams end while it drains, so that they hear why.
 const DRAIN_MARGIN: Duration = Duration::from_millis(500);
@@ -61,7 +62,7 @@ pub(super) enum Done {
     Woken(Arc<Ask>),
     /// A request has waited so long.
     Due(Arc<Ask>),
-    Position(Arc<Ask>, Option<Standing>),
+    Position(Arc<Ask>, Option<Arc<Glance>>),
     Renewed(Result<Living, Failed>),
     Found(Box<Found>),
     /// A hold that a renewal named is not there.
@@ -413,7 +414,7 @@ impl Running {
                 None => Ok(()),
             },
             Done::Due(ask) => self.due(ask),
-            Done::Position(ask, standing) => self.position(&ask, standing.as_ref()),
+            Done::Position(ask, glance) => self.position(&ask, glance.as_deref()),
             Done::Renewed(done) => self.renewed(done),
             Done::Found(found) => self.found(*found),
             Done::Missing(missing) => self.missing(&missing),

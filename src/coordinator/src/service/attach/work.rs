@@ -20,9 +20,6 @@ use crate::service::lease::{Leases, Living, is_lasting};
 use crate::service::waiters::Seat;
 use crate::store::{Failure, Outcome, Standing, StoreError};
 
-/// So many of a queue are looked at for a place in it; whoever is further back hears about how many wait.
-const SHOWN_QUEUE: usize = 64;
-
 /// What the work of one stream has in common.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -336,6 +333,6 @@ impl Shared {
     /// The lease of a resource, as it stands; `None` where that cannot be read now.
     pub(super) async fn standing(&self, resource: &ResourceName) -> Option<Standing> {
         let store = &self.leases.store;
-        store.lease_and_queue(resource, SHOWN_QUEUE).await.ok()
+        store.lease(resource).await.ok()
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use palisade_token::ResourceName;
 use tokio::sync::Notify;
 
+use super::glance::Glanced;
 use crate::domain::{Granted, Hold, RequestId, SessionId};
 use crate::service::error::CallError;
 
@@ -45,6 +46,7 @@ struct Hosted {
     has_queued: bool,
     /// Whether a promotion was begun since the first of them came: from then on there is news.
     is_looked_after: bool,
+    glanced: Arc<Glanced>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -254,6 +256,13 @@ impl Registry {
         let state = self.shared.lock();
         let hosted = state.resources.get(resource);
         hosted.is_some_and(|hosted| hosted.has_queued)
+    }
+
+    /// Where the last glance at a resource's queue is kept, while anybody waits for it here.
+    pub(super) fn glanced(&self, resource: &ResourceName) -> Option<Arc<Glanced>> {
+        let state = self.shared.lock();
+        let hosted = state.resources.get(resource)?;
+        Some(Arc::clone(&hosted.glanced))
     }
 
     /// Wakes the calls that wait for one request.

@@ -67,7 +67,7 @@ impl EtcdStore {
         mark: AttachMark,
     ) -> Result<bool, StoreError> {
         let step = step::raise(&link.context().keys, seen, mark);
-        let Decided::Applied(committed) = link.submit(step).await? else {
+        let Decided::Applied(committed, _) = link.submit(step).await? else {
             return Ok(false);
         };
         let raised = step::raised(seen, mark, committed);

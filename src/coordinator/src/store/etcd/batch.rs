@@ -37,8 +37,8 @@ pub(super) const MAX_WAITING: usize = 16 * 1024;
 /// What a step came to.
 #[derive(Debug)]
 pub(super) enum Decided {
-    /// Its compares held, and it is in the log.
-    Applied(Committed),
+    /// Its compares held, and it is in the log; what it listed beside.
+    Applied(Committed, Vec<TxnOpResponse>),
     /// One did not: nothing of it happened. What it looked at instead, as of the log.
     Otherwise(Vec<TxnOpResponse>, ResponseHeader),
     /// Its session ended, or has another mark: nothing of it happened. Look again.
@@ -288,7 +288,7 @@ fn tell(link: &Link, arrived: Arrived) {
         let decided = match (&judged, part) {
             (Ok(_), Part::Unmarked) => Ok(Decided::Unmarked),
             (Ok((_, committed)), Part::Own(reply)) if reply.succeeded() => {
-                Ok(Decided::Applied(*committed))
+                Ok(Decided::Applied(*committed, reply.op_responses()))
             }
             (Ok((header, _)), Part::Own(reply)) => {
                 Ok(Decided::Otherwise(reply.op_responses(), header.clone()))

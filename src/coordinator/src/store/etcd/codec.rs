@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::delay::Left;
 use super::revoke::Revoked;
+use super::view::Spot;
 use crate::domain::{
     Claim, Generation, GrantNote, Hold, Last, Notice, Place, RequestId, Revision, Session,
     SessionId,
@@ -207,6 +208,13 @@ pub(super) fn place(key: &KeyValue) -> Result<Place, StoreError> {
     Ok(Place {
         claim: decode(key, "a queue place")?,
         since: revision(key.create_revision())?,
+    })
+}
+
+pub(super) fn spot(key: &KeyValue) -> Result<Spot, StoreError> {
+    Ok(Spot {
+        place: place(key)?,
+        key: key.key().to_vec(),
     })
 }
 

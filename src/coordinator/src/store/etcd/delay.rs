@@ -48,7 +48,7 @@ impl EtcdStore {
         step.put(context.keys.delay(resource), Vec::new(), Some(on_lease));
         let value = codec::last_value(&begun);
         step.put(context.keys.last(resource), value, None);
-        if let Taken::Applied(_) = effort.take(link, step).await? {
+        if let Taken::Applied(..) = effort.take(link, step).await? {
             info!(%resource, token = ?begun.token, lock_delay_ms = begun.lock_delay_ms,
                 "closed for the lock-delay of a lease that ended uncleanly");
             effort.stop_guessing();

@@ -9,7 +9,8 @@
 //! | `delay/<resource>` | one of its own | the lock-delay after an unclean end, for as long as it runs |
 //! | `notice/<resource>` | yes | what the holder is told when its lease is wanted back |
 //! | `revoked` | no | what the last revocation ended: news for those who watch |
-//! | `queue/<resource>#<session>#<request>` | yes | a waiter; its `create_revision` is its place |
+//! | `queue/<resource>#<session>` | yes | a waiter; its `create_revision` is its place |
+//! | `queue/<resource>#<session>#<request>` | yes | a further request of a session that waits already |
 //!
 //! `#` occurs in no resource name and no id, so no range of one resource meets another's keys.
 
@@ -175,17 +176,22 @@ impl Keys {
         below.starts_with(b"queue/").then_some(Owned::Place)
     }
 
-    pub(super) fn place(
+    /// Where a session waits, whatever its request: etcd's index keeps a deleted key until it is compacted,
+    /// and each range over the queue walks by all of them, so keys are used again.
+    pub(super) fn place(&self, resource: &ResourceName, session: SessionId) -> Vec<u8> {
+        self.below(&["queue/", resource.as_str(), "#", &session.to_string()])
+    }
+
+    /// Where a request waits whose session waits for the resource already.
+    pub(super) fn further_place(
         &self,
         resource: &ResourceName,
         session: SessionId,
         request: &RequestId,
     ) -> Vec<u8> {
-        {
-            let session = session.to_string();
-            let (resource, request) = (resource.as_str(), request.as_str());
-            self.below(&["queue/", resource, "#", &session, "#", request])
-        }
+        let session = session.to_string();
+        let (resource, request) = (resource.as_str(), request.as_str());
+        self.below(&["queue/", resource, "#", &session, "#", request])
     }
 
     /// The whole queue of one resource.
@@ -238,12 +244,14 @@ mod tests {
         let request = RequestId::new("r").unwrap();
         let name = |text| ResourceName::new(text).unwrap();
         let queue = keys.queue(&name("a"));
-        assert!(queue.contains(&keys.place(&name("a"), session, &request)));
+        let places = |name: &ResourceName| {
+            let further = keys.further_place(name, session, &request);
+            [keys.place(name, session), further]
+        };
+        assert!(places(&name("a")).iter().all(|key| queue.contains(key)));
         for other in ["a/b", "a.b", "ab", "a-b", "A", "b"] {
-            assert!(
-                !queue.contains(&keys.place(&name(other), session, &request)),
-                "{other}"
-            );
+            let mut others = places(&name(other)).into_iter();
+            assert!(!others.any(|key| queue.contains(&key)), "{other}");
         }
     }
 

@@ -1,16 +1,21 @@
 //! What this coordinator has lately seen or done in etcd: good enough to guess a step by, which etcd then
 //! compares in its log. A guess that is wrong costs a transaction and decides nothing.
 
-use std::collections::{BTreeMap, HashMap};
+mod line;
+
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use palisade_token::ResourceName;
 
+use self::line::Line;
 use super::codec::{SeenSession, Stored};
 use super::link::Link;
-use super::view::{Sight, Source, Subject};
-use crate::domain::{Hold, Place, RequestId, Revision, SessionId, View};
+use super::view::{Own, Sight, Source, Spot, Subject};
+use crate::domain::{Hold, Revision, SessionId, View};
+
+pub(super) use self::line::Listed;
 
 /// Sessions remembered: about 1 KiB each. One that is forgotten costs a read.
 const MAX_SESSIONS: usize = 64 * 1024;
@@ -28,12 +33,7 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 struct Resource {
     hold: Option<Stored<Hold>>,
-    places: BTreeMap<(Revision, SessionId, RequestId), Place>,
-}
-
-fn order(place: &Place) -> (Revision, SessionId, RequestId) {
-    let claim = &place.claim;
-    (place.since, claim.session, claim.request.clone())
+    line: Line,
 }
 
 fn lock<T>(known: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -56,30 +56,50 @@ impl Known {
         let session = Arc::clone(lock(&self.sessions).get(&subject.session?)?);
         let generation = link.trusted()?;
         let resources = lock(&self.resources);
-        let resource = resources.get(subject.resource);
-        let hold = resource.and_then(|known| known.hold.clone());
-        let places = resource.map(|known| &known.places);
-        let own_place = places.zip(subject.request).and_then(|(places, request)| {
-            let mut own = places.values();
-            own.find(|place| place.claim.is_of(session.record.id, request))
-                .cloned()
+        let nothing = Resource::default();
+        let Resource { hold, line } = resources.get(subject.resource).unwrap_or(&nothing);
+        let own = subject.own(&link.context().keys);
+        let own = own.map_or_else(Own::default, |keys| {
+            let [first, further] = &keys;
+            Own::among(subject, [line.under(first), line.under(further)], &keys)
         });
+        let head = match line.first() {
+            Some((key, Some(place))) => {
+                let key = key.to_vec();
+                Some(Spot { place, key })
+            }
+            // Whose turn it is has to be looked up, where it matters.
+            Some((_, None)) if !is_anothers(hold.as_ref(), session.record.id) => return None,
+            Some((_, None)) | None => None,
+        };
+        let is_first = head.as_ref().is_some_and(|head| line.is_first(head));
         let view = View {
             session: Some(session.record.clone()),
             hold: hold.as_ref().map(|hold| hold.record.clone()),
-            own_place,
-            head: places.and_then(|places| places.values().next()).cloned(),
+            own_place: own.spot.as_ref().map(|spot| spot.place.clone()),
+            head: head.as_ref().map(|spot| spot.place.clone()),
             delay: None,
-            waiters: places.map_or(0, |places| u64::try_from(places.len()).unwrap_or(u64::MAX)),
+            waiters: u64::try_from(line.len()).unwrap_or(u64::MAX),
         };
         Some(Sight {
             view,
+            own,
+            head,
+            is_first,
             session: Some(session),
-            hold,
+            hold: hold.clone(),
             left: None,
             generation: Some(generation),
             source: Source::Guess,
+            at: Revision::default(),
         })
+    }
+
+    /// Whether etcd's log has shown over this connection that nobody waits longer than a place.
+    pub(super) fn is_first(&self, spot: &Spot) -> bool {
+        let resources = lock(&self.resources);
+        let known = resources.get(&spot.place.claim.resource);
+        known.is_some_and(|known| known.line.is_first(spot))
     }
 
     /// Takes note of what etcd showed.
@@ -91,15 +111,12 @@ impl Known {
         }
         self.change(subject.resource, |known| {
             known.hold.clone_from(&sight.hold);
-            match &sight.view.head {
-                None => known.places.clear(),
-                Some(head) => {
-                    known.places.retain(|(since, ..), _| *since >= head.since);
-                    known.places.insert(order(head), head.clone());
-                }
+            known.line.begins_with(sight.head.as_ref(), sight.at);
+            if sight.source == Source::Log {
+                known.line.proved(sight.head.as_ref(), sight.at);
             }
-            if let Some(own) = &sight.view.own_place {
-                known.places.insert(order(own), own.clone());
+            if let Some(own) = &sight.own.spot {
+                known.line.queued(own);
             }
         });
     }
@@ -116,13 +133,17 @@ impl Known {
         lock(&self.sessions).remove(&id);
     }
 
-    /// Takes note of a lease that was granted, from a place if there was one.
-    pub(super) fn granted(&self, hold: Stored<Hold>, place: Option<&Place>) {
+    /// Takes note of a lease that was granted, from a place if there was one, and of who waits behind that.
+    pub(super) fn granted(&self, hold: Stored<Hold>, spot: Option<&Spot>, listed: Option<&Listed>) {
         let resource = hold.record.claim.resource.clone();
+        let at = hold.record.granted;
         self.change(&resource, |known| {
             known.hold = Some(hold);
-            if let Some(place) = place {
-                known.places.remove(&order(place));
+            if let Some(spot) = spot {
+                known.line.left(spot);
+            }
+            if let Some(listed) = listed {
+                known.line.listed(listed, at);
             }
         });
     }
@@ -133,17 +154,13 @@ impl Known {
     }
 
     /// Takes note of a place in a queue.
-    pub(super) fn queued(&self, place: &Place) {
-        self.change(&place.claim.resource, |known| {
-            known.places.insert(order(place), place.clone());
-        });
+    pub(super) fn queued(&self, spot: &Spot) {
+        self.change(&spot.place.claim.resource, |known| known.line.queued(spot));
     }
 
     /// Takes note of a place that is given back.
-    pub(super) fn left(&self, place: &Place) {
-        self.change(&place.claim.resource, |known| {
-            known.places.remove(&order(place));
-        });
+    pub(super) fn left(&self, spot: &Spot) {
+        self.change(&spot.place.claim.resource, |known| known.line.left(spot));
     }
 
     fn change(&self, name: &ResourceName, change: impl FnOnce(&mut Resource)) {
@@ -151,8 +168,13 @@ impl Known {
         make_room(&mut resources, name, MAX_RESOURCES);
         let known = resources.entry(name.clone()).or_default();
         change(known);
-        if known.hold.is_none() && known.places.is_empty() {
+        if known.hold.is_none() && known.line.is_empty() {
             resources.remove(name);
         }
     }
+}
+
+/// Whether a lease is held, by another session: then whoever comes can only wait.
+fn is_anothers(hold: Option<&Stored<Hold>>, session: SessionId) -> bool {
+    hold.is_some_and(|hold| hold.record.claim.session != session)
 }

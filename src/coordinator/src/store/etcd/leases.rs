@@ -12,9 +12,10 @@ use tracing::warn;
 use super::EtcdStore;
 use super::batch::Decided;
 use super::codec::{self, SeenSession, Stored};
+use super::known::Listed;
 use super::link::{Committed, Link};
 use super::step::{self, Step};
-use super::view::{self, Sight, Source, Subject};
+use super::view::{self, Sight, Source, Spot, Subject};
 use crate::domain::{
     Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Generation, GrantNote, Hold,
     LeaseEnd, Place, Previous, PromoteStep, Refusal, Release, ReleaseStep, Released, RequestId,
@@ -45,7 +46,8 @@ pub(super) struct Effort<'a> {
 
 /// What a step of an effort came to.
 pub(super) enum Taken {
-    Applied(Committed),
+    /// It is in the log. Who waits, where the step lists them.
+    Applied(Committed, Option<Listed>),
     /// Somebody else was faster: look again.
     Overtaken,
 }
@@ -76,8 +78,10 @@ impl<'a> Effort<'a> {
         }
         self.is_sure = false;
         // In a box, like all that is seldom: it would make every step's future large.
-        let sight = Box::pin(Sight::of(link, self.subject)).await?;
+        let mut sight = Box::pin(Sight::of(link, self.subject)).await?;
         link.known().saw(self.subject, &sight);
+        let head = sight.head.as_ref();
+        sight.is_first = head.is_some_and(|head| link.known().is_first(head));
         Ok(sight)
     }
 
@@ -92,7 +96,11 @@ impl<'a> Effort<'a> {
             false => step.or_look(self.subject.looks(&link.context().keys)),
         };
         match link.submit(step.alone(self.is_alone)).await? {
-            Decided::Applied(committed) => Ok(Taken::Applied(committed)),
+            Decided::Applied(committed, replies) => {
+                // What cannot be read is not known, and no more.
+                let listed = view::listed(&replies).ok().flatten();
+                Ok(Taken::Applied(committed, listed))
+            }
             Decided::Otherwise(..) if self.is_sure => {
                 self.stop_guessing();
                 Ok(Taken::Overtaken)
@@ -124,7 +132,7 @@ impl<'a> Effort<'a> {
     ) -> Result<bool, StoreError> {
         let step = step::raise(&link.context().keys, session, mark);
         match self.take(link, step).await? {
-            Taken::Applied(committed) => {
+            Taken::Applied(committed, _) => {
                 let raised = step::raised(session, mark, committed);
                 link.known().session(Arc::new(raised));
                 Ok(true)
@@ -182,9 +190,10 @@ impl EtcdStore {
                 }
                 AcquireStep::Leave(place) => {
                     let mark = own_mark(&acquire.caller, session);
-                    let step = step::leave(&link.context().keys, &place, mark);
-                    if let Taken::Applied(_) = effort.take(&link, step).await? {
-                        link.known().left(&place);
+                    let spot = sight.spot(&link.context().keys, &place);
+                    let step = step::leave(&spot, mark);
+                    if let Taken::Applied(..) = effort.take(&link, step).await? {
+                        link.known().left(&spot);
                         effort.stop_guessing();
                     }
                 }
@@ -208,12 +217,15 @@ impl EtcdStore {
                     }
                 }
                 AcquireStep::Enqueue(claim) => {
-                    let step = step::enqueue(&link.context().keys, &sight, session, &claim);
-                    if let Taken::Applied(committed) = effort.take(&link, step).await? {
+                    let keys = &link.context().keys;
+                    let key = step::place_key(keys, &sight, &claim);
+                    let step = step::enqueue(keys, &sight, session, &claim);
+                    if let Taken::Applied(committed, _) = effort.take(&link, step).await? {
                         let since = committed.reached.revision;
                         let place = Place { claim, since };
-                        link.known().queued(&place);
-                        return Ok(Acquired::Queued(place));
+                        let spot = Spot { place, key };
+                        link.known().queued(&spot);
+                        return Ok(Acquired::Queued(spot.place));
                     }
                 }
             }
@@ -231,12 +243,14 @@ impl EtcdStore {
         (hold, place, session): (Stored<Hold>, Option<Place>, &SeenSession),
     ) -> Result<Option<Acquired>, StoreError> {
         let keys = &link.context().keys;
-        let place = place.as_ref();
-        let step = step::grant(keys, sight, session, generation, &hold, place);
-        let Taken::Applied(committed) = effort.take(link, step).await? else {
+        let spot = place.map(|place| sight.spot(keys, &place));
+        let spot = spot.as_ref();
+        let step = step::grant(keys, sight, session, generation, &hold, spot);
+        let Taken::Applied(committed, listed) = effort.take(link, step).await? else {
             return Ok(None);
         };
-        let told = self.tell_granted(link, hold, place, committed).await?;
+        let done = (committed, listed);
+        let told = self.tell_granted(link, hold, spot, done).await?;
         if let Acquired::Held(hold) = &told {
             self.note_granted(hold, Some(&session.record.principal));
         }
@@ -248,8 +262,8 @@ impl EtcdStore {
         &self,
         link: &Link,
         mut hold: Stored<Hold>,
-        place: Option<&Place>,
-        committed: Committed,
+        spot: Option<&Spot>,
+        (committed, listed): (Committed, Option<Listed>),
     ) -> Result<Acquired, StoreError> {
         hold.record.granted = committed.reached.revision;
         if committed.is_regress || hold.record.token().is_none() {
@@ -260,7 +274,7 @@ impl EtcdStore {
             });
         }
         let granted = hold.record.clone();
-        link.known().granted(hold, place);
+        link.known().granted(hold, spot, listed.as_ref());
         Ok(Acquired::Held(granted))
     }
 
@@ -290,9 +304,9 @@ impl EtcdStore {
     async fn promoted(
         &self,
         link: &Link,
-        place: &Place,
+        spot: &Spot,
         mut hold: Stored<Hold>,
-        committed: Committed,
+        (committed, listed): (Committed, Option<Listed>),
     ) -> Option<Hold> {
         hold.record.granted = committed.reached.revision;
         if committed.is_regress || hold.record.token().is_none() {
@@ -300,7 +314,7 @@ impl EtcdStore {
             return None;
         }
         let granted = hold.record.clone();
-        link.known().granted(hold, Some(place));
+        link.known().granted(hold, Some(spot), listed.as_ref());
         self.note_granted(&granted, None);
         Some(granted)
     }
@@ -347,9 +361,10 @@ impl EtcdStore {
                     }
                 }
                 ReleaseStep::Leave(place) => {
-                    let step = step::leave(keys, &place, own_mark(&release.caller, session));
-                    if let Taken::Applied(committed) = effort.take(&link, step).await? {
-                        link.known().left(&place);
+                    let spot = sight.spot(keys, &place);
+                    let step = step::leave(&spot, own_mark(&release.caller, session));
+                    if let Taken::Applied(committed, _) = effort.take(&link, step).await? {
+                        link.known().left(&spot);
                         let ended = committed.reached.revision;
                         return Ok(Released::Place { ended });
                     }
@@ -376,18 +391,19 @@ impl EtcdStore {
     ) -> Result<Option<Released>, StoreError> {
         let previous = Previous::of(&hold, LeaseEnd::Released, "");
         let heir = heir(link, sight, successor, previous);
-        let named = heir.as_ref().map(|(place, hold)| (place, hold));
+        let named = heir.as_ref().map(|(spot, hold)| (spot, hold));
         let Some(step) = step::end(&link.context().keys, sight, named, mark) else {
             return Ok(None);
         };
-        let Taken::Applied(committed) = effort.take(link, step).await? else {
+        let Taken::Applied(committed, listed) = effort.take(link, step).await? else {
             return Ok(None);
         };
         let ended = committed.reached.revision;
         let owner = sight.session.as_ref();
         let owner = owner.map(|session| &session.record.principal);
         self.note_ended(&hold, owner, (LeaseEnd::Released, ended));
-        let successor = self.ended(link, &hold, heir, committed).await.map(Box::new);
+        let done = (committed, listed);
+        let successor = self.ended(link, &hold, heir, done).await.map(Box::new);
         Ok(Some(Released::Lease {
             hold,
             ended,
@@ -400,11 +416,11 @@ impl EtcdStore {
         &self,
         link: &Link,
         hold: &Hold,
-        heir: Option<(Place, Stored<Hold>)>,
-        committed: Committed,
+        heir: Option<(Spot, Stored<Hold>)>,
+        done: (Committed, Option<Listed>),
     ) -> Option<Hold> {
         match heir {
-            Some((place, hold)) => self.promoted(link, &place, hold, committed).await,
+            Some((spot, hold)) => self.promoted(link, &spot, hold, done).await,
             None => {
                 link.known().vacated(&hold.claim.resource);
                 None
@@ -437,9 +453,11 @@ impl EtcdStore {
             let left = sight.left.as_ref().map(|left| left.last.previous());
             let hold = about_to_hold(place.claim.clone(), generation.record, note(&link, left));
             let keys = &link.context().keys;
-            let step = step::promote(keys, &sight, &generation, place, &hold);
-            if let Taken::Applied(committed) = effort.take(&link, step).await? {
-                return Ok(self.promoted(&link, place, hold, committed).await);
+            let spot = sight.spot(keys, place);
+            let step = step::promote(keys, &sight, &generation, (&spot, &hold));
+            if let Taken::Applied(committed, listed) = effort.take(&link, step).await? {
+                let done = (committed, listed);
+                return Ok(self.promoted(&link, &spot, hold, done).await);
             }
         }
         Err(contended())
@@ -493,9 +511,10 @@ pub(super) fn heir(
     sight: &Sight,
     head: Option<Place>,
     previous: Previous,
-) -> Option<(Place, Stored<Hold>)> {
+) -> Option<(Spot, Stored<Hold>)> {
     let generation = sight.generation.as_ref()?.record;
-    let place = head?;
-    let hold = about_to_hold(place.claim.clone(), generation, note(link, Some(previous)));
-    Some((place, hold))
+    let spot = sight.spot(&link.context().keys, &head?);
+    let claim = spot.place.claim.clone();
+    let hold = about_to_hold(claim, generation, note(link, Some(previous)));
+    Some((spot, hold))
 }

@@ -337,7 +337,9 @@ impl Link {
         };
         let succeeded = reply.succeeded();
         match self.judge_reply(&reply, sent, succeeded) {
-            Ok((_, committed)) if succeeded => Ok(Decided::Applied(committed)),
+            Ok((_, committed)) if succeeded => {
+                Ok(Decided::Applied(committed, reply.op_responses()))
+            }
             Ok((header, _)) => Ok(Decided::Otherwise(reply.op_responses(), header)),
             Err(failure) => Err(failure.error(succeeded)),
         }

@@ -77,8 +77,8 @@ impl EtcdStore {
         let heir = match (successor, &sight.generation) {
             (Some(place), Some(generation)) => {
                 let heir = heir(link, hold, place, generation, &revoke.reason);
-                let place_key = view::place_key(keys, place);
-                compares.push(view::is_queued(place_key.clone(), place.since));
+                let spot = sight.spot(keys, place);
+                compares.push(view::is_queued(&spot));
                 compares.push(view::is_generation(keys, &generation.raw));
                 compares.push(view::nobody_waits_longer(keys, place));
                 let options = keys.on_lease(place.claim.session);
@@ -88,7 +88,7 @@ impl EtcdStore {
                     value,
                     Some(options),
                 ));
-                writes.push(TxnOp::delete(place_key, None));
+                writes.push(TxnOp::delete(spot.key, None));
                 Some(heir)
             }
             // Without a trusted generation the head of the queue is granted the resource later.

@@ -5,14 +5,15 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use etcd_client::{Compare, CompareOp, TxnOp};
+use palisade_token::ResourceName;
 
 use super::codec::{self, SeenSession, Stored};
 use super::delay;
 use super::keys::Keys;
 use super::link::Committed;
-use super::view::{self, Sight};
+use super::view::{self, Sight, Spot};
 use crate::domain::{
-    AttachMark, Claim, Generation, Hold, Place, Release, Revision, Session, SessionId,
+    AttachMark, Claim, Generation, Hold, Release, RequestId, Revision, Session, SessionId,
 };
 
 /// One step of one caller: a transaction of its own, or a part of one.
@@ -22,7 +23,7 @@ pub(super) struct Step {
     /// of the session that travel together.
     pub(super) mark: Option<(SessionId, Revision)>,
     pub(super) compares: Vec<Compare>,
-    /// What is done where all compares hold.
+    /// What is done where all compares hold; a list of those who wait may be among it.
     pub(super) writes: Vec<TxnOp>,
     /// What is read where one does not.
     pub(super) looks: Vec<TxnOp>,
@@ -103,7 +104,7 @@ pub(super) fn grant(
     session: &SeenSession,
     generation: &Stored<Generation>,
     hold: &Stored<Hold>,
-    place: Option<&Place>,
+    spot: Option<&Spot>,
 ) -> Step {
     let claim = &hold.record.claim;
     let mut step = Step::new(vec![view::is_vacant(keys, &claim.resource)]).under_mark(session);
@@ -115,35 +116,39 @@ pub(super) fn grant(
         Some(options),
     );
     delay::pass_gate(&mut step, keys, sight, &hold.record);
-    match place {
+    match spot {
         None => step
             .compares
             .push(view::nobody_waits(keys, &claim.resource)),
-        Some(place) => {
-            let key = view::place_key(keys, place);
-            step.compares
-                .push(view::is_queued(key.clone(), place.since));
-            step.compares.push(view::nobody_waits_longer(keys, place));
-            step.delete(key);
-        }
+        Some(spot) => take_out_head(&mut step, keys, sight, spot),
     }
     step
 }
 
+/// Takes out a place of which nobody waits longer: where that is not known from etcd's log it is compared, and
+/// looked up for those behind at once.
+fn take_out_head(step: &mut Step, keys: &Keys, sight: &Sight, spot: &Spot) {
+    step.compares.push(view::is_queued(spot));
+    step.delete(spot.key.clone());
+    if !sight.is_first(spot) {
+        let place = &spot.place;
+        step.compares.push(view::nobody_waits_longer(keys, place));
+        step.writes.extend(sight.list(keys, &place.claim.resource));
+    }
+}
+
 /// Takes a place in the queue of a resource that is not free.
 pub(super) fn enqueue(keys: &Keys, sight: &Sight, session: &SeenSession, claim: &Claim) -> Step {
-    let key = keys.place(&claim.resource, claim.session, &claim.request);
-    let mut step = Step::new(Vec::with_capacity(3)).under_mark(session);
+    let mut step = Step::new(Vec::with_capacity(4)).under_mark(session);
     // Joining a queue of a resource that has just become vacant would wait for nobody.
-    match (&sight.hold, &sight.view.head) {
+    match (&sight.hold, &sight.head) {
         (Some(_), _) => {
             let lease = keys.lease(&claim.resource);
             step.compares
                 .push(Compare::create_revision(lease, CompareOp::Greater, 0));
         }
         (None, Some(head)) => {
-            let head_key = view::place_key(keys, head);
-            step.compares.push(view::is_queued(head_key, head.since));
+            step.compares.push(view::is_queued(head));
         }
         (None, None) => {}
     }
@@ -156,11 +161,20 @@ pub(super) fn enqueue(keys: &Keys, sight: &Sight, session: &SeenSession, claim: 
         step.compares
             .push(Compare::create_revision(closed, CompareOp::Greater, 0));
     }
-    step.compares
-        .push(Compare::create_revision(key.clone(), CompareOp::Equal, 0));
+    let names = (&claim.resource, claim.session, &claim.request);
+    step.compares.extend(has_no_place(keys, sight, names));
     let options = keys.on_lease(claim.session);
+    let key = place_key(keys, sight, claim);
     step.put(key, codec::place_value(claim), Some(options));
     step
+}
+
+/// Where a claim waits: under its session's key, unless another request of the session does.
+pub(super) fn place_key(keys: &Keys, sight: &Sight, claim: &Claim) -> Vec<u8> {
+    match sight.own.taken {
+        None => keys.place(&claim.resource, claim.session),
+        Some(_) => keys.further_place(&claim.resource, claim.session, &claim.request),
+    }
 }
 
 /// Raises the mark from what was seen.
@@ -189,10 +203,9 @@ pub(super) fn raised(session: &SeenSession, mark: AttachMark, by: Committed) -> 
 }
 
 /// Gives a place back; under the mark of a stream where one is given.
-pub(super) fn leave(keys: &Keys, place: &Place, stream: Option<&SeenSession>) -> Step {
-    let key = view::place_key(keys, place);
-    let mut step = Step::new(vec![view::is_queued(key.clone(), place.since)]);
-    step.delete(key);
+pub(super) fn leave(spot: &Spot, stream: Option<&SeenSession>) -> Step {
+    let mut step = Step::new(vec![view::is_queued(spot)]);
+    step.delete(spot.key.clone());
     match stream {
         Some(session) => step.under_mark(session),
         None => step,
@@ -206,7 +219,7 @@ pub(super) fn leave(keys: &Keys, place: &Place, stream: Option<&SeenSession>) ->
 pub(super) fn end(
     keys: &Keys,
     sight: &Sight,
-    heir: Option<(&Place, &Stored<Hold>)>,
+    heir: Option<(&Spot, &Stored<Hold>)>,
     stream: Option<&SeenSession>,
 ) -> Option<Step> {
     let hold = sight.hold.as_ref()?;
@@ -217,8 +230,8 @@ pub(super) fn end(
         step = step.under_mark(session);
     }
     match (heir, &sight.generation) {
-        (Some((place, hold)), Some(generation)) => {
-            hand_over(&mut step, keys, generation, place, hold);
+        (Some((spot, hold)), Some(generation)) => {
+            hand_over(&mut step, keys, sight, generation, (spot, hold));
             let granted = Some(&hold.record);
             delay::leave_behind(&mut step, keys, granted, resource, has_delay);
         }
@@ -239,12 +252,12 @@ pub(super) fn promote(
     keys: &Keys,
     sight: &Sight,
     generation: &Stored<Generation>,
-    place: &Place,
-    hold: &Stored<Hold>,
+    (spot, hold): (&Spot, &Stored<Hold>),
 ) -> Step {
-    let mut step = Step::new(vec![view::is_vacant(keys, &place.claim.resource)]);
+    let resource = &hold.record.claim.resource;
+    let mut step = Step::new(vec![view::is_vacant(keys, resource)]);
     delay::pass_gate(&mut step, keys, sight, &hold.record);
-    hand_over(&mut step, keys, generation, place, hold);
+    hand_over(&mut step, keys, sight, generation, (spot, hold));
     step
 }
 
@@ -252,19 +265,16 @@ pub(super) fn promote(
 fn hand_over(
     step: &mut Step,
     keys: &Keys,
+    sight: &Sight,
     generation: &Stored<Generation>,
-    place: &Place,
-    hold: &Stored<Hold>,
+    (spot, hold): (&Spot, &Stored<Hold>),
 ) {
-    let key = view::place_key(keys, place);
-    step.compares
-        .push(view::is_queued(key.clone(), place.since));
     step.under = Some(Arc::clone(&generation.raw));
-    step.compares.push(view::nobody_waits_longer(keys, place));
-    let options = keys.on_lease(place.claim.session);
-    let key_of_lease = keys.lease(&place.claim.resource);
+    let claim = &hold.record.claim;
+    let options = keys.on_lease(claim.session);
+    let key_of_lease = keys.lease(&claim.resource);
     step.put(key_of_lease, hold.raw.to_vec(), Some(options));
-    step.delete(key);
+    take_out_head(step, keys, sight, spot);
 }
 
 /// That a release has nothing to end: the lease is as it was seen, and no place of the request is there.
@@ -273,9 +283,25 @@ pub(super) fn is_as_seen(keys: &Keys, sight: &Sight, release: &Release) -> Vec<C
         Some(hold) => Vec::from(view::is_held_as(keys, hold)),
         None => vec![view::is_vacant(keys, &release.resource)],
     };
-    compares.extend(release.request().map(|request| {
-        let place = keys.place(&release.resource, release.caller.session, request);
-        Compare::create_revision(place, CompareOp::Equal, 0)
-    }));
+    if let Some(request) = release.request() {
+        let names = (&release.resource, release.caller.session, request);
+        compares.extend(has_no_place(keys, sight, names));
+    }
     compares
+}
+
+/// That a request has no place in the queue: its session's first key is another's, as was seen, or nobody's,
+/// and there is no further one. So a request has one place at the most (I4).
+fn has_no_place(
+    keys: &Keys,
+    sight: &Sight,
+    (resource, session, request): (&ResourceName, SessionId, &RequestId),
+) -> [Compare; 2] {
+    let first = keys.place(resource, session);
+    let taken = sight.own.taken.unwrap_or_default();
+    let further = keys.further_place(resource, session, request);
+    [
+        Compare::create_revision(first, CompareOp::Equal, codec::as_i64(taken)),
+        Compare::create_revision(further, CompareOp::Equal, 0),
+    ]
 }

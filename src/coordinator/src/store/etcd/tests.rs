@@ -7,6 +7,7 @@ mod credentials;
 mod endings;
 mod endpoints;
 mod grants;
+mod handovers;
 mod pauses;
 mod queues;
 mod renewals;
@@ -215,7 +216,8 @@ impl World {
         let step = match step {
             Step::Acquire(AcquireStep::Grant { claim, place }) => {
                 let hold = heir(claim, &generation);
-                step::grant(keys, &sight, session, &generation, &hold, place.as_ref())
+                let spot = place.map(|place| sight.spot(keys, &place));
+                step::grant(keys, &sight, session, &generation, &hold, spot.as_ref())
             }
             Step::Acquire(AcquireStep::Enqueue(claim)) => {
                 step::enqueue(keys, &sight, session, &claim)
@@ -223,13 +225,15 @@ impl World {
             Step::Acquire(AcquireStep::Raise(mark))
             | Step::Release(_, ReleaseStep::Raise(mark)) => step::raise(keys, session, mark),
             Step::Acquire(AcquireStep::Leave(place))
-            | Step::Release(_, ReleaseStep::Leave(place)) => step::leave(keys, &place, None),
+            | Step::Release(_, ReleaseStep::Leave(place)) => {
+                step::leave(&sight.spot(keys, &place), None)
+            }
             Step::Release(_, ReleaseStep::End { successor, .. }) => {
                 let heir = successor.map(|place| {
                     let hold = heir(place.claim.clone(), &generation);
-                    (place, hold)
+                    (sight.spot(keys, &place), hold)
                 });
-                let heir = heir.as_ref().map(|(place, hold)| (place, hold));
+                let heir = heir.as_ref().map(|(spot, hold)| (spot, hold));
                 step::end(keys, &sight, heir, None).expect("it saw the lease")
             }
             Step::Release(release, ReleaseStep::Answer(_)) => {
@@ -240,7 +244,7 @@ impl World {
                 panic!("that is no step of one transaction")
             }
         };
-        matches!(link.submit(step).await.unwrap(), Decided::Applied(_))
+        matches!(link.submit(step).await.unwrap(), Decided::Applied(..))
     }
 
     /// Carries out a step of this kind, and sees that it is done.

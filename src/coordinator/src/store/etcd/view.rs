@@ -11,6 +11,7 @@ use palisade_token::ResourceName;
 use super::codec::{self, SeenSession, Stored, as_i64};
 use super::delay::Left;
 use super::keys::Keys;
+use super::known::Listed;
 use super::link::Link;
 use super::trust::Verdict;
 use crate::domain::{Delay, Generation, Hold, Place, RequestId, Revision, SessionId, View};
@@ -27,11 +28,61 @@ pub(super) enum Source {
     Log,
 }
 
-/// A view with the bytes that a transaction compares.
+/// A place in a queue, with the key that it is under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Spot {
+    pub(super) place: Place,
+    pub(super) key: Vec<u8>,
+}
+
+/// What a session has in a queue.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    /// The place of the request that is asked about.
+    pub(super) spot: Option<Spot>,
+    /// Since when its first key is another request's.
+    pub(super) taken: Option<Revision>,
+}
+
+impl Own {
+    /// From what is under the first key of a session, and under that of a further request.
+    pub(super) fn among(
+        subject: Subject<'_>,
+        [first, further]: [Option<Place>; 2],
+        keys: &[Vec<u8>; 2],
+    ) -> Self {
+        let is_asked = |place: &Place| {
+            let own = subject.session.zip(subject.request);
+            own.is_some_and(|(session, request)| place.claim.is_of(session, request))
+        };
+        let at = |place, key: &Vec<u8>| {
+            let key = key.clone();
+            Spot { place, key }
+        };
+        match (first, further) {
+            (Some(first), _) if is_asked(&first) => Self {
+                spot: Some(at(first, &keys[0])),
+                taken: None,
+            },
+            (first, further) => Self {
+                spot: further.map(|further| at(further, &keys[1])),
+                taken: first.map(|first| first.since),
+            },
+        }
+    }
+}
+
+/// A view with what a transaction compares.
 #[derive(Debug)]
 pub(super) struct Sight {
     pub(super) source: Source,
+    /// The revision at which it was so; none of a guess.
+    pub(super) at: Revision,
     pub(super) view: View,
+    pub(super) own: Own,
+    pub(super) head: Option<Spot>,
+    /// etcd's log has shown that nobody waits longer than the head: so it need not be compared again.
+    pub(super) is_first: bool,
     pub(super) session: Option<Arc<SeenSession>>,
     pub(super) hold: Option<Stored<Hold>>,
     /// What the last lease of a vacant resource left behind.
@@ -51,7 +102,7 @@ pub(super) struct Subject<'a> {
 impl Subject<'_> {
     /// The reads that show it.
     pub(super) fn looks(&self, keys: &Keys) -> Vec<TxnOp> {
-        let mut reads = Vec::with_capacity(7);
+        let mut reads = Vec::with_capacity(8);
         reads.extend([
             get(keys.generation()),
             get(keys.lease(self.resource)),
@@ -60,9 +111,18 @@ impl Subject<'_> {
             get(keys.delay(self.resource)),
         ]);
         reads.extend(self.session.map(|session| get(keys.session(session))));
-        let own = self.session.zip(self.request);
-        reads.extend(own.map(|(id, request)| get(keys.place(self.resource, id, request))));
+        reads.extend(self.own(keys).into_iter().flatten().map(get));
         reads
+    }
+
+    /// Where the request that is asked about may have its place: where any of its session has, or where a
+    /// further one has.
+    pub(super) fn own(&self, keys: &Keys) -> Option<[Vec<u8>; 2]> {
+        let (session, request) = self.session.zip(self.request)?;
+        Some([
+            keys.place(self.resource, session),
+            keys.further_place(self.resource, session, request),
+        ])
     }
 }
 
@@ -96,7 +156,62 @@ pub(super) fn get_head(keys: &Keys, resource: &ResourceName) -> TxnOp {
     TxnOp::get(queue.start, Some(options))
 }
 
+/// How many of a queue are listed by a hand-over: so many go without comparing the queue.
+const LISTED: i64 = 64;
+/// How many wait where listing them is worth it: for fewer, comparing the queue costs no more.
+const WORTH_LISTING: u64 = 3;
+
+/// The first of a queue: since when they wait, and under which keys.
+fn list(keys: &Keys, resource: &ResourceName) -> TxnOp {
+    let queue = keys.queue(resource);
+    let options = GetOptions::new()
+        .with_range(queue.end)
+        .with_sort(SortTarget::Create, SortOrder::Ascend)
+        .with_limit(LISTED)
+        .with_keys_only();
+    TxnOp::get(queue.start, Some(options))
+}
+
+/// What the reply to [`list`] shows.
+pub(super) fn listed(replies: &[TxnOpResponse]) -> Result<Option<Listed>, StoreError> {
+    let found = replies.iter().find_map(|reply| match reply {
+        TxnOpResponse::Get(found) => Some(found),
+        TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
+    });
+    let Some(found) = found else {
+        return Ok(None);
+    };
+    let of_key = |key: &KeyValue| {
+        let since = codec::revision(key.create_revision())?;
+        Ok::<_, StoreError>((since, key.key().to_vec()))
+    };
+    Ok(Some(Listed {
+        places: found.kvs().iter().map(of_key).collect::<Result<_, _>>()?,
+        are_more: found.more(),
+    }))
+}
+
 impl Sight {
+    /// A place that was seen, with its key. Any other is under a key where it is not.
+    pub(super) fn spot(&self, keys: &Keys, place: &Place) -> Spot {
+        let seen = [self.own.spot.as_ref(), self.head.as_ref()];
+        let seen = seen.into_iter().flatten().find(|seen| seen.place == *place);
+        seen.cloned().unwrap_or_else(|| Spot {
+            key: keys.place(&place.claim.resource, place.claim.session),
+            place: place.clone(),
+        })
+    }
+
+    /// Whether nobody waits longer than a place, as etcd's log has shown (I11).
+    pub(super) fn is_first(&self, spot: &Spot) -> bool {
+        self.is_first && self.head.as_ref() == Some(spot)
+    }
+
+    /// Lists those who wait, where many do, so that the next hand-overs need not compare the queue.
+    pub(super) fn list(&self, keys: &Keys, resource: &ResourceName) -> Option<TxnOp> {
+        (self.view.waiters >= WORTH_LISTING).then(|| list(keys, resource))
+    }
+
     pub(super) async fn of(link: &Link, subject: Subject<'_>) -> Result<Self, StoreError> {
         let (replies, header) = link.read(subject.looks(&link.context().keys)).await?;
         Self::from(link, subject, Source::Read, replies, &header)
@@ -111,7 +226,6 @@ impl Sight {
         header: &ResponseHeader,
     ) -> Result<Self, StoreError> {
         let session = subject.session;
-        let own = session.zip(subject.request);
         let mut replies = replies.into_iter();
         let found = first(replies.next(), codec::generation)?;
         let hold = first(replies.next(), codec::hold)?;
@@ -122,10 +236,17 @@ impl Sight {
             Some(_) => first(replies.next(), codec::session)?,
             None => None,
         };
-        let own_place = match own {
-            Some(_) => first(replies.next(), codec::place)?,
-            None => None,
+        let own = match subject.own(&link.context().keys) {
+            Some(keys) => {
+                let there = [
+                    first(replies.next(), codec::place)?,
+                    first(replies.next(), codec::place)?,
+                ];
+                Own::among(subject, there, &keys)
+            }
+            None => Own::default(),
         };
+        let head = queue.kvs().first().map(codec::spot).transpose()?;
         let generation = match link.judge(found, header)? {
             Verdict::Trusted(generation) => Some(generation),
             Verdict::Untrusted => None,
@@ -133,8 +254,8 @@ impl Sight {
         let view = View {
             session: stored.as_ref().map(|stored| stored.record.clone()),
             hold: hold.as_ref().map(|hold| hold.record.clone()),
-            own_place,
-            head: queue.kvs().first().map(codec::place).transpose()?,
+            own_place: own.spot.as_ref().map(|spot| spot.place.clone()),
+            head: head.as_ref().map(|spot| spot.place.clone()),
             waiters: u64::try_from(queue.count()).unwrap_or(0),
             delay: left.as_ref().filter(|_| hold.is_none()).map(|left| Delay {
                 last: left.last.clone(),
@@ -143,7 +264,11 @@ impl Sight {
         };
         Ok(Self {
             source,
+            at: codec::revision(header.revision())?,
             view,
+            own,
+            is_first: source == Source::Log && head.is_some(),
+            head,
             session: stored.map(Arc::new),
             left: left.filter(|_| hold.is_none()),
             hold,
@@ -161,13 +286,28 @@ pub(super) async fn standing(
     request: &RequestId,
 ) -> Result<(Option<Hold>, Option<Place>), StoreError> {
     let keys = &link.context().keys;
+    let subject = Subject {
+        resource,
+        session: Some(session),
+        request: Some(request),
+    };
+    let [first_key, further_key] = [
+        keys.place(resource, session),
+        keys.further_place(resource, session, request),
+    ];
     let reads = vec![
         get(keys.lease(resource)),
-        get(keys.place(resource, session, request)),
+        get(first_key.clone()),
+        get(further_key.clone()),
     ];
     let mut replies = link.read(reads).await?.0.into_iter();
     let hold = first(replies.next(), codec::hold)?;
-    let place = first(replies.next(), codec::place)?;
+    let there = [
+        first(replies.next(), codec::place)?,
+        first(replies.next(), codec::place)?,
+    ];
+    let own = Own::among(subject, there, &[first_key, further_key]);
+    let place = own.spot.map(|spot| spot.place);
     Ok((hold.map(|stored| stored.record), place))
 }
 
@@ -204,8 +344,8 @@ pub(super) fn is_generation(keys: &Keys, generation: &[u8]) -> Compare {
 }
 
 /// The place is still there.
-pub(super) fn is_queued(key: Vec<u8>, since: Revision) -> Compare {
-    Compare::create_revision(key, CompareOp::Equal, as_i64(since))
+pub(super) fn is_queued(spot: &Spot) -> Compare {
+    Compare::create_revision(spot.key.clone(), CompareOp::Equal, as_i64(spot.place.since))
 }
 
 /// Nobody waits. Compared last: it reads a range.
@@ -219,13 +359,4 @@ pub(super) fn nobody_waits_longer(keys: &Keys, place: &Place) -> Compare {
     let queue = keys.queue(&place.claim.resource);
     let before = as_i64(place.since).saturating_sub(1);
     Compare::create_revision(queue.start, CompareOp::Greater, before).with_range(queue.end)
-}
-
-/// The key of a place.
-pub(super) fn place_key(keys: &Keys, place: &Place) -> Vec<u8> {
-    keys.place(
-        &place.claim.resource,
-        place.claim.session,
-        &place.claim.request,
-    )
 }

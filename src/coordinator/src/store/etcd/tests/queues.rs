@@ -72,6 +72,46 @@ async fn nobody_queues_twice_with_one_request() {
     world.is_too_late(late).await;
 }
 
+/// Where a request waits depends on what else its session waits with; it has one place all the same.
+#[tokio::test]
+async fn nobody_queues_twice_with_one_request_beside_another() {
+    let world = World::new().await;
+    let (holder, client) = (world.client("holder").await, world.client("one").await);
+    holder.take("r", "holds").await;
+    client.queue("r", "waits").await;
+    let late = world.decides(&client.wish("r", "late", true)).await;
+    assert_eq!(late.step.kind(), "enqueue");
+    leaves(&client).await;
+    client.queue("r", "late").await;
+    world.is_too_late(late).await;
+}
+
+#[tokio::test]
+async fn nobody_queues_twice_with_one_request_after_another() {
+    let world = World::new().await;
+    let (holder, client) = (world.client("holder").await, world.client("one").await);
+    holder.take("r", "holds").await;
+    let late = world.decides(&client.wish("r", "late", true)).await;
+    assert_eq!(late.step.kind(), "enqueue");
+    client.queue("r", "waits").await;
+    client.queue("r", "late").await;
+    leaves(&client).await;
+    world.is_too_late(late).await;
+}
+
+/// As for the only request of a session.
+#[tokio::test]
+async fn it_is_not_said_that_nothing_waits_once_something_does_beside_another() {
+    let world = World::new().await;
+    let (holder, client) = (world.client("holder").await, world.client("one").await);
+    holder.take("r", "holds").await;
+    client.queue("r", "other").await;
+    let late = world.decides_release(&client, waits()).await;
+    assert_eq!(late.step.kind(), "say that it ended");
+    client.queue("r", "waits").await;
+    world.is_too_late(late).await;
+}
+
 #[tokio::test]
 async fn a_late_departure_does_not_give_back_a_place_that_was_taken_anew() {
     let world = World::new().await;
