@@ -31,6 +31,8 @@ const MAX_BYTES: usize = 768 * 1024;
 const MAX_UNDER_WAY: usize = 4;
 /// From how many waiting steps on another transaction leaves, by how many are under way.
 const LEAVES_FROM: [usize; MAX_UNDER_WAY] = [1, 1, 32, MAX_STEPS];
+/// How long a step that may be late waits for another to travel with.
+const LATENESS: Duration = Duration::from_millis(1);
 /// Steps that may wait: callers beyond wait for room.
 pub(super) const MAX_WAITING: usize = 16 * 1024;
 
@@ -82,11 +84,13 @@ enum Part {
 pub(super) async fn run(link: Arc<Link>, mut arriving: mpsc::Receiver<Waiting>) {
     let mut waiting = VecDeque::new();
     let mut under_way = FuturesUnordered::new();
+    let clock = &link.context().clock;
     loop {
         tokio::select! {
             biased;
             () = link.broken().cancelled() => break,
             Some(arrived) = under_way.next(), if !under_way.is_empty() => tell(&link, arrived),
+            () = async { clock.sleep(LATENESS).await }, if !waiting.is_empty() && under_way.is_empty() => {}
             next = arriving.recv(), if waiting.len() < MAX_WAITING => match next {
                 Some(next) => waiting.push_back(next),
                 None => break,
@@ -101,9 +105,11 @@ pub(super) async fn run(link: Arc<Link>, mut arriving: mpsc::Receiver<Waiting>) 
         {
             waiting.push_back(next);
         }
-        while under_way.len() < MAX_UNDER_WAY && waiting.len() >= LEAVES_FROM[under_way.len()] {
-            let context = link.context();
-            let packed = pack(&mut waiting, context.clock.now(), context.call_limit);
+        while under_way.len() < MAX_UNDER_WAY
+            && waiting.len() >= LEAVES_FROM[under_way.len()]
+            && is_due(&waiting, clock.now())
+        {
+            let packed = pack(&mut waiting, clock.now(), link.context().call_limit);
             let Some(packed) = packed else {
                 break;
             };
@@ -121,6 +127,12 @@ pub(super) async fn run(link: Arc<Link>, mut arriving: mpsc::Receiver<Waiting>) 
     for unsent in waiting {
         drop(unsent.told.send(Err(unavailable())));
     }
+}
+
+/// Whether a transaction is to leave now: for the sake of any step that may not be late.
+fn is_due(waiting: &VecDeque<Waiting>, now: Moment) -> bool {
+    let is_due = |one: &Waiting| !one.step.may_be_late || one.since.until(now) >= LATENESS;
+    waiting.len() >= MAX_STEPS || waiting.iter().any(is_due)
 }
 
 fn unavailable() -> StoreError {

@@ -34,6 +34,8 @@ pub(super) struct Step {
     pub(super) bytes: usize,
     /// The generation that it grants under, as it must be found: compared once for all that travel together.
     pub(super) under: Option<Arc<[u8]>>,
+    /// Nobody waits for it soon: it may wait a moment for another to travel with.
+    pub(super) may_be_late: bool,
     /// It was part of a transaction that etcd refused as a whole: now it goes by itself.
     pub(super) is_alone: bool,
 }
@@ -51,6 +53,7 @@ impl Step {
             keys: Vec::with_capacity(2),
             bytes: FRAME_BYTES,
             under: None,
+            may_be_late: false,
             is_alone: false,
         }
     }
@@ -140,6 +143,8 @@ fn take_out_head(step: &mut Step, keys: &Keys, sight: &Sight, spot: &Spot) {
 /// Takes a place in the queue of a resource that is not free.
 pub(super) fn enqueue(keys: &Keys, sight: &Sight, session: &SeenSession, claim: &Claim) -> Step {
     let mut step = Step::new(Vec::with_capacity(4)).under_mark(session);
+    // Behind others, a moment is nothing; and the hand-over to the first of them takes it along.
+    step.may_be_late = sight.hold.is_some() && sight.view.waiters > 0;
     // Joining a queue of a resource that has just become vacant would wait for nobody.
     match (&sight.hold, &sight.head) {
         (Some(_), _) => {

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Decided, MAX_BYTES, MAX_STEPS, Waiting, pack};
+use super::{Decided, LATENESS, MAX_BYTES, MAX_STEPS, Waiting, is_due, pack};
 use crate::clock::Moment;
 use crate::store::etcd::step::Step;
 use crate::store::{Outcome, StoreError};
@@ -27,6 +27,7 @@ fn step(keys: &[&str], bytes: usize, is_alone: bool) -> Step {
         keys: keys.iter().map(|key| number(key)).collect(),
         bytes,
         under: None,
+        may_be_late: false,
         is_alone,
     }
 }
@@ -115,4 +116,20 @@ fn what_is_late_or_given_up_is_not_sent() {
     assert!(pack(&mut waiting, Moment(LIMIT), LIMIT).is_none());
     let told = told.remove(0).try_recv().unwrap();
     assert!(matches!(told, Err(error) if error.outcome() == Outcome::NotApplied));
+}
+
+#[test]
+fn what_may_be_late_leaves_with_what_may_not_or_a_moment_later() {
+    let late = || Step {
+        may_be_late: true,
+        ..step(&["late"], 1, false)
+    };
+    let now = Moment::default();
+    let (waiting, _told) = wait(vec![late()]);
+    assert!(!is_due(&waiting, now));
+    assert!(is_due(&waiting, now.after(LATENESS)));
+    let (waiting, _told) = wait(vec![late(), step(&["prompt"], 1, false)]);
+    assert!(is_due(&waiting, now));
+    let (waiting, _told) = wait((0..MAX_STEPS).map(|_| late()).collect());
+    assert!(is_due(&waiting, now), "as many as travel together");
 }

@@ -159,6 +159,7 @@ async fn a_poisoned_transaction_is_taken_apart() {
             keys: vec![1],
             bytes: 1,
             under: None,
+            may_be_late: false,
             is_alone: false,
         }
     };

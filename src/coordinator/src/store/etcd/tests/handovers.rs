@@ -91,6 +91,42 @@ async fn a_hand_over_is_one_transaction_and_a_place_in_the_queue_another() {
     }
 }
 
+/// Who waits behind others joins the queue in the transaction that serves the first of them.
+#[tokio::test]
+async fn a_hand_over_takes_along_who_waits_again() {
+    let etcd = Etcd::start().await.unwrap();
+    let store: Arc<dyn Store> = coordinator_with(EtcdOptions::new(etcd.endpoints()));
+    let clients = clients(&store, WAITERS + 1).await;
+    let mut hold = clients[0].take("r", "0").await;
+    for client in &clients[1..] {
+        client.queue("r", "0").await;
+    }
+    let before = revision(&store).await;
+    let mut again: Option<(&Client, String)> = None;
+    for turn in 1..=HANDOVERS {
+        let holder = &clients[index_of(&clients, &hold)];
+        let token = HoldName::Token(hold.token().unwrap());
+        let queues = async {
+            if let Some((client, request)) = &again {
+                client.queue("r", request).await;
+            }
+        };
+        let (released, ()) = futures::join!(holder.release("r", token), queues);
+        let Ok(Released::Lease { successor, .. }) = released else {
+            panic!("it was held: {released:?}");
+        };
+        again = Some((holder, turn.to_string()));
+        hold = *successor.expect("somebody waits");
+    }
+    let revisions = revision(&store).await - before;
+    // On a busy machine some are not there in time.
+    let most = HANDOVERS + HANDOVERS / 2;
+    assert!(
+        revisions <= most,
+        "{revisions} transactions for {HANDOVERS} hand-overs"
+    );
+}
+
 /// What happens next to a queue, by whom, and through which coordinator.
 #[derive(Debug, Clone, Copy)]
 enum Move {
