@@ -15,7 +15,11 @@ const WAITERS: u32 = 1_000;
 const DEAD: [u32; 3] = [1, 500, 501];
 /// None of the living is to end by itself, however busy the machine is.
 const LONG_TTL: Duration = Duration::from_secs(120);
-/// For all of them, on a busy machine.
+/// Nor any of those that are to die before it is their time: their places would be gone while others come.
+const DYING_TTL: &str = "30";
+/// Nobody's wait is over before all have come, and been served.
+const WAIT: Duration = Duration::from_secs(3600);
+/// For any one step, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// These workers only lead.
@@ -35,21 +39,28 @@ async fn a_thousand_waiters_are_served_in_order_and_the_dead_are_skipped() {
     let client = client_of(&[&coordinator]);
     let options = SessionOptions::default().ttl(LONG_TTL);
     let holder = client.open_session(options.clone()).await.unwrap();
-    let held = holder.acquire(&name("r"), waiting(LIMIT)).await.unwrap();
+    let held = holder.acquire(&name("r"), waiting(WAIT)).await.unwrap();
 
     let served = Arc::new(Mutex::new(Vec::new()));
     let (mut living, mut dying) = (Vec::new(), Vec::new());
     for at in 0..WAITERS {
         if DEAD.contains(&at) {
-            let mut worker =
-                Worker::start(&[&coordinator.addr(), NO_POSTGRES, "r", "t", "unguarded"]);
+            let args = [
+                &*coordinator.addr(),
+                NO_POSTGRES,
+                "r",
+                "t",
+                "unguarded",
+                DYING_TTL,
+            ];
+            let mut worker = Worker::start(&args);
             worker.send("lead").await;
             dying.push(worker);
         } else {
             let session = client.open_session(options.clone()).await.unwrap();
             let served = Arc::clone(&served);
             living.push(crate::setup::spawn(async move {
-                let lease = session.acquire(&name("r"), waiting(LIMIT)).await.unwrap();
+                let lease = session.acquire(&name("r"), waiting(WAIT)).await.unwrap();
                 served.lock().unwrap().push((at, lease.token()));
                 lease.release().await.unwrap();
             }));

@@ -1,7 +1,7 @@
 //! A leader as a process of its own, so that a scenario can freeze it at any line.
 //!
-//! Usage: `scenario-worker COORDINATOR POSTGRES RESOURCE TABLE guarded|unguarded`. It reads commands from
-//! stdin, one a line, and answers each with a line on stdout:
+//! Usage: `scenario-worker COORDINATOR POSTGRES RESOURCE TABLE guarded|unguarded [TTL_SECONDS]`. It reads commands
+//! from stdin, one a line, and answers each with a line on stdout:
 //!
 //! | command | answer |
 //! |---|---|
@@ -23,7 +23,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, Stdin, Stdout,
 type Failed = Box<dyn Error + Send + Sync>;
 
 /// Longer than any scenario.
-const WAIT: Duration = Duration::from_secs(120);
+const WAIT: Duration = Duration::from_secs(3600);
+/// Unless told otherwise.
 const TTL: Duration = Duration::from_secs(5);
 
 struct Worker {
@@ -32,6 +33,7 @@ struct Worker {
     resource: ResourceName,
     table: String,
     guarded: bool,
+    ttl: Duration,
     led: Option<Led>,
 }
 
@@ -44,8 +46,12 @@ struct Led {
 #[tokio::main]
 async fn main() -> Result<(), Failed> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [coordinator, postgres, resource, table, mode] = args.as_slice() else {
-        return Err("COORDINATOR POSTGRES RESOURCE TABLE guarded|unguarded".into());
+    let [coordinator, postgres, resource, table, mode, ttl @ ..] = args.as_slice() else {
+        return Err("COORDINATOR POSTGRES RESOURCE TABLE guarded|unguarded [TTL_SECONDS]".into());
+    };
+    let ttl = match ttl.first() {
+        Some(seconds) => Duration::from_secs(seconds.parse()?),
+        None => TTL,
     };
     let mut worker = Worker {
         client: Client::connect(coordinator)?,
@@ -53,6 +59,7 @@ async fn main() -> Result<(), Failed> {
         resource: resource.parse()?,
         table: table.clone(),
         guarded: mode == "guarded",
+        ttl,
         led: None,
     };
     worker
@@ -84,7 +91,7 @@ impl Worker {
     async fn lead(&mut self) -> Result<String, Failed> {
         let session = self
             .client
-            .open_session(SessionOptions::default().ttl(TTL))
+            .open_session(SessionOptions::default().ttl(self.ttl))
             .await?;
         let lease = session
             .acquire(&self.resource, AcquireOptions::default().wait(WAIT))
