@@ -5,6 +5,7 @@
 
 mod accept;
 mod credentials;
+mod explain;
 mod http1;
 mod store;
 mod tls;
@@ -28,6 +29,7 @@ use tower::layer::util::{Identity, Stack};
 use tracing::{info, warn};
 
 use self::credentials::Credentials;
+use self::explain::Explain;
 use self::store::OpenStore;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Limits, Settings, SettingsError, Timeouts};
@@ -380,7 +382,7 @@ async fn serve_both(
 }
 
 /// What each call of gRPC goes through, the last one first.
-type Layers = Stack<CountCalls, Stack<GrpcWebLayer, Identity>>;
+type Layers = Stack<Explain, Stack<CountCalls, Stack<GrpcWebLayer, Identity>>>;
 
 fn router(
     (service, admin): (Service, Admin),
@@ -404,6 +406,9 @@ fn router(
         .max_concurrent_streams(limits.max_streams_per_connection)
         .layer(GrpcWebLayer::new())
         .layer(calls)
+        .layer(Explain {
+            max_message_bytes: largest,
+        })
         .add_service(leases)
         .add_service(admin)
         .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)

@@ -18,6 +18,8 @@ mod audit;
 mod away;
 #[path = "service/bad_input.rs"]
 mod bad_input;
+#[path = "service/bad_rows.rs"]
+mod bad_rows;
 #[path = "service/crowd.rs"]
 mod crowd;
 #[path = "service/drain.rs"]

@@ -304,12 +304,11 @@ pub fn decide_acquire(view: &View, acquire: &Acquire) -> Result<AcquireStep, Ref
         view.own_place.as_ref().map(|p| &p.claim),
     ];
     for claim in known.into_iter().flatten() {
-        if claim.is_of(session.id, &acquire.request) && claim.metadata != acquire.metadata {
+        if claim.is_of(session.id, &acquire.request)
+            && let Some(field) = mismatch(claim, acquire)
+        {
             let request = acquire.request.clone();
-            return Err(Refusal::RequestMismatch {
-                request,
-                field: "metadata",
-            });
+            return Err(Refusal::RequestMismatch { request, field });
         }
     }
     if let Some(hold) = &view.hold {
@@ -332,6 +331,14 @@ pub fn decide_acquire(view: &View, acquire: &Acquire) -> Result<AcquireStep, Ref
         });
     }
     decide_wait(view, session, acquire)
+}
+
+/// What another try of a request asks for differently. How long it waits may differ.
+fn mismatch(claim: &Claim, acquire: &Acquire) -> Option<&'static str> {
+    if claim.metadata != acquire.metadata {
+        return Some("metadata");
+    }
+    (claim.lock_delay_ms != acquire.lock_delay_ms).then_some("lock_delay_ms")
 }
 
 fn decide_held(

@@ -69,6 +69,22 @@ impl Collector for Standing {
         gauge(
             &mut encoder,
             (
+                "palisade_streams",
+                "Sessions' streams that are open at this coordinator",
+            ),
+            self.service.streams(),
+        )?;
+        gauge(
+            &mut encoder,
+            (
+                "palisade_watches",
+                "Watches that are open at this coordinator",
+            ),
+            self.service.watches(),
+        )?;
+        gauge(
+            &mut encoder,
+            (
                 "palisade_waiters_limit",
                 "How many requests may wait at this coordinator",
             ),

@@ -13,6 +13,6 @@ mod order;
 #[path = "attach/own.rs"]
 mod own;
 #[path = "attach/support.rs"]
-mod support;
+pub(crate) mod support;
 #[path = "attach/waiting.rs"]
 mod waiting;

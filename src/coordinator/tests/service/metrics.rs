@@ -9,10 +9,13 @@ use palisade_api::v1::release_request::Hold;
 use palisade_coordinator::serve::Addresses;
 use palisade_coordinator::store::memory::MemoryStore;
 use palisade_test_support::eventually;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tonic::Code;
 use tonic_reflection::pb::v1;
 use tower::{Service, ServiceExt};
 
+use crate::rest;
 use crate::store::Switch;
 use crate::support::{
     Coordinator, LONG, acquire, acquiring, asking, channel, http_get, memory, open, release,
@@ -138,6 +141,64 @@ async fn calls_are_counted_by_method_and_code_as_go_grpc_does() {
     }
 
     waiting.abort();
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn calls_over_http_are_counted_with_those_of_grpc() {
+    let coordinator = Coordinator::start().await;
+    let at = coordinator.addresses;
+    let session = rest::open(at, "one").await;
+    let line = "POST /v1/leases:acquire";
+    let asked = serde_json::json!({ "session": session, "request_id": "r", "resource": "x" });
+    rest::call(at, line, &asked).await.good();
+    let bad = rest::call(at, line, &serde_json::json!({ "resorce": "x" })).await;
+    assert_eq!(bad.status, 400);
+    let taken = rest::get(at, "/v1/leases/x").await.good();
+    assert_eq!(taken["lease"]["request_id"], "r");
+    let watch = rest::get(at, "/v1/leases:watch?prefix=%20").await;
+    assert_eq!(watch.status, 400);
+    let found = scrape(at).await;
+    let handled = |kind: &str, method: &str, code: &str| {
+        let method = format!("palisade.v1.LeaseService/{method}");
+        let series = series("grpc_server_handled_total", kind, &method, code);
+        found.get(&series).copied().unwrap_or_default()
+    };
+    assert_eq!(handled("unary", "OpenSession", "OK"), 1.0, "{found:?}");
+    assert_eq!(handled("unary", "Acquire", "OK"), 1.0);
+    assert_eq!(handled("unary", "Acquire", "InvalidArgument"), 1.0);
+    assert_eq!(handled("unary", "GetLease", "OK"), 1.0);
+    assert_eq!(
+        handled("server_stream", "WatchLeases", "InvalidArgument"),
+        1.0
+    );
+    coordinator.stop().await;
+}
+
+/// Until its client hangs up: that is counted, too.
+#[tokio::test]
+async fn a_watch_over_http_is_counted_as_long_as_it_goes_on() {
+    let coordinator = Coordinator::start().await;
+    let at = coordinator.addresses;
+    let mut stream = TcpStream::connect(at.http).await.unwrap();
+    let request = "GET /v1/leases:watch?prefix= HTTP/1.1\r\nhost: test\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let method = "palisade.v1.LeaseService/WatchLeases";
+    let sent = series("grpc_server_msg_sent_total", "server_stream", method, "");
+    let told = async || scrape(at).await.get(&sent) == Some(&1.0);
+    eventually("the watch begins", LONG, told).await.unwrap();
+    let ended = series(
+        "grpc_server_handled_total",
+        "server_stream",
+        method,
+        "Canceled",
+    );
+    assert_eq!(scrape(at).await.get(&ended), None);
+    drop(stream);
+    let counted = async || scrape(at).await.get(&ended) == Some(&1.0);
+    eventually("its end is counted", LONG, counted)
+        .await
+        .unwrap();
     coordinator.stop().await;
 }
 

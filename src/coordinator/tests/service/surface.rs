@@ -93,6 +93,48 @@ async fn an_address_in_use_is_named() {
     coordinator.stop().await;
 }
 
+/// Somebody took the port of HTTP for that of gRPC: the connection ends at once, or says what is wrong.
+#[tokio::test]
+async fn the_port_of_http_ends_what_begins_as_http_2() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    let coordinator = Coordinator::start().await;
+    let address = coordinator.addresses.http;
+    for parts in [
+        vec![PREFACE, SETTINGS],
+        vec![&PREFACE[..14], &PREFACE[14..]],
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        for part in parts {
+            stream.write_all(part).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut answer = Vec::new();
+        let ended = within("an end", LONG, stream.read_to_end(&mut answer)).await;
+        ended.unwrap().unwrap();
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 400 "),
+            "{answer:?}"
+        );
+    }
+    let url = format!("http://{address}");
+    let channel = tonic::transport::Channel::from_shared(url).unwrap();
+    let mut client = crate::support::Client::new(channel.connect_lazy());
+    let asked = client.renew_session(RenewSessionRequest::default());
+    let status = within("an answer", LONG, asked).await.unwrap().unwrap_err();
+    assert!(
+        matches!(status.code(), Code::Unavailable | Code::Unknown),
+        "{status:?}"
+    );
+    assert_eq!(
+        crate::support::http_get(coordinator.addresses, "/livez")
+            .await
+            .0,
+        200
+    );
+    coordinator.stop().await;
+}
+
 #[tokio::test]
 async fn connections_on_which_nothing_comes_are_ended() {
     let mut settings = settings();

@@ -290,6 +290,69 @@ async fn a_slow_watcher_is_cut_off() {
     coordinator.stop().await;
 }
 
+/// Connections of a client that takes little and reads nothing.
+async fn narrow(coordinator: &Coordinator) -> Client {
+    let url = format!("http://{}", coordinator.addresses.grpc);
+    let channel = tonic::transport::Channel::from_shared(url).unwrap();
+    let channel = channel
+        .initial_stream_window_size(16 * 1024)
+        .connect()
+        .await;
+    Client::new(channel.unwrap())
+}
+
+/// I12, I13: so many watch and no more; those that do not read are cut off and make room; who reads is told all.
+#[tokio::test]
+async fn a_flood_of_watchers_is_bounded_and_disturbs_nobody() {
+    const MOST: usize = 64;
+    let mut settings = settings();
+    settings.limits.max_watchers = MOST;
+    settings.limits.max_backlog_bytes = 16 * 1024;
+    let coordinator = Coordinator::with(Switch::new(memory().await), settings).await;
+    let client = &coordinator.client;
+    let holder = open(client, "holder").await;
+    let mut reader = watch(client, prefix("q")).await.unwrap();
+    reader.sees(Type::SnapshotEnd, "").await;
+    let mut flood = Vec::new();
+    for number in 0..3 * MOST {
+        let client = narrow(&coordinator).await;
+        match watch(&client, prefix("")).await {
+            Ok(watcher) => flood.push(watcher),
+            Err(status) => {
+                let limit = ErrorReason::LimitReached;
+                let told = refused(&status, Code::ResourceExhausted, limit);
+                assert_eq!(
+                    (told["limit"].as_str(), number < MOST - 1),
+                    ("watchers", false)
+                );
+            }
+        }
+    }
+    assert_eq!(flood.len(), MOST - 1);
+    let shown = crate::rest::get(coordinator.addresses, "/v1/leases:watch?prefix=").await;
+    assert_eq!(shown.status, 429, "{shown:?}");
+    let watches = async || crate::metrics::scrape(coordinator.addresses).await["palisade_watches"];
+    assert_eq!(watches().await, 64.0);
+    // More than the window of a stream takes, and than may wait behind it.
+    for round in 0..300 {
+        let mut asked = asking(&holder, &format!("r{round}"), "busy", Duration::ZERO);
+        asked.metadata = vec![7; 4000];
+        let granted = acquire(client, asked).await.unwrap();
+        release(client, &holder, "busy", token(&granted)).await;
+    }
+    for mut slow in flood {
+        let status = slow.ends().await;
+        let told = refused(&status, Code::ResourceExhausted, ErrorReason::LimitReached);
+        assert_eq!(told["limit"], "backlog");
+    }
+    take(client, &holder, "q", "q").await;
+    reader.sees(Type::Granted, "q").await;
+    eventually("there is room again", LONG, async || watches().await == 1.0)
+        .await
+        .unwrap();
+    coordinator.stop().await;
+}
+
 #[tokio::test]
 async fn a_token_is_compared_with_the_current_one() {
     let coordinator = Coordinator::start().await;

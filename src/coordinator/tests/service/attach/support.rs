@@ -20,9 +20,9 @@ use tonic::{Code, Status, Streaming};
 use crate::support::{Client, LONG, opening};
 
 /// A wait that no test sits out.
-pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-pub(super) struct Stream {
+pub(crate) struct Stream {
     to: mpsc::Sender<AttachRequest>,
     from: Streaming<AttachResponse>,
     seq: u64,
@@ -30,7 +30,7 @@ pub(super) struct Stream {
 
 impl Stream {
     /// A stream that has said nothing yet.
-    pub(super) async fn begin(client: &Client) -> Self {
+    pub(crate) async fn begin(client: &Client) -> Self {
         let (to, rest) = mpsc::channel(4096);
         let mut client = client.clone();
         let answer = client.attach(ReceiverStream::new(rest));
@@ -43,12 +43,12 @@ impl Stream {
     }
 
     /// Opens a session, or resumes the one that this opening made.
-    pub(super) async fn open(client: &Client, name: &str) -> (Self, AttachOpened) {
+    pub(crate) async fn open(client: &Client, name: &str) -> (Self, AttachOpened) {
         Self::with(client, Owner::Opening(opening(name)), Vec::new()).await
     }
 
     /// Resumes a session.
-    pub(super) async fn resume(
+    pub(crate) async fn resume(
         client: &Client,
         session: &SessionRef,
         known: Vec<OpenRequest>,
@@ -56,7 +56,7 @@ impl Stream {
         Self::with(client, Owner::Session(session.clone()), known).await
     }
 
-    pub(super) async fn with(
+    pub(crate) async fn with(
         client: &Client,
         owner: Owner,
         known: Vec<OpenRequest>,
@@ -69,12 +69,12 @@ impl Stream {
         }
     }
 
-    pub(super) async fn send(&mut self, message: Ask) -> u64 {
+    pub(crate) async fn send(&mut self, message: Ask) -> u64 {
         self.seq += 1;
         self.send_as(self.seq, Some(message)).await
     }
 
-    pub(super) async fn send_as(&mut self, seq: u64, message: Option<Ask>) -> u64 {
+    pub(crate) async fn send_as(&mut self, seq: u64, message: Option<Ask>) -> u64 {
         self.seq = seq;
         let request = AttachRequest { seq, message };
         // A stream that has ended takes no more; its status says why.
@@ -82,40 +82,40 @@ impl Stream {
         seq
     }
 
-    pub(super) async fn told(&mut self) -> (u64, Told) {
+    pub(crate) async fn told(&mut self) -> (u64, Told) {
         let told = self.next().await;
         let told = told.unwrap().expect("the stream goes on");
         (told.reply_to, told.message.unwrap())
     }
 
-    pub(super) async fn next(&mut self) -> Result<Option<AttachResponse>, Status> {
+    pub(crate) async fn next(&mut self) -> Result<Option<AttachResponse>, Status> {
         let next = within("the stream says something", LONG, self.from.message());
         next.await.unwrap()
     }
 
     /// The status with which the stream ends; what comes before is passed over.
-    pub(super) async fn end(&mut self) -> Result<(), Status> {
+    pub(crate) async fn end(&mut self) -> Result<(), Status> {
         while self.next().await?.is_some() {}
         Ok(())
     }
 
     /// Ends the client's side.
-    pub(super) fn hang_up(self) -> Streaming<AttachResponse> {
+    pub(crate) fn hang_up(self) -> Streaming<AttachResponse> {
         self.from
     }
 
-    pub(super) async fn acquire(&mut self, resource: &str, request: &str, wait: Duration) -> u64 {
+    pub(crate) async fn acquire(&mut self, resource: &str, request: &str, wait: Duration) -> u64 {
         self.send(acquire(resource, request, wait)).await
     }
 
     /// Acquires, and is granted.
-    pub(super) async fn granted(&mut self, resource: &str, request: &str) -> i64 {
+    pub(crate) async fn granted(&mut self, resource: &str, request: &str) -> i64 {
         let seq = self.acquire(resource, request, Duration::ZERO).await;
         self.hears_grant(seq).await
     }
 
     /// Hears of a grant; that it waits may come before.
-    pub(super) async fn hears_grant(&mut self, seq: u64) -> i64 {
+    pub(crate) async fn hears_grant(&mut self, seq: u64) -> i64 {
         loop {
             match self.told().await {
                 (reply, Told::Granted(granted)) if reply == seq => return token(&granted),
@@ -125,19 +125,19 @@ impl Stream {
         }
     }
 
-    pub(super) async fn release(&mut self, resource: &str, token: i64) -> AttachReleased {
+    pub(crate) async fn release(&mut self, resource: &str, token: i64) -> AttachReleased {
         let seq = self.send(release(resource, Hold::Token(token))).await;
         self.hears_release(seq).await
     }
 
-    pub(super) async fn hears_release(&mut self, seq: u64) -> AttachReleased {
+    pub(crate) async fn hears_release(&mut self, seq: u64) -> AttachReleased {
         match self.told().await {
             (reply, Told::Released(released)) if reply == seq => released,
             other => panic!("not released: {other:?}"),
         }
     }
 
-    pub(super) async fn hears_refusal(
+    pub(crate) async fn hears_refusal(
         &mut self,
         seq: u64,
         code: Code,
@@ -155,7 +155,7 @@ impl Stream {
     }
 
     /// Renews, and hears of it.
-    pub(super) async fn renew(&mut self, known: Vec<OpenRequest>) {
+    pub(crate) async fn renew(&mut self, known: Vec<OpenRequest>) {
         let seq = self.send(renew(known)).await;
         match self.told().await {
             (reply, Told::Renewed(renewed)) if reply == seq => {
@@ -166,7 +166,7 @@ impl Stream {
     }
 }
 
-pub(super) fn is_refused(
+pub(crate) fn is_refused(
     refusal: Refusal,
     code: Code,
     reason: ErrorReason,
@@ -179,7 +179,7 @@ pub(super) fn is_refused(
     refusal.metadata
 }
 
-pub(super) fn open(owner: Owner, known: Vec<OpenRequest>) -> Ask {
+pub(crate) fn open(owner: Owner, known: Vec<OpenRequest>) -> Ask {
     Ask::Open(AttachOpen {
         owner: Some(owner),
         open_requests: known,
@@ -187,7 +187,7 @@ pub(super) fn open(owner: Owner, known: Vec<OpenRequest>) -> Ask {
 }
 
 /// The session of [`opening`], for a stream that takes it over.
-pub(super) fn reference(opened: &AttachOpened, epoch: u64) -> SessionRef {
+pub(crate) fn reference(opened: &AttachOpened, epoch: u64) -> SessionRef {
     SessionRef {
         session_id: opened.session_id.clone(),
         secret: opening("any").secret,
@@ -195,7 +195,7 @@ pub(super) fn reference(opened: &AttachOpened, epoch: u64) -> SessionRef {
     }
 }
 
-pub(super) fn acquire(resource: &str, request: &str, wait: Duration) -> Ask {
+pub(crate) fn acquire(resource: &str, request: &str, wait: Duration) -> Ask {
     Ask::Acquire(AttachAcquire {
         request_id: request.to_owned(),
         resource: resource.to_owned(),
@@ -205,7 +205,7 @@ pub(super) fn acquire(resource: &str, request: &str, wait: Duration) -> Ask {
 }
 
 /// The same once more, as a client sends it whose first try had no answer.
-pub(super) fn again(resource: &str, request: &str, wait: Duration) -> Ask {
+pub(crate) fn again(resource: &str, request: &str, wait: Duration) -> Ask {
     match acquire(resource, request, wait) {
         Ask::Acquire(acquire) => Ask::Acquire(AttachAcquire {
             attempt: 2,
@@ -215,14 +215,14 @@ pub(super) fn again(resource: &str, request: &str, wait: Duration) -> Ask {
     }
 }
 
-pub(super) fn cancel(resource: &str, request: &str) -> Ask {
+pub(crate) fn cancel(resource: &str, request: &str) -> Ask {
     Ask::Cancel(AttachCancel {
         request_id: request.to_owned(),
         resource: resource.to_owned(),
     })
 }
 
-pub(super) fn release(resource: &str, hold: Hold) -> Ask {
+pub(crate) fn release(resource: &str, hold: Hold) -> Ask {
     Ask::Release(AttachRelease {
         resource: resource.to_owned(),
         hold: Some(hold),
@@ -230,17 +230,17 @@ pub(super) fn release(resource: &str, hold: Hold) -> Ask {
     })
 }
 
-pub(super) fn renew(known: Vec<OpenRequest>) -> Ask {
+pub(crate) fn renew(known: Vec<OpenRequest>) -> Ask {
     Ask::Renew(AttachRenew {
         open_requests: known,
     })
 }
 
-pub(super) fn close() -> Ask {
+pub(crate) fn close() -> Ask {
     Ask::Close(AttachClose {})
 }
 
-pub(super) fn known(resource: &str, request: &str, token: i64) -> OpenRequest {
+pub(crate) fn known(resource: &str, request: &str, token: i64) -> OpenRequest {
     OpenRequest {
         resource: resource.to_owned(),
         request_id: request.to_owned(),
@@ -248,6 +248,6 @@ pub(super) fn known(resource: &str, request: &str, token: i64) -> OpenRequest {
     }
 }
 
-pub(super) fn token(granted: &AttachGranted) -> i64 {
+pub(crate) fn token(granted: &AttachGranted) -> i64 {
     granted.lease.as_ref().unwrap().token
 }
