@@ -8,6 +8,7 @@ mod coordinators;
 mod curl;
 mod durability;
 mod languages;
+mod operators;
 mod outage;
 mod queue;
 mod restore;

@@ -86,7 +86,6 @@ async fn settle(load: Load, endpoints: &[String]) {
         .unwrap();
 
     let holds = log.holds().await;
-    println!("{} told, {} in the log", told.len(), holds.len());
     assert!(told.len() > 100, "it was hardly any load");
     log::tokens_grow(&holds);
     log::requests_are_granted_once(&holds);

@@ -46,9 +46,9 @@ pub(super) fn outcome<T>(done: &Result<T, Fault>) -> EtcdOutcome {
     match done.as_ref().map_err(|fault| fault.kind) {
         Ok(_) => EtcdOutcome::Ok,
         Err(Kind::Broken) => EtcdOutcome::Broken,
-        Err(Kind::LeaseGone | Kind::LeaseExists | Kind::Exhausted | Kind::Refused) => {
-            EtcdOutcome::Refused
-        }
+        Err(
+            Kind::LeaseGone | Kind::LeaseExists | Kind::Exhausted | Kind::Refused | Kind::Compacted,
+        ) => EtcdOutcome::Refused,
     }
 }
 

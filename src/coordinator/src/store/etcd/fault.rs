@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Exhausted,
     /// etcd refused the request as such. Nothing happened.
     Refused,
+    /// What was asked for is outside of what etcd has: an old revision that was compacted. Nothing happened.
+    Compacted,
     /// Anything else: it may have happened, and the connection is not used again.
     Broken,
 }
@@ -43,8 +45,8 @@ impl Fault {
             Code::NotFound => Kind::LeaseGone,
             Code::FailedPrecondition => Kind::LeaseExists,
             Code::ResourceExhausted => Kind::Exhausted,
+            Code::OutOfRange => Kind::Compacted,
             Code::InvalidArgument
-            | Code::OutOfRange
             | Code::Unauthenticated
             | Code::PermissionDenied
             | Code::AlreadyExists
@@ -72,7 +74,7 @@ impl Fault {
     /// As the store's error, where the caller has no better answer.
     pub(super) fn into_error(self) -> StoreError {
         let (failure, outcome) = match self.kind {
-            Kind::LeaseGone | Kind::LeaseExists | Kind::Refused => {
+            Kind::LeaseGone | Kind::LeaseExists | Kind::Refused | Kind::Compacted => {
                 (Failure::Unavailable, Outcome::NotApplied)
             }
             Kind::Exhausted => (Failure::NoSpace, Outcome::Unknown),

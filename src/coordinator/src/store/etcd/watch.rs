@@ -266,12 +266,16 @@ impl Watch {
     }
 
     /// A restored etcd issues revisions again: what was told is its history only if the generation, whose
-    /// nonce is random, was the same at that revision.
+    /// nonce is random, was the same at that revision. Where that is compacted, it is not known.
     async fn go_on(&mut self, link: Arc<Link>) -> Result<(), StoreError> {
         let known = self.generation.as_ref();
         let found = generation_at(&link, self.last).await;
         let is_same = known.is_some() && matches!(&found, Ok(found) if found.as_ref() == known);
-        if !is_same && !link.broken().is_cancelled() {
+        if link.broken().is_cancelled() {
+            let given_up = || lost("the connection was given up");
+            return Err(found.err().unwrap_or_else(given_up));
+        }
+        if !is_same {
             *self = Self::start(Weak::clone(&self.links), link).await?;
             return Ok(());
         }
