@@ -20,6 +20,7 @@ mod links;
 mod listing;
 mod liveness;
 mod notice;
+mod reads;
 mod revoke;
 mod sessions;
 mod snapshot;

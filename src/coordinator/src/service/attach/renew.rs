@@ -108,6 +108,12 @@ impl Default for Renewals {
 }
 
 impl Renewals {
+    /// All that the session ever gets is shown from now on, after this many grants.
+    pub(super) fn nothing_before(&mut self, grants: Option<u64>) {
+        self.is_forced = false;
+        self.grants = grants;
+    }
+
     /// A message has had its first answer.
     pub(super) fn answered(&mut self, seq: u64) {
         if let Some(barrier) = &mut self.barrier

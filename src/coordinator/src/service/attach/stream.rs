@@ -174,6 +174,9 @@ impl Running {
         if resumed {
             self.renewals.barrier = Some(Barrier::new(seq, 0, named));
             self.start_pass();
+        } else {
+            // Of a session that nobody knew before this stream there is nothing to give back yet.
+            self.renewals.nothing_before(self.news.grants());
         }
         self.watch_expiry();
         Ok(())

@@ -10,7 +10,7 @@ use super::codec::{self, SeenSession};
 use super::fault::Fault;
 use super::keys::Owned;
 use super::link::Link;
-use super::sessions::read;
+use super::reads::read;
 use super::step;
 use crate::domain::{
     Acquired, AttachMark, Caller, Session, SessionId, decide_attach, decide_raise,

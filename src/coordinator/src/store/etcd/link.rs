@@ -24,6 +24,7 @@ use super::keepalive::Keepalive;
 use super::keys::Keys;
 use super::known::Known;
 use super::liveness::Liveness;
+use super::reads::Reads;
 use super::step::Step;
 use super::trust::{Reached, Trust, Verdict};
 use super::vitals::{self, Vitals};
@@ -73,6 +74,7 @@ pub(super) struct Link {
     known: Known,
     /// Where steps wait to travel together, once [`Link::start`] was called.
     steps: OnceLock<mpsc::Sender<Waiting>>,
+    reads: Reads,
     keepalive: Keepalive,
     /// etcd takes no more data, as it has last said.
     is_full: AtomicBool,
@@ -119,6 +121,7 @@ impl Link {
             keepalive,
             is_full: AtomicBool::new(false),
             steps: OnceLock::new(),
+            reads: Reads::default(),
         };
         let mut maintenance = link.client.maintenance_client();
         let asked = Vitals::of(&mut maintenance);
@@ -186,6 +189,10 @@ impl Link {
         &self.keepalive
     }
 
+    pub(super) fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
     pub(super) fn watcher(&self) -> WatchClient {
         self.client.watch_client()
     }
@@ -212,6 +219,18 @@ impl Link {
 
     pub(super) fn trusted(&self) -> Option<Stored<Generation>> {
         self.trust().trusted().cloned()
+    }
+
+    /// Waits for what travels with others. Whoever waits in vain shows that the connection is of no use.
+    pub(super) async fn waited_for<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut waiting = Patience {
+            link: self,
+            since: self.context.clock.now(),
+            is_over: false,
+        };
+        let done = work.await;
+        waiting.is_over = true;
+        done
     }
 
     /// Waits for a reply, no longer than a call may take. What breaks the connection ends its use.
@@ -295,17 +314,13 @@ impl Link {
 
     /// Takes a step, with others if there are any.
     pub(super) async fn submit(&self, step: Step) -> Result<Decided, StoreError> {
-        let mut patience = Patience {
-            link: self,
-            since: self.context.clock.now(),
-            is_over: false,
-        };
-        let decided = match self.steps.get() {
-            Some(steps) => self.submit_to(steps, step).await,
-            None => Box::pin(self.take_alone(step)).await,
-        };
-        patience.is_over = true;
-        decided
+        self.waited_for(async {
+            match self.steps.get() {
+                Some(steps) => self.submit_to(steps, step).await,
+                None => Box::pin(self.take_alone(step)).await,
+            }
+        })
+        .await
     }
 
     async fn submit_to(

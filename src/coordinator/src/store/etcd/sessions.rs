@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, LeaseGrantOptions, TxnOp, TxnOpResponse};
+use etcd_client::{Compare, CompareOp, LeaseGrantOptions, TxnOp};
 use futures::stream::{self, StreamExt};
 use tracing::debug;
 
@@ -12,6 +12,7 @@ use super::codec::{self, SeenSession};
 use super::fault::{Fault, Kind};
 use super::keepalive::{Answer, Unanswered};
 use super::link::{Context, Link};
+use super::reads::read;
 use crate::domain::{
     Acquired, Caller, Hold, HoldName, Place, Refusal, Release, Session, SessionId, admit,
 };
@@ -35,17 +36,6 @@ fn unknown(unanswered: Unanswered) -> StoreError {
 /// etcd counts whole seconds: a part of one is rounded up.
 fn whole_seconds(ttl_ms: u64) -> i64 {
     i64::try_from(ttl_ms.div_ceil(1000)).unwrap_or(i64::MAX)
-}
-
-pub(super) async fn read(link: &Link, id: SessionId) -> Result<Option<SeenSession>, StoreError> {
-    let get = TxnOp::get(link.context().keys.session(id), None);
-    let (replies, _) = link.read(vec![get]).await?;
-    match replies.first() {
-        Some(TxnOpResponse::Get(get)) => get.kvs().first().map(codec::session).transpose(),
-        _ => Err(StoreError::not_applied(Failure::Damaged(
-            "a reply of another kind",
-        ))),
-    }
 }
 
 impl EtcdStore {
@@ -194,7 +184,7 @@ impl EtcdStore {
 
 /// Refuses a caller that may not renew. A stream whose mark was found in the session's key less than one time
 /// to live ago is not looked up again: what it wrote last is compared by all that it does besides.
-async fn admit_renewal(link: &Link, caller: &Caller) -> Result<(), StoreError> {
+async fn admit_renewal(link: &Arc<Link>, caller: &Caller) -> Result<(), StoreError> {
     let Context {
         clock,
         keys,
