@@ -28,6 +28,9 @@ pub(super) struct Reads {
 struct Line {
     waiting: Vec<Ask>,
     under_way: usize,
+    /// Transactions so far.
+    #[cfg(test)]
+    sent: u64,
 }
 
 #[derive(Debug)]
@@ -80,6 +83,12 @@ impl Reads {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many transactions were made.
+    #[cfg(test)]
+    pub(super) fn sent(&self) -> u64 {
+        self.line().sent
+    }
+
     /// Whether another transaction is to be started for it.
     fn put(&self, ask: Ask) -> bool {
         let mut line = self.line();
@@ -95,6 +104,10 @@ impl Reads {
         if line.waiting.is_empty() {
             line.under_way -= 1;
             return None;
+        }
+        #[cfg(test)]
+        {
+            line.sent += 1;
         }
         let most = line.waiting.len().min(MAX_TOGETHER);
         Some(line.waiting.drain(..most).collect())

@@ -10,6 +10,7 @@ mod grants;
 mod handovers;
 mod pauses;
 mod queues;
+mod reads;
 mod renewals;
 mod sessions;
 
