@@ -101,6 +101,10 @@ pub(crate) struct SessionsArgs {
     /// How the sessions are kept alive
     #[arg(long, value_enum, value_name = "VARIANT", default_value = "stream")]
     pub(crate) variant: SessionVariant,
+    /// How many sessions share a connection: 1, as clients of their own, to 10000, as behind one proxy
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    #[arg(value_parser = value_parser!(u32).range(1..=10_000))]
+    pub(crate) per_connection: u32,
 }
 
 /// What is measured, and how it is told.

@@ -20,8 +20,6 @@ use crate::output;
 use crate::table::{Table, plain};
 use life::{Fate, Life, Session, Times, live};
 
-/// Below what a coordinator takes on one connection, and as many as a machine's proxy may well carry.
-const SESSIONS_PER_CONNECTION: usize = 1_000;
 /// Opened or ended at once: enough to keep etcd busy.
 const AT_ONCE: usize = 64;
 
@@ -96,8 +94,7 @@ async fn open_all(
     let mut lives = JoinSet::new();
     let mut caller = rig.caller().await?;
     for index in 0..args.sessions {
-        let number = usize::try_from(index).unwrap_or(usize::MAX);
-        if number > 0 && number.is_multiple_of(SESSIONS_PER_CONNECTION) {
+        if index > 0 && index.is_multiple_of(args.per_connection) {
             caller = rig.caller().await?;
         }
         let (caller, times, opened) = (caller.clone(), Arc::clone(times), opened.clone());

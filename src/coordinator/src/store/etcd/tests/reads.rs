@@ -14,7 +14,7 @@ use crate::store::etcd::{EtcdOptions, EtcdStore};
 
 const SESSIONS: u64 = 150;
 
-async fn start(etcd: &Etcd, is_batching: bool) -> Arc<EtcdStore> {
+fn start(etcd: &Etcd, is_batching: bool) -> Arc<EtcdStore> {
     let options = EtcdOptions {
         is_batching,
         ..EtcdOptions::new(etcd.endpoints())
@@ -43,7 +43,7 @@ async fn read_all(store: &Arc<EtcdStore>) -> u64 {
 #[tokio::test]
 async fn each_is_told_of_its_own_in_few_transactions() {
     let etcd = Etcd::start().await.unwrap();
-    let store = start(&etcd, true).await;
+    let store = start(&etcd, true);
     let sent = Box::pin(read_all(&store)).await;
     assert!((1..=SESSIONS / 10).contains(&sent), "{sent} transactions");
 }
@@ -51,7 +51,7 @@ async fn each_is_told_of_its_own_in_few_transactions() {
 #[tokio::test]
 async fn without_group_commit_each_reads_by_itself() {
     let etcd = Etcd::start().await.unwrap();
-    let store = start(&etcd, false).await;
+    let store = start(&etcd, false);
     assert_eq!(Box::pin(read_all(&store)).await, 0);
 }
 
@@ -59,7 +59,7 @@ async fn without_group_commit_each_reads_by_itself() {
 #[tokio::test]
 async fn whoever_goes_away_holds_up_nobody() {
     let etcd = Etcd::start().await.unwrap();
-    let store = start(&etcd, true).await;
+    let store = start(&etcd, true);
     let shared: Arc<dyn Store> = Arc::<EtcdStore>::clone(&store);
     let client = Client::open(&shared, "one", TTL).await;
     let link = store.links.get().await.unwrap();
