@@ -83,10 +83,7 @@ pub(super) fn session(key: &KeyValue) -> Result<SeenSession, StoreError> {
 }
 
 pub(super) fn session_value(session: &Session) -> Vec<u8> {
-    let mut value = encode(session);
-    // It is kept for as long as the session is known.
-    value.shrink_to_fit();
-    value
+    encode(session)
 }
 
 pub(super) fn hold(key: &KeyValue) -> Result<Stored<Hold>, StoreError> {
