@@ -176,10 +176,10 @@ impl Leases {
         else {
             return;
         };
-        self.news.note_end(hold, LeaseEnd::Released, *ended, "");
         if let Some(successor) = successor {
             self.waiters.granted(successor);
         }
+        self.news.note_end(hold, LeaseEnd::Released, *ended, "");
     }
 
     async fn acquire_at_once(

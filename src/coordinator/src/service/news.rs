@@ -298,6 +298,8 @@ impl Shared {
         }
         while let Some(batch) = batches.next().await {
             let batch = batch?;
+            // Who waits for the answer of the transaction that this is news of goes first.
+            tokio::task::yield_now().await;
             // Those who wait come first: they are who the others are told of.
             self.waiters.hear(&batch);
             let was_followed = self.state().hear(batch);

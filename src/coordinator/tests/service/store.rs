@@ -1,6 +1,6 @@
 //! A store that tests can take away, hang, and keep the news of.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -67,6 +67,10 @@ pub(crate) struct Switch {
     pub(crate) declines: AtomicUsize,
     /// How often somebody asked how a request stands.
     pub(crate) looks: AtomicUsize,
+    /// How often somebody asked who waits for a resource.
+    pub(crate) queues_read: AtomicUsize,
+    /// Whether who asks that gets no answer.
+    pub(crate) hides_queues: AtomicBool,
 }
 
 impl Switch {
@@ -84,6 +88,8 @@ impl Switch {
             holdings: AtomicUsize::new(0),
             declines: AtomicUsize::new(0),
             looks: AtomicUsize::new(0),
+            queues_read: AtomicUsize::new(0),
+            hides_queues: AtomicBool::new(false),
         }
     }
 
@@ -195,6 +201,12 @@ impl Store for Switch {
         queue_size: usize,
     ) -> Result<Standing, StoreError> {
         self.pass().await?;
+        if queue_size > 0 {
+            self.queues_read.fetch_add(1, Ordering::Relaxed);
+            if self.hides_queues.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        }
         self.inner.lease_and_queue(resource, queue_size).await
     }
 

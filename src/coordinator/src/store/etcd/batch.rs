@@ -31,8 +31,9 @@ const MAX_BYTES: usize = 768 * 1024;
 const MAX_UNDER_WAY: usize = 4;
 /// From how many waiting steps on another transaction leaves, by how many are under way.
 const LEAVES_FROM: [usize; MAX_UNDER_WAY] = [1, 1, 32, MAX_STEPS];
-/// How long a step that may be late waits for another to travel with.
-const LATENESS: Duration = Duration::from_millis(1);
+/// How long a step that may be late waits for another to travel with: longer than most hand-overs of a resource
+/// that many wait for take.
+const LATENESS: Duration = Duration::from_millis(5);
 /// Steps that may wait: callers beyond wait for room.
 pub(super) const MAX_WAITING: usize = 16 * 1024;
 

@@ -1,5 +1,7 @@
 //! Acquires that wait on a stream.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use palisade_api::v1::attach_release::Hold;
@@ -10,9 +12,10 @@ use palisade_test_support::eventually;
 use tonic::Code;
 
 use super::support::{HOUR, Stream, again, cancel, close, known, reference, release, renew};
+use crate::store::Switch;
 use crate::support::{
-    Client, Coordinator, LONG, acquire, acquiring, asking, get, open, outcome,
-    release as release_unary, releasing, token as token_of,
+    Client, Coordinator, LONG, acquire, acquiring, asking, get, memory, open, outcome,
+    release as release_unary, releasing, settings, token as token_of,
 };
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -40,6 +43,58 @@ async fn a_request_is_queued_told_its_place_and_granted() {
         }
         other => panic!("{other:?}"),
     }
+    holder.release("x", first).await;
+    assert!(stream.hears_grant(seq).await > first);
+    drop((holder, stream));
+    coordinator.stop().await;
+}
+
+/// Each would ask for itself otherwise: the more wait, the slower what they wait for.
+#[tokio::test]
+async fn one_look_tells_many_of_their_places() {
+    const WAITERS: u32 = 20;
+    let mut settings = settings();
+    settings.timeouts.sweep = HOUR;
+    let coordinator = Coordinator::with(Switch::new(memory().await), settings).await;
+    let client = &coordinator.client;
+    let (mut holder, _) = Stream::open(client, "holder").await;
+    holder.granted("x", "r").await;
+    let mut streams = Vec::new();
+    for number in 0..WAITERS {
+        streams.push(Stream::open(client, &format!("s{number}")).await.0);
+    }
+    for stream in &mut streams {
+        stream.acquire("x", "r", HOUR).await;
+    }
+    let mut places = BTreeSet::new();
+    for stream in &mut streams {
+        match stream.told().await {
+            (_, Told::Queued(queued)) => assert!(places.insert(queued.ahead)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(places, (0..WAITERS).collect());
+    let looks = coordinator.store.queues_read.load(Ordering::Relaxed);
+    assert!(looks <= 10, "{looks} looks at one queue");
+    drop((holder, streams));
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn a_grant_does_not_wait_for_news_of_the_queue() {
+    let coordinator = Coordinator::start().await;
+    let client = &coordinator.client;
+    let store = &coordinator.store;
+    store.hides_queues.store(true, Ordering::Relaxed);
+    let (mut holder, _) = Stream::open(client, "holder").await;
+    let first = holder.granted("x", "r").await;
+    let (mut stream, _) = Stream::open(client, "s").await;
+    let seq = stream.acquire("x", "r", HOUR).await;
+    eventually("somebody looks at the queue", LONG, async || {
+        store.queues_read.load(Ordering::Relaxed) > 0
+    })
+    .await
+    .unwrap();
     holder.release("x", first).await;
     assert!(stream.hears_grant(seq).await > first);
     drop((holder, stream));
