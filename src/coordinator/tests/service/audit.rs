@@ -5,7 +5,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use palisade_api::v1::{CloseSessionRequest, OpenSessionRequest, SessionRef};
+use palisade_api::v1::acquire_request::Owner;
+use palisade_api::v1::admin_service_client::AdminServiceClient;
+use palisade_api::v1::lease_service_client::LeaseServiceClient;
+use palisade_api::v1::{
+    AcquireRequest, CloseSessionRequest, OpenSessionRequest, RevokeLeaseRequest, SessionRef,
+};
+use palisade_coordinator::access::Verb;
 use palisade_coordinator::audit;
 use palisade_test_support::eventually;
 use tracing::field::{Field, Visit};
@@ -14,8 +20,10 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry;
 
+use crate::access::{rules, write_tokens};
 use crate::support::{
-    Coordinator, LONG, acquire, acquiring, again, asking, open, opening, outcome, release, token,
+    Coordinator, LONG, Serving, acquire, acquiring, again, asking, channel, memory, open, opening,
+    outcome, release, settings, token,
 };
 
 type Fields = BTreeMap<String, String>;
@@ -150,4 +158,58 @@ async fn an_end_for_want_of_renewal_is_written_down() {
         (&*granted.to_string(), "expired")
     );
     coordinator.stop().await;
+}
+
+/// Who called, and in whose name and why in their words; the end itself is told besides.
+#[tokio::test]
+async fn a_revocation_says_who_called() {
+    let (kept, _guard) = Kept::start();
+    let files = tempfile::tempdir().unwrap();
+    let token_file = files.path().join("tokens.toml");
+    write_tokens(&token_file, &["alice"]);
+    let all = rules(&[("alice", "", &[Verb::Acquire, Verb::Read, Verb::Admin])]);
+    let mut settings = settings();
+    settings.token_file = Some(token_file);
+    settings.rules = all;
+    let serving = Serving::start(memory().await, settings).await;
+    let channel = channel(serving.addresses).await;
+    let signed = |mut request: tonic::metadata::MetadataMap| {
+        request.insert("authorization", "Bearer alice-token".parse().unwrap());
+        request
+    };
+    let bearer = move |request: tonic::Request<()>| {
+        let (headers, extensions, ()) = request.into_parts();
+        Ok(tonic::Request::from_parts(signed(headers), extensions, ()))
+    };
+    let mut leases = LeaseServiceClient::with_interceptor(channel.clone(), bearer);
+    let acquire = AcquireRequest {
+        owner: Some(Owner::Opening(opening("s"))),
+        request_id: "r".to_owned(),
+        resource: "x".to_owned(),
+        ..AcquireRequest::default()
+    };
+    let granted = leases.acquire(acquire).await.unwrap().into_inner();
+    let mut admin = AdminServiceClient::with_interceptor(channel, bearer);
+    let revoke = RevokeLeaseRequest {
+        resource: "x".to_owned(),
+        token: token(&granted),
+        cooperative_ms: 0,
+        reason: "it hangs".to_owned(),
+        actor: "Bob of operations".to_owned(),
+    };
+    admin.revoke_lease(revoke).await.unwrap();
+    let told = kept.of("revoke").remove(0);
+    for (field, value) in [
+        ("principal", "alice"),
+        ("actor", "Bob of operations"),
+        ("reason", "it hangs"),
+        ("resource", "x"),
+        ("token", &token(&granted).to_string()),
+    ] {
+        assert_eq!(told[field], value, "{field}");
+    }
+    assert_eq!(kept.of("end")[0]["reason"], "revoked");
+    drop((leases, admin));
+    serving.shutdown.cancel();
+    serving.running.await.unwrap().unwrap();
 }
