@@ -9,6 +9,7 @@ mod codec;
 mod connect;
 mod counted;
 mod delay;
+mod effort;
 mod endpoint;
 mod fault;
 mod keepalive;

@@ -9,8 +9,8 @@ use tracing::info;
 
 use super::EtcdStore;
 use super::codec::{self, as_i64};
+use super::effort::{Effort, Taken};
 use super::keys::Keys;
-use super::leases::{Effort, Taken};
 use super::link::Link;
 use super::step::Step;
 use super::view::{self, Sight};

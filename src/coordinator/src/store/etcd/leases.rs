@@ -10,16 +10,16 @@ use palisade_token::ResourceName;
 use tracing::warn;
 
 use super::EtcdStore;
-use super::batch::Decided;
 use super::codec::{self, SeenSession, Stored};
+use super::effort::{Effort, Taken};
 use super::known::Listed;
 use super::link::{Committed, Link};
-use super::step::{self, Step};
+use super::step;
 use super::view::{self, Sight, Source, Spot, Subject};
 use crate::domain::{
-    Acquire, AcquireStep, Acquired, AttachMark, Caller, Claim, Generation, GrantNote, Hold,
-    LeaseEnd, Place, Previous, PromoteStep, Refusal, Release, ReleaseStep, Released, RequestId,
-    Revision, SessionId, decide_acquire, decide_promotion, decide_release,
+    Acquire, AcquireStep, Acquired, Caller, Claim, Generation, GrantNote, Hold, LeaseEnd, Place,
+    Previous, PromoteStep, Refusal, Release, ReleaseStep, Released, RequestId, Revision, SessionId,
+    decide_acquire, decide_promotion, decide_release,
 };
 use crate::store::{Failure, StoreError};
 
@@ -29,117 +29,6 @@ const ROUNDS: usize = 128;
 
 fn contended() -> StoreError {
     StoreError::not_applied(Failure::Unavailable)
-}
-
-/// What one operation knows while it looks and tries.
-#[derive(Debug)]
-pub(super) struct Effort<'a> {
-    subject: Subject<'a>,
-    /// What the last step saw instead, and over which link.
-    seen: Option<(Arc<Link>, Sight)>,
-    may_guess: bool,
-    /// What is known of the resource is all that this coordinator has done itself lately: a step by that seldom
-    /// fails, and carries no looks along.
-    is_sure: bool,
-    is_alone: bool,
-}
-
-/// What a step of an effort came to.
-pub(super) enum Taken {
-    /// It is in the log. Who waits, where the step lists them.
-    Applied(Committed, Option<Listed>),
-    /// Somebody else was faster: look again.
-    Overtaken,
-}
-
-impl<'a> Effort<'a> {
-    fn new(subject: Subject<'a>) -> Self {
-        Self {
-            subject,
-            seen: None,
-            may_guess: true,
-            is_sure: false,
-            is_alone: false,
-        }
-    }
-
-    /// How it stands, by the best that is known.
-    async fn look(&mut self, link: &Arc<Link>) -> Result<Sight, StoreError> {
-        if let Some((over, sight)) = self.seen.take()
-            && Arc::ptr_eq(&over, link)
-        {
-            return Ok(sight);
-        }
-        if self.may_guess
-            && let Some(guess) = link.known().guess(link, self.subject)
-        {
-            self.is_sure = guess.view.waiters == 0;
-            return Ok(guess);
-        }
-        self.is_sure = false;
-        // In a box, like all that is seldom: it would make every step's future large.
-        let mut sight = Box::pin(Sight::of(link, self.subject)).await?;
-        link.known().saw(self.subject, &sight);
-        let head = sight.head.as_ref();
-        sight.is_first = head.is_some_and(|head| link.known().is_first(head));
-        Ok(sight)
-    }
-
-    /// Looks at etcd itself from here on.
-    pub(super) fn stop_guessing(&mut self) {
-        self.may_guess = false;
-    }
-
-    pub(super) async fn take(&mut self, link: &Arc<Link>, step: Step) -> Result<Taken, StoreError> {
-        let step = match self.is_sure {
-            true => step,
-            false => step.or_look(self.subject.looks(&link.context().keys)),
-        };
-        match link.submit(step.alone(self.is_alone)).await? {
-            Decided::Applied(committed, replies) => {
-                // What cannot be read is not known, and no more.
-                let listed = view::listed(&replies).ok().flatten();
-                Ok(Taken::Applied(committed, listed))
-            }
-            Decided::Otherwise(..) if self.is_sure => {
-                self.stop_guessing();
-                Ok(Taken::Overtaken)
-            }
-            Decided::Otherwise(replies, header) => {
-                let sight = Sight::from(link, self.subject, Source::Log, replies, &header)?;
-                link.known().saw(self.subject, &sight);
-                self.seen = Some((Arc::clone(link), sight));
-                Ok(Taken::Overtaken)
-            }
-            Decided::Unmarked => {
-                self.stop_guessing();
-                Ok(Taken::Overtaken)
-            }
-            Decided::Poisoned => {
-                self.is_alone = true;
-                self.stop_guessing();
-                Ok(Taken::Overtaken)
-            }
-        }
-    }
-
-    /// Raises the mark, if it is as it was seen.
-    async fn raise(
-        &mut self,
-        link: &Arc<Link>,
-        session: &SeenSession,
-        mark: AttachMark,
-    ) -> Result<bool, StoreError> {
-        let step = step::raise(&link.context().keys, session, mark);
-        match self.take(link, step).await? {
-            Taken::Applied(committed, _) => {
-                let raised = step::raised(session, mark, committed);
-                link.known().session(Arc::new(raised));
-                Ok(true)
-            }
-            Taken::Overtaken => Ok(false),
-        }
-    }
 }
 
 /// Refuses what would fill etcd further where it has no space.
@@ -217,15 +106,9 @@ impl EtcdStore {
                     }
                 }
                 AcquireStep::Enqueue(claim) => {
-                    let keys = &link.context().keys;
-                    let key = step::place_key(keys, &sight, &claim);
-                    let step = step::enqueue(keys, &sight, session, &claim);
-                    if let Taken::Applied(committed, _) = effort.take(&link, step).await? {
-                        let since = committed.reached.revision;
-                        let place = Place { claim, since };
-                        let spot = Spot { place, key };
-                        link.known().queued(&spot);
-                        return Ok(Acquired::Queued(spot.place));
+                    let place = enqueue(&mut effort, &link, &sight, session, claim).await?;
+                    if let Some(place) = place {
+                        return Ok(Acquired::Queued(place));
                     }
                 }
             }
@@ -480,6 +363,27 @@ impl EtcdStore {
 
 fn session_ended(session: SessionId) -> StoreError {
     Refusal::SessionEnded { session }.into()
+}
+
+/// Takes a place in the queue, if everything is as it was seen.
+async fn enqueue(
+    effort: &mut Effort<'_>,
+    link: &Arc<Link>,
+    sight: &Sight,
+    session: &SeenSession,
+    claim: Claim,
+) -> Result<Option<Place>, StoreError> {
+    let keys = &link.context().keys;
+    let key = step::place_key(keys, sight, &claim);
+    let step = step::enqueue(keys, sight, session, &claim);
+    let Taken::Applied(committed, _) = effort.take(link, step).await? else {
+        return Ok(None);
+    };
+    let since = committed.reached.revision;
+    let place = Place { claim, since };
+    let spot = Spot { place, key };
+    link.known().queued(&spot);
+    Ok(Some(spot.place))
 }
 
 /// Whether what was seen can be granted under the generation that the connection may grant under.
