@@ -12,6 +12,7 @@ mod delay;
 mod effort;
 mod endpoint;
 mod fault;
+mod gather;
 mod keepalive;
 mod keys;
 mod known;

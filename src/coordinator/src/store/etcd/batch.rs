@@ -5,6 +5,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use etcd_client::{ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse};
@@ -35,7 +36,7 @@ const LEAVES_FROM: [usize; MAX_UNDER_WAY] = [1, 1, 32, MAX_STEPS];
 /// that many wait for take.
 const LATENESS: Duration = Duration::from_millis(5);
 /// Steps that may wait: callers beyond wait for room.
-pub(super) const MAX_WAITING: usize = 16 * 1024;
+const MAX_WAITING: usize = 16 * 1024;
 
 /// What a step came to.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ pub(super) enum Decided {
     Applied(Committed, Vec<TxnOpResponse>),
     /// One did not: nothing of it happened. What it looked at instead, as of the log.
     Otherwise(Vec<TxnOpResponse>, ResponseHeader),
-    /// Its session ended, or has another mark: nothing of it happened. Look again.
+    /// Its session has ended or has another mark, or another generation counts: nothing of it happened. Look again.
     Unmarked,
     /// Its transaction was not applied as a whole, perhaps for another step's sake: nothing happened. Look again,
     /// and go alone.
@@ -71,22 +72,78 @@ struct Arrived {
 enum Shape {
     /// One, without a nested transaction.
     Flat,
-    /// One transaction for each of so many steps: more than one are all of one session.
-    Groups(Vec<usize>),
+    /// Each in a nested transaction.
+    Nested {
+        /// All are of one session, whose mark is compared once for all of them.
+        is_of_one: bool,
+    },
 }
 
-/// What the reply to a transaction says of one step.
-enum Part {
-    Own(TxnResponse),
-    Unmarked,
+/// Where steps of one link go.
+#[derive(Debug)]
+pub(super) struct Steps {
+    sender: mpsc::Sender<Waiting>,
+    turn: Arc<Turn>,
+}
+
+/// Whether a step would travel alone anyhow: then its caller sends it, which saves two wake-ups.
+#[derive(Debug, Default)]
+struct Turn {
+    /// Steps wait, or travel together.
+    is_busy: AtomicBool,
+    /// A caller's step is under way.
+    is_taken: AtomicBool,
+}
+
+/// The right of one caller to send its step itself.
+#[derive(Debug)]
+pub(super) struct Direct<'a>(&'a Turn);
+
+impl Drop for Direct<'_> {
+    fn drop(&mut self) {
+        self.0.is_taken.store(false, Ordering::Release);
+    }
+}
+
+impl Steps {
+    /// Room for steps, and the work that sends them over a link until that breaks.
+    pub(super) fn new(link: &Arc<Link>) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (sender, arriving) = mpsc::channel(MAX_WAITING);
+        let turn = Arc::<Turn>::default();
+        let work = run(Arc::clone(link), arriving, Arc::clone(&turn));
+        (Self { sender, turn }, work)
+    }
+
+    /// Lets a caller send its step itself, if nothing is under way.
+    pub(super) fn direct(&self) -> Option<Direct<'_>> {
+        let turn = &*self.turn;
+        let is_free =
+            !turn.is_busy.load(Ordering::Acquire) && !turn.is_taken.swap(true, Ordering::AcqRel);
+        is_free.then(|| Direct(turn))
+    }
+
+    /// Takes a step along with others.
+    pub(super) async fn submit(&self, step: Step, since: Moment) -> Result<Decided, StoreError> {
+        let (told, decided) = oneshot::channel();
+        let waiting = Waiting { step, told, since };
+        if self.sender.send(waiting).await.is_err() {
+            return Err(unavailable());
+        }
+        match decided.await {
+            Ok(decided) => decided,
+            Err(stopped) => Err(StoreError::unknown(Failure::Unavailable, stopped)),
+        }
+    }
 }
 
 /// Sends steps over one link, until that breaks.
-pub(super) async fn run(link: Arc<Link>, mut arriving: mpsc::Receiver<Waiting>) {
+async fn run(link: Arc<Link>, mut arriving: mpsc::Receiver<Waiting>, turn: Arc<Turn>) {
     let mut waiting = VecDeque::new();
     let mut under_way = FuturesUnordered::new();
     let clock = &link.context().clock;
     loop {
+        let is_busy = !(waiting.is_empty() && under_way.is_empty());
+        turn.is_busy.store(is_busy, Ordering::Release);
         tokio::select! {
             biased;
             () = link.broken().cancelled() => break,
@@ -188,8 +245,7 @@ fn pack(
     (!packed.is_empty()).then_some(packed)
 }
 
-async fn send(link: Arc<Link>, mut packed: Vec<Waiting>) -> Arrived {
-    packed.sort_by_key(|waiting| waiting.step.mark.map(|(session, _)| session));
+async fn send(link: Arc<Link>, packed: Vec<Waiting>) -> Arrived {
     let (steps, told): (Vec<_>, Vec<_>) = packed
         .into_iter()
         .map(|waiting| (waiting.step, waiting.told))
@@ -213,7 +269,7 @@ pub(super) fn flat(keys: &Keys, mut step: Step) -> Txn {
     txn(keys, step)
 }
 
-/// Steps as one transaction, under one generation. Those of one session are beside each other.
+/// Steps as one transaction, under one generation, and under one mark where they are all of one session.
 fn together(keys: &Keys, mut steps: Vec<Step>) -> (Txn, Shape) {
     if steps.len() == 1
         && let Some(step) = steps.pop()
@@ -221,34 +277,23 @@ fn together(keys: &Keys, mut steps: Vec<Step>) -> (Txn, Shape) {
         return (flat(keys, step), Shape::Flat);
     }
     let under = steps.iter().find_map(|step| step.under.as_ref());
-    let under: Vec<_> = under
+    let mut compares: Vec<_> = under
         .map(|under| view::is_generation(keys, under))
         .into_iter()
         .collect();
-    let groups = steps.chunk_by(|one, other| one.mark.is_some() && one.mark == other.mark);
-    let groups: Vec<_> = groups.map(<[Step]>::len).collect();
-    let mut steps = steps.into_iter();
-    let nested: Vec<_> = groups
-        .iter()
-        .map(|size| TxnOp::txn(group(keys, steps.by_ref().take(*size).collect())))
-        .collect();
-    let txn = Txn::new().when(under).and_then(nested);
-    (txn, Shape::Groups(groups))
-}
-
-/// Steps of one session under its mark, or one step.
-fn group(keys: &Keys, mut steps: Vec<Step>) -> Txn {
-    if steps.len() == 1
-        && let Some(step) = steps.pop()
-    {
-        return txn(keys, step);
+    let mark = steps[0].mark;
+    let shared = mark.filter(|_| steps.iter().all(|step| step.mark == mark));
+    if let Some((session, written)) = shared {
+        compares.push(view::is_marked_at(keys, session, written));
+        steps.iter_mut().for_each(|step| step.mark = None);
     }
-    let mark = steps.iter_mut().filter_map(|step| step.mark.take()).last();
-    let mark = mark.map(|(session, written)| view::is_marked_at(keys, session, written));
-    let steps = steps.into_iter().map(|step| TxnOp::txn(txn(keys, step)));
-    Txn::new()
-        .when(mark.into_iter().collect::<Vec<_>>())
-        .and_then(steps.collect::<Vec<_>>())
+    let nested: Vec<_> = steps
+        .into_iter()
+        .map(|step| TxnOp::txn(txn(keys, step)))
+        .collect();
+    let txn = Txn::new().when(compares).and_then(nested);
+    let is_of_one = shared.is_some();
+    (txn, Shape::Nested { is_of_one })
 }
 
 fn txn(keys: &Keys, mut step: Step) -> Txn {
@@ -275,18 +320,21 @@ fn tell(link: &Link, arrived: Arrived) {
         Ok(reply) => reply,
         Err(fault) => return tell_fault(told, fault),
     };
-    // Another generation counts by now: nobody's step was looked at.
-    if matches!(shape, Shape::Groups(_)) && !reply.succeeded() {
+    // What all rest on is another by now: nobody's step was looked at.
+    if let (Shape::Nested { is_of_one }, false) = (&shape, reply.succeeded()) {
         for told in told {
-            drop(told.send(Ok(Decided::Poisoned)));
+            drop(told.send(Ok(match is_of_one {
+                true => Decided::Unmarked,
+                false => Decided::Poisoned,
+            })));
         }
         return;
     }
-    let parts = match &shape {
-        Shape::Flat => vec![Part::Own(reply.clone())],
-        Shape::Groups(groups) => parts(&reply, groups),
+    let replies = match shape {
+        Shape::Flat => vec![reply.clone()],
+        Shape::Nested { .. } => nested(&reply),
     };
-    if parts.len() != told.len() {
+    if replies.len() != told.len() {
         warn!("etcd answered another number of steps than were sent");
         link.give_up();
         for told in told {
@@ -295,34 +343,18 @@ fn tell(link: &Link, arrived: Arrived) {
         }
         return;
     }
-    let has_succeeded = |part: &Part| matches!(part, Part::Own(reply) if reply.succeeded());
-    let judged = link.judge_reply(&reply, sent, parts.iter().any(has_succeeded));
-    for (told, part) in told.into_iter().zip(parts) {
-        let decided = match (&judged, part) {
-            (Ok(_), Part::Unmarked) => Ok(Decided::Unmarked),
-            (Ok((_, committed)), Part::Own(reply)) if reply.succeeded() => {
+    let any = replies.iter().any(TxnResponse::succeeded);
+    let judged = link.judge_reply(&reply, sent, any);
+    for (told, reply) in told.into_iter().zip(replies) {
+        let decided = match &judged {
+            Ok((_, committed)) if reply.succeeded() => {
                 Ok(Decided::Applied(*committed, reply.op_responses()))
             }
-            (Ok((header, _)), Part::Own(reply)) => {
-                Ok(Decided::Otherwise(reply.op_responses(), header.clone()))
-            }
-            (Err(failed), part) => Err(failed.error(has_succeeded(&part))),
+            Ok((header, _)) => Ok(Decided::Otherwise(reply.op_responses(), header.clone())),
+            Err(failed) => Err(failed.error(reply.succeeded())),
         };
         drop(told.send(decided));
     }
-}
-
-/// What a reply says of each step, in their order.
-fn parts(reply: &TxnResponse, groups: &[usize]) -> Vec<Part> {
-    let mut parts = Vec::with_capacity(MAX_STEPS);
-    for (reply, size) in nested(reply).into_iter().zip(groups) {
-        match size {
-            1 => parts.push(Part::Own(reply)),
-            _ if reply.succeeded() => parts.extend(nested(&reply).into_iter().map(Part::Own)),
-            size => parts.extend((0..*size).map(|_| Part::Unmarked)),
-        }
-    }
-    parts
 }
 
 fn nested(reply: &TxnResponse) -> Vec<TxnResponse> {

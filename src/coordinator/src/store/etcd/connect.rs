@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
+use super::gather::Gather;
 use crate::config::EtcdAccess;
 
 /// etcd closes connections that ping more often than every 5 s.
@@ -64,7 +65,7 @@ pub(super) async fn open(url: &str, access: &EtcdAccess) -> Result<Connected, Bo
             let host = host.trim_start_matches('[').trim_end_matches(']');
             let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(2379))).await?;
             stream.set_nodelay(true)?;
-            Ok(TokioIo::new(stream))
+            Ok(TokioIo::new(Gather::new(stream)))
         }
     });
     let channel = endpoint.connect_with_connector(connector).await?;

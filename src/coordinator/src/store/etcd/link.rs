@@ -11,11 +11,10 @@ use etcd_client::{
     Client, Compare, CompareOp, Error, GetOptions, KvClient, LeaseClient, ResponseHeader, Txn,
     TxnOp, TxnOpResponse, TxnResponse, WatchClient,
 };
-use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::batch::{self, Decided, Waiting};
+use super::batch::{self, Decided, Steps};
 use super::codec::{self, Stored, revision};
 use super::connect;
 use super::counted::{self, Reply};
@@ -73,7 +72,7 @@ pub(super) struct Link {
     /// What was seen and done over this connection.
     known: Known,
     /// Where steps wait to travel together, once [`Link::start`] was called.
-    steps: OnceLock<mpsc::Sender<Waiting>>,
+    steps: OnceLock<Steps>,
     reads: Reads,
     keepalive: Keepalive,
     /// etcd takes no more data, as it has last said.
@@ -305,9 +304,8 @@ impl Link {
         if !self.context.is_batching {
             return;
         }
-        let (steps, arriving) = mpsc::channel(batch::MAX_WAITING);
+        let (steps, work) = Steps::new(self);
         if self.steps.set(steps).is_ok() {
-            let work = batch::run(Arc::clone(self), arriving);
             self.context.tasks.spawn("etcd: group commit", work);
         }
     }
@@ -315,32 +313,15 @@ impl Link {
     /// Takes a step, with others if there are any.
     pub(super) async fn submit(&self, step: Step) -> Result<Decided, StoreError> {
         self.waited_for(async {
-            match self.steps.get() {
-                Some(steps) => self.submit_to(steps, step).await,
-                None => Box::pin(self.take_alone(step)).await,
+            let steps = self.steps.get();
+            let may_go = steps.filter(|_| !step.may_be_late);
+            let turn = may_go.and_then(Steps::direct);
+            match (steps, &turn) {
+                (Some(steps), None) => steps.submit(step, self.context.clock.now()).await,
+                (_, _) => Box::pin(self.take_alone(step)).await,
             }
         })
         .await
-    }
-
-    async fn submit_to(
-        &self,
-        steps: &mpsc::Sender<Waiting>,
-        step: Step,
-    ) -> Result<Decided, StoreError> {
-        let (told, decided) = oneshot::channel();
-        let waiting = Waiting {
-            step,
-            told,
-            since: self.context.clock.now(),
-        };
-        if steps.send(waiting).await.is_err() {
-            return Err(StoreError::not_applied(Failure::Unavailable));
-        }
-        match decided.await {
-            Ok(decided) => decided,
-            Err(stopped) => Err(StoreError::unknown(Failure::Unavailable, stopped)),
-        }
     }
 
     async fn take_alone(&self, step: Step) -> Result<Decided, StoreError> {
