@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 
 use crate::clock;
 use crate::failure::Failure;
+use crate::log;
 
 /// A coordinator that has its store is there at once; on a busy machine, later.
 pub(crate) const OPENING_LIMIT: Duration = Duration::from_secs(15);
@@ -40,12 +41,16 @@ pub(crate) struct OwnCoordinator {
 }
 
 impl OwnCoordinator {
-    /// `palisade serve` with these arguments besides; returns once it listens.
+    /// `palisade serve` with these arguments besides; returns once it listens. Its log goes to a file, filtered
+    /// like this where the user has not said how.
     pub(crate) async fn start<A: AsRef<OsStr>>(
         more: impl IntoIterator<Item = A>,
-        log: File,
+        (log, filter): (File, &str),
     ) -> Result<Self, Failure> {
         let mut command = this_program()?;
+        if log::FILTERS.iter().all(|name| env::var_os(name).is_none()) {
+            command.env(log::FILTERS[0], filter);
+        }
         command.args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
         command.arg("--end-with-stdin").args(more);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());

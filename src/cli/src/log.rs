@@ -23,10 +23,13 @@ pub(crate) struct Log {
     pub(crate) is_for_others: bool,
 }
 
+/// The variables that say what is logged; the first that is set counts.
+pub(crate) const FILTERS: [&str; 2] = ["PALISADE_LOG", "RUST_LOG"];
+
 /// Sends log lines to stderr. What is logged is told by `PALISADE_LOG`, else `RUST_LOG`, else the default. What
 /// is given back writes the last lines when it is dropped.
 pub(crate) fn start(log: Log) -> Result<Option<WorkerGuard>, Failure> {
-    let told = ["PALISADE_LOG", "RUST_LOG"].into_iter().find_map(|name| {
+    let told = FILTERS.into_iter().find_map(|name| {
         env::var(name)
             .ok()
             .filter(|text| !text.is_empty())

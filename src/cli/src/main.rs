@@ -18,8 +18,11 @@ mod signals;
 mod table;
 mod units;
 
+use std::env;
+use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::Parser;
@@ -34,6 +37,9 @@ use crate::log::Log;
 /// away (measured by `palisade bench lease`).
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// Says how many threads the runtime has, where somebody wants to: the runtime's own variable.
+const THREADS: &str = "TOKIO_WORKER_THREADS";
 
 /// How long what still runs in threads may go on after the end: a read of stdin would forever.
 const LINGER: Duration = Duration::from_millis(100);
@@ -70,13 +76,23 @@ fn run(cli: Cli) -> Result<(), Failure> {
             "TLS was set up twice: a fault of this build",
         ));
     }
-    let runtime = Builder::new_multi_thread()
+    let mut runtime = Builder::new_multi_thread();
+    if matches!(cli.command, Command::Serve(_)) && env::var_os(THREADS).is_none() {
+        runtime.worker_threads(half_of_the_cores());
+    }
+    let runtime = runtime
         .enable_all()
         .build()
         .map_err(Failure::io("start the runtime"))?;
     let result = runtime.block_on(Box::pin(dispatch(cli.command)));
     runtime.shutdown_timeout(LINGER);
     result
+}
+
+/// The other half is for etcd beside it; and threads that wake each other for little cost more than they bring.
+fn half_of_the_cores() -> usize {
+    let cores = available_parallelism().map_or(1, NonZero::get);
+    (cores / 2).max(1)
 }
 
 async fn dispatch(command: Command) -> Result<(), Failure> {

@@ -111,7 +111,7 @@ impl Stage {
                 prefix.into(),
             ]
         };
-        let coordinator = OwnCoordinator::start(store, log).await?;
+        let coordinator = OwnCoordinator::start(store, (log, "info")).await?;
         let addr = coordinator.addr().to_owned();
         self.coordinator = Some(coordinator);
         Ok(addr)

@@ -23,15 +23,15 @@ use super::view;
 use crate::clock::Moment;
 use crate::store::{Failure, Outcome, StoreError};
 
-/// Steps of one transaction: with the largest step's compares or operations, eight at the most, far below
-/// the 128 that etcd takes by default. More add delay and little throughput (measured).
-const MAX_STEPS: usize = 64;
+/// Steps of one transaction: with the largest step's compares or operations, which are fewer than sixteen, the 128
+/// that etcd takes by default.
+const MAX_STEPS: usize = 112;
 /// Bytes of one transaction, about: etcd takes 1.5 MiB by default.
 const MAX_BYTES: usize = 768 * 1024;
 /// Transactions under way at once: more add only delay.
 const MAX_UNDER_WAY: usize = 4;
 /// From how many waiting steps on another transaction leaves, by how many are under way.
-const LEAVES_FROM: [usize; MAX_UNDER_WAY] = [1, 1, 32, MAX_STEPS];
+const LEAVES_FROM: [usize; MAX_UNDER_WAY] = [1, 1, 64, MAX_STEPS];
 /// How long a step that may be late waits for another to travel with: longer than most hand-overs of a resource
 /// that many wait for take.
 const LATENESS: Duration = Duration::from_millis(5);
@@ -42,7 +42,7 @@ const MAX_WAITING: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) enum Decided {
     /// Its compares held, and it is in the log; what it listed beside.
-    Applied(Committed, Vec<TxnOpResponse>),
+    Applied(Committed, TxnResponse),
     /// One did not: nothing of it happened. What it looked at instead, as of the log.
     Otherwise(Vec<TxnOpResponse>, ResponseHeader),
     /// Its session has ended or has another mark, or another generation counts: nothing of it happened. Look again.
@@ -347,9 +347,7 @@ fn tell(link: &Link, arrived: Arrived) {
     let judged = link.judge_reply(&reply, sent, any);
     for (told, reply) in told.into_iter().zip(replies) {
         let decided = match &judged {
-            Ok((_, committed)) if reply.succeeded() => {
-                Ok(Decided::Applied(*committed, reply.op_responses()))
-            }
+            Ok((_, committed)) if reply.succeeded() => Ok(Decided::Applied(*committed, reply)),
             Ok((header, _)) => Ok(Decided::Otherwise(reply.op_responses(), header.clone())),
             Err(failed) => Err(failed.error(reply.succeeded())),
         };

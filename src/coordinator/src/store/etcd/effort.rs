@@ -75,12 +75,14 @@ impl<'a> Effort<'a> {
             true => step,
             false => step.or_look(self.subject.looks(&link.context().keys)),
         };
+        let has_list = step.has_list();
         match link.submit(step.alone(self.is_alone)).await? {
-            Decided::Applied(committed, replies) => {
+            Decided::Applied(committed, reply) if has_list => {
                 // What cannot be read is not known, and no more.
-                let listed = view::listed(&replies).ok().flatten();
+                let listed = view::listed(&reply.op_responses()).ok().flatten();
                 Ok(Taken::Applied(committed, listed))
             }
+            Decided::Applied(committed, _) => Ok(Taken::Applied(committed, None)),
             Decided::Otherwise(..) if self.is_sure => {
                 self.stop_guessing();
                 Ok(Taken::Overtaken)

@@ -333,9 +333,7 @@ impl Link {
         };
         let succeeded = reply.succeeded();
         match self.judge_reply(&reply, sent, succeeded) {
-            Ok((_, committed)) if succeeded => {
-                Ok(Decided::Applied(committed, reply.op_responses()))
-            }
+            Ok((_, committed)) if succeeded => Ok(Decided::Applied(committed, reply)),
             Ok((header, _)) => Ok(Decided::Otherwise(reply.op_responses(), header)),
             Err(failure) => Err(failure.error(succeeded)),
         }

@@ -87,6 +87,11 @@ impl Step {
         self
     }
 
+    /// Whether it lists those who wait: all else that it does writes a key.
+    pub(super) fn has_list(&self) -> bool {
+        self.writes.len() > self.keys.len()
+    }
+
     /// The same step in a transaction of its own.
     pub(super) fn alone(mut self, is_alone: bool) -> Self {
         self.is_alone = is_alone;
