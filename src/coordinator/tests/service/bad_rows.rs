@@ -214,9 +214,9 @@ struct Wrong {
     token: Option<i64>,
 }
 
-/// `x` is held under request `r`, by this token; one waits for `y`, and no more may.
-fn wrong(what: &str, held: i64) -> Wrong {
-    let good = Wrong {
+/// Nothing is wrong, but that another holds it.
+fn good() -> Wrong {
+    Wrong {
         is_holder: false,
         request: "r".to_owned(),
         resource: "x".to_owned(),
@@ -224,7 +224,12 @@ fn wrong(what: &str, held: i64) -> Wrong {
         metadata: Vec::new(),
         lock_delay_ms: 0,
         token: None,
-    };
+    }
+}
+
+/// `x` is held under request `r`, by this token; one waits for `y`, and no more may.
+fn wrong(what: &str, held: i64) -> Wrong {
+    let good = good();
     let own = Wrong {
         is_holder: true,
         ..good.clone()
