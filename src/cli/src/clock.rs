@@ -45,3 +45,9 @@ pub(crate) async fn poll<T>(limit: Duration, mut ask: impl AsyncFnMut() -> Optio
     })
     .await
 }
+
+/// The wall clock, where something outside wants to know when a thing was.
+#[cfg(feature = "otlp")]
+pub(crate) fn wall() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}

@@ -16,6 +16,7 @@ mod release;
 mod serve;
 mod signals;
 mod table;
+mod traces;
 mod units;
 
 use std::env;

@@ -8,11 +8,13 @@ use crate::config::{self, FILE_NAME};
 use crate::failure::Failure;
 use crate::output;
 use crate::signals::{Stop, Stopped};
+use crate::traces::Export;
 
 /// `palisade serve`.
 pub(crate) async fn serve(args: ServeArgs) -> Result<(), Failure> {
     let stop = Stop::listen()?;
     let settings = config::of(&args.settings)?;
+    let export = Export::start()?;
     let store = settings.store.clone();
     let reads_again = settings.tls.is_some() || settings.token_file.is_some();
     let server = open(settings).await?;
@@ -30,12 +32,13 @@ palisade: no etcd: all state is in one file, which this process alone uses.
         ));
     }
     let reload = reads_again.then(|| server.reload());
-    run(server, stop, args.end_with_stdin, reload).await
+    run(server, stop, args.end_with_stdin, (reload, export)).await
 }
 
 /// `palisade dev`.
 pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
     let stop = Stop::listen()?;
+    let export = Export::start()?;
     let home = tempfile::Builder::new()
         .prefix("palisade-dev-")
         .tempdir()
@@ -61,7 +64,7 @@ pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
   try     palisade acquire orders/eu-1 --addr http://{grpc}
 "
     ));
-    let result = run(server, stop, false, None).await;
+    let result = run(server, stop, false, (None, export)).await;
     home.close().map_err(Failure::io("throw the state away"))?;
     result
 }
@@ -81,6 +84,21 @@ async fn open(settings: Settings) -> Result<Server, Failure> {
 }
 
 async fn run(
+    server: Server,
+    stop: Stop,
+    end_with_stdin: bool,
+    (reload, export): (Option<Reload>, Option<Export>),
+) -> Result<(), Failure> {
+    let Some(export) = export else {
+        return run_until_told(server, stop, end_with_stdin, reload).await;
+    };
+    let server = export.of(server);
+    let result = run_until_told(server, stop, end_with_stdin, reload).await;
+    export.end().await;
+    result
+}
+
+async fn run_until_told(
     server: Server,
     mut stop: Stop,
     end_with_stdin: bool,

@@ -8,7 +8,7 @@
 //! | [`service`] | the gRPC face: parse, ask the store, answer |
 //! | `rest` | the same calls as JSON over HTTP |
 //! | [`config`], [`serve`] | what it is told to do, and doing it |
-//! | [`metrics`], [`audit`] | what is counted and timed; what is written down for later |
+//! | [`metrics`], [`audit`], [`traces`] | what is counted and timed; what is written down for later; what a tracing system is told |
 //! | [`clock`], [`entropy`], [`tasks`] | the injected world |
 
 pub mod access;
@@ -25,3 +25,4 @@ pub mod serve;
 pub mod service;
 pub mod store;
 pub mod tasks;
+pub mod traces;

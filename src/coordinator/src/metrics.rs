@@ -28,6 +28,7 @@ use self::series::{Counters, Histograms, Pairs, Register, observe};
 
 pub(crate) use self::calls::{CountCalls, Counting};
 pub(crate) use self::census::census;
+pub(crate) use self::labels::Label;
 pub(crate) use self::standing::{Exported, Standing};
 
 pub use self::labels::{AcquireOutcome, EndReason, EtcdOp, EtcdOutcome, RenewOutcome};

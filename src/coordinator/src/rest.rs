@@ -133,20 +133,20 @@ impl Call {
 }
 
 impl Rest {
-    /// Counts a call with those that gRPC brings: it is the same method.
+    /// Ends the count of a call with what came of it.
     async fn counted<T>(
-        &self,
-        method: &str,
+        counting: Counting,
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
-        let counting = self.begin(method);
         let done = work.await;
         counting.end(done.as_ref().map_or_else(Fault::grpc_code, |_| Code::Ok));
         done
     }
 
-    fn begin(&self, method: &str) -> Counting {
-        self.calls.begin(&format!("/{SERVICE_NAME}/{method}"))
+    /// Counts a call with those that gRPC brings: it is the same method.
+    fn begin(&self, method: &str, request: &Request) -> Counting {
+        let path = format!("/{SERVICE_NAME}/{method}");
+        self.calls.begin(&path, request.headers())
     }
 
     /// Takes a call in. Who is not let in is told nothing about what was sent, and none of it is read.
@@ -244,13 +244,14 @@ fn named(path: Named) -> Result<String, BadField> {
 }
 
 async fn open(State(rest): State<Rest>, request: Request) -> Result<Answer, Fault> {
+    let counting = rest.begin("OpenSession", &request);
     let work = async {
         let mut call = rest.take(request).await?;
         let message = request::open(&mut call.body)?;
         let response = rest.service.open_session(call.of(message)?).await?;
         Ok(answer(answer::opened(response.get_ref())))
     };
-    rest.counted("OpenSession", work).await
+    Rest::counted(counting, work).await
 }
 
 async fn renew(State(rest): State<Rest>, path: Named, request: Request) -> Result<Answer, Fault> {
@@ -259,6 +260,7 @@ async fn renew(State(rest): State<Rest>, path: Named, request: Request) -> Resul
     let Some(session) = path.strip_suffix(VERB) else {
         return Err(not_allowed().header(header::ALLOW, "DELETE"));
     };
+    let counting = rest.begin("RenewSession", &request);
     let work = async {
         let mut call = rest.take(request).await?;
         let Call { head, query, body } = &mut call;
@@ -267,7 +269,7 @@ async fn renew(State(rest): State<Rest>, path: Named, request: Request) -> Resul
         let response = rest.service.renew_session(call.of(message)?).await?;
         Ok(answer(answer::renewed(response.get_ref())))
     };
-    rest.counted("RenewSession", work).await
+    Rest::counted(counting, work).await
 }
 
 async fn close(State(rest): State<Rest>, path: Named, request: Request) -> Result<Answer, Fault> {
@@ -275,6 +277,7 @@ async fn close(State(rest): State<Rest>, path: Named, request: Request) -> Resul
     if session.contains(':') {
         return Err(not_allowed().header(header::ALLOW, "POST"));
     }
+    let counting = rest.begin("CloseSession", &request);
     let work = async {
         let mut call = rest.take(request).await?;
         let Call { head, query, body } = &mut call;
@@ -283,54 +286,58 @@ async fn close(State(rest): State<Rest>, path: Named, request: Request) -> Resul
         rest.service.close_session(call.of(message)?).await?;
         Ok(answer(json!({})))
     };
-    rest.counted("CloseSession", work).await
+    Rest::counted(counting, work).await
 }
 
 async fn acquire(State(rest): State<Rest>, request: Request) -> Result<Answer, Fault> {
+    let counting = rest.begin("Acquire", &request);
     let work = async {
         let mut call = rest.take(request).await?;
         let message = request::acquire(&mut call.body)?;
         let response = rest.service.acquire(call.of(message)?).await?;
         Ok(answer(answer::acquired(response.get_ref())))
     };
-    rest.counted("Acquire", work).await
+    Rest::counted(counting, work).await
 }
 
 async fn release(State(rest): State<Rest>, request: Request) -> Result<Answer, Fault> {
+    let counting = rest.begin("Release", &request);
     let work = async {
         let mut call = rest.take(request).await?;
         let message = request::release(&mut call.body)?;
         let response = rest.service.release(call.of(message)?).await?;
         Ok(answer(answer::released(response.get_ref())))
     };
-    rest.counted("Release", work).await
+    Rest::counted(counting, work).await
 }
 
 async fn lease(State(rest): State<Rest>, path: Named, request: Request) -> Result<Answer, Fault> {
+    let counting = rest.begin("GetLease", &request);
     let work = async {
         let mut call = rest.take(request).await?;
         let message = request::get(named(path)?, &mut call.query)?;
         let response = rest.service.get_lease(call.of(message)?).await?;
         Ok(answer(answer::standing(response.get_ref())))
     };
-    rest.counted("GetLease", work).await
+    Rest::counted(counting, work).await
 }
 
 async fn list(State(rest): State<Rest>, request: Request) -> Result<Answer, Fault> {
+    let counting = rest.begin("ListLeases", &request);
     let work = async {
         let mut call = rest.take(request).await?;
         let message = request::list(&mut call.query)?;
         let response = rest.service.list_leases(call.of(message)?).await?;
         Ok(answer(answer::page(response.get_ref())))
     };
-    rest.counted("ListLeases", work).await
+    Rest::counted(counting, work).await
 }
 
 async fn watch(
     State(rest): State<Rest>,
     request: Request,
 ) -> Result<axum::response::Response, Fault> {
-    let counting = rest.begin("WatchLeases");
+    let counting = rest.begin("WatchLeases", &request);
     let begun = async {
         let mut call = rest.take(request).await?;
         let message = request::watch(&call.head.headers, &mut call.query)?;
@@ -346,11 +353,12 @@ async fn watch(
 }
 
 async fn check(State(rest): State<Rest>, request: Request) -> Result<Answer, Fault> {
+    let counting = rest.begin("CheckToken", &request);
     let work = async {
         let mut call = rest.take(request).await?;
         let message = request::check(&mut call.query)?;
         let response = rest.service.check_token(call.of(message)?).await?;
         Ok(answer(answer::checked(response.get_ref())))
     };
-    rest.counted("CheckToken", work).await
+    Rest::counted(counting, work).await
 }

@@ -40,6 +40,7 @@ use crate::metrics::{CountCalls, Exported, Metrics, Standing, census};
 use crate::rest;
 use crate::service::{Admin, Parts, Service};
 use crate::tasks::Tasks;
+use crate::traces::Traces;
 
 pub use self::credentials::{CredentialsError, Reload, check_files};
 pub use self::store::OpenStoreError;
@@ -127,6 +128,7 @@ pub struct Server {
     credentials: Credentials,
     parts: Parts,
     store: OpenStore,
+    traces: Option<Arc<dyn Traces>>,
 }
 
 #[derive(Debug)]
@@ -194,6 +196,7 @@ impl Server {
             credentials,
             parts,
             store,
+            traces: None,
         })
     }
 
@@ -213,7 +216,17 @@ impl Server {
             credentials,
             parts,
             store,
+            traces: None,
         })
+    }
+
+    /// The same, telling `traces` of the calls that it serves.
+    #[must_use]
+    pub fn with_traces(self, traces: Arc<dyn Traces>) -> Self {
+        Self {
+            traces: Some(traces),
+            ..self
+        }
     }
 
     /// Where it serves, with the real ports where port 0 was asked for.
@@ -240,12 +253,13 @@ impl Server {
             credentials,
             parts,
             store,
+            traces,
         } = self;
         let Parts { clock, tasks, .. } = parts.clone();
         let Addresses { grpc, http } = listeners.addresses;
         info!(%grpc, %http, version = env!("CARGO_PKG_VERSION"), "serving");
         credentials.warn_if_open(&settings);
-        let serving = run(settings, listeners, credentials, parts, shutdown);
+        let serving = run(settings, listeners, credentials, (parts, traces), shutdown);
         let result = Box::pin(serving).await;
         tasks.stop(&clock, TASKS_LIMIT).await;
         store.close().await;
@@ -284,7 +298,7 @@ async fn run(
     settings: Settings,
     listeners: Listeners,
     credentials: Credentials,
-    parts: Parts,
+    (parts, traces): (Parts, Option<Arc<dyn Traces>>),
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let Settings {
@@ -322,7 +336,7 @@ async fn run(
 
     let live = credentials.tls.as_ref();
     let (grpc, http) = accept::doors(listeners, live, (&limits, &timeouts), (&clock, &tasks));
-    let calls = CountCalls::new(&metrics, &clock);
+    let calls = CountCalls::new(&metrics, &clock, traces);
     let rest = rest::router((service.clone(), calls.clone()), &clock, &limits, &timeouts);
     let router = router((service, admin), &limits, calls)?.add_service(health_service);
     let grpc = router.serve_with_incoming_shutdown(grpc.connections(), closing.cancelled_owned());

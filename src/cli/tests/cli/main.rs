@@ -13,4 +13,6 @@ mod leases;
 mod program;
 mod secured;
 mod serving;
+#[cfg(feature = "otlp")]
+mod traces;
 mod usage;

@@ -14,7 +14,11 @@ pub(crate) fn palisade(arguments: &[&str]) -> Command {
     command.args(arguments).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         let bytes = name.as_encoded_bytes();
-        if bytes.starts_with(b"PALISADE_") || bytes == b"RUST_LOG" || bytes == b"STATE_DIRECTORY" {
+        let is_ours = [&b"PALISADE_"[..], b"OTEL_"];
+        if is_ours.iter().any(|start| bytes.starts_with(start))
+            || bytes == b"RUST_LOG"
+            || bytes == b"STATE_DIRECTORY"
+        {
             command.env_remove(name);
         }
     }

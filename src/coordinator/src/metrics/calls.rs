@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use pin_project_lite::pin_project;
 use tonic::Code;
 use tonic::body::Body;
@@ -19,27 +19,53 @@ use self::body::{Counted, Received};
 use self::methods::{Method, Methods};
 use super::Metrics;
 use crate::clock::{Clock, Moment};
+use crate::traces::{Begun, Trace, Traced, Traces};
 
 /// A layer around all services of a gRPC server.
 #[derive(Debug, Clone)]
 pub(crate) struct CountCalls {
     methods: Arc<Methods>,
     clock: Arc<dyn Clock>,
+    traces: Option<Arc<dyn Traces>>,
 }
 
 impl CountCalls {
-    pub(crate) fn new(metrics: &Metrics, clock: &Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        metrics: &Metrics,
+        clock: &Arc<dyn Clock>,
+        traces: Option<Arc<dyn Traces>>,
+    ) -> Self {
         Self {
             methods: Arc::new(Methods::register(&mut metrics.registry())),
             clock: Arc::clone(clock),
+            traces,
         }
     }
-}
 
-impl CountCalls {
-    /// Counts a call that came by another way, as one of the method of gRPC at this path.
-    pub(crate) fn begin(&self, path: &str) -> Counting {
-        Counting(Call::start(self.methods.of(path), &self.clock))
+    /// Counts a call that came over HTTP, as one of the method of gRPC at this path.
+    pub(crate) fn begin(&self, path: &str, headers: &HeaderMap) -> Counting {
+        Counting(self.start(self.methods.of(path), "http", headers))
+    }
+
+    fn start(&self, method: &Arc<Method>, protocol: &'static str, headers: &HeaderMap) -> Call {
+        let begin = |traces: &Arc<dyn Traces>| {
+            let (service, method) = method.ours()?;
+            Some(traces.begin(&Begun {
+                protocol,
+                service,
+                method,
+                headers,
+            }))
+        };
+        method.started();
+        Call {
+            method: Arc::clone(method),
+            clock: Arc::clone(&self.clock),
+            since: self.clock.now(),
+            // Unless it ends otherwise before it is dropped.
+            code: Code::Cancelled,
+            trace: self.traces.as_ref().and_then(begin),
+        }
     }
 }
 
@@ -89,9 +115,13 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let method = self.calls.methods.of(request.uri().path());
-        let call = Call::start(method, &self.calls.clock);
+        let call = self.calls.start(method, "grpc", request.headers());
+        if let Some(trace) = &call.trace {
+            let traced = Traced(Arc::clone(trace));
+            request.extensions_mut().insert(traced);
+        }
         let request = if method.streams_requests() {
             let method = Arc::clone(method);
             request.map(|body| Body::new(Received::new(body, method)))
@@ -112,20 +142,10 @@ struct Call {
     clock: Arc<dyn Clock>,
     since: Moment,
     code: Code,
+    trace: Option<Arc<dyn Trace>>,
 }
 
 impl Call {
-    fn start(method: &Arc<Method>, clock: &Arc<dyn Clock>) -> Self {
-        method.started();
-        Self {
-            method: Arc::clone(method),
-            clock: Arc::clone(clock),
-            since: clock.now(),
-            // Unless it ends otherwise before it is dropped.
-            code: Code::Cancelled,
-        }
-    }
-
     fn end(mut self, code: Code) {
         self.code = code;
     }
@@ -135,6 +155,9 @@ impl Drop for Call {
     fn drop(&mut self) {
         let took = self.since.until(self.clock.now());
         self.method.handled(self.code, took);
+        if let Some(trace) = &self.trace {
+            trace.end(self.code);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::domain::LeaseEnd;
 
 /// A label whose values are known beforehand.
-pub(super) trait Label: Copy + 'static {
+pub(crate) trait Label: Copy + 'static {
     /// The label's name.
     const NAME: &'static str;
     /// All its values, in the order of [`Label::index`].

@@ -11,6 +11,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::service::{BadField, CallError, refuse};
+use crate::traces::code_name;
 
 const TYPES: &str = "type.googleapis.com/google.rpc";
 /// Not in the registry of HTTP, but in the table of gRPC and in the logs of proxies: the client hung up.
@@ -117,29 +118,6 @@ fn code(code: Code) -> StatusCode {
     }
 }
 
-/// A code's name in the interface.
-fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
-}
-
 fn error(status: &Status, code: StatusCode) -> Value {
     let details = status.get_error_details();
     let mut listed = Vec::new();
@@ -169,7 +147,7 @@ fn error(status: &Status, code: StatusCode) -> Value {
     json!({
         "error": {
             "code": code.as_u16(),
-            "status": name(status.code()),
+            "status": code_name(status.code()),
             "message": status.message(),
             "details": listed,
         }

@@ -33,6 +33,7 @@ use super::parse::bad;
 use super::status;
 use crate::config::Limits;
 use crate::domain::Principal;
+use crate::traces::Traced;
 
 pub(super) use self::outbox::Responses;
 pub(crate) use self::streams::Streams;
@@ -45,6 +46,7 @@ impl Service {
     ) -> Result<Responses, CallError> {
         let (headers, extensions, inbound) = request.into_parts();
         let principal = self.principal(&headers, &extensions)?;
+        let trace = extensions.get::<Traced>().cloned();
         self.leases.admit_new()?;
         let permit = self.streams.permit()?;
         let post = Arc::new(Post::default());
@@ -52,7 +54,11 @@ impl Service {
         let (outbox, responses) = outbox(bound, &post, permit);
         // What a stream keeps while it waits is most of what a session costs. So what is needed only to open it is
         // in a box that is gone once it is open.
-        let opening = Box::pin(self.clone().begin_stream(principal, inbound, post, outbox));
+        let opening =
+            Box::pin(
+                self.clone()
+                    .begin_stream((principal, trace), inbound, post, outbox),
+            );
         self.streams.tasks().spawn_many(async move {
             if let Some(running) = opening.await {
                 running.serve().await;
@@ -64,13 +70,13 @@ impl Service {
     /// Opens a stream, or tells its client why not.
     async fn begin_stream(
         self,
-        principal: Principal,
+        whose: (Principal, Option<Traced>),
         inbound: Streaming<AttachRequest>,
         post: Arc<Post>,
         outbox: Outbox,
     ) -> Option<Box<Running>> {
         let mut about = About::default();
-        match self.open_stream(principal, inbound, &mut about).await {
+        match self.open_stream(whose, inbound, &mut about).await {
             Ok(opened) => {
                 let (session, epoch) = (opened.living.session, opened.shared.caller.epoch);
                 let entered = self.streams.enter(session, epoch, &post);

@@ -21,6 +21,8 @@ const CODES: usize = 17;
 /// What a call is counted as whose path names no method. Paths are whatever clients send: they are never
 /// labels (I13).
 const UNKNOWN: &str = "unknown";
+/// What the names of this interface's services begin with.
+const OURS: &str = "palisade.";
 
 type Labels = [(&'static str, String); 3];
 type LabelsAndCode = [(&'static str, String); 4];
@@ -154,6 +156,14 @@ impl Method {
             received: OnceLock::new(),
             sent: OnceLock::new(),
         }
+    }
+
+    /// Service and method, if it is one of `palisade.v1`: probes and reflection are nobody's work.
+    pub(super) fn ours(&self) -> Option<(&str, &str)> {
+        let [_, (_, service), (_, method)] = &self.labels;
+        service
+            .starts_with(OURS)
+            .then_some((service.as_str(), method.as_str()))
     }
 
     pub(super) fn streams_requests(&self) -> bool {

@@ -1,5 +1,6 @@
 use axum::body::to_bytes;
 use futures::stream;
+use http::HeaderMap;
 use palisade_api::v1::{LeaseEvent, LeaseEventType, WatchLeasesResponse};
 use serde_json::Value;
 use tonic::Status;
@@ -28,8 +29,9 @@ fn message(events: &[(LeaseEventType, i64)]) -> Result<WatchLeasesResponse, Stat
 async fn sent(
     messages: Vec<Result<WatchLeasesResponse, Status>>,
 ) -> Vec<(String, Option<String>, Value)> {
-    let calls = CountCalls::new(&Metrics::default(), &SystemClock::shared());
-    let body = response(stream::iter(messages), calls.begin("a watch")).into_body();
+    let calls = CountCalls::new(&Metrics::default(), &SystemClock::shared(), None);
+    let counting = calls.begin("a watch", &HeaderMap::new());
+    let body = response(stream::iter(messages), counting).into_body();
     let bytes = to_bytes(body, 1024 * 1024).await.unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     let blocks = text.split("\n\n").filter(|block| !block.is_empty());

@@ -13,12 +13,14 @@ use super::{parse, reply};
 use crate::access::Verb;
 use crate::clock::Moment;
 use crate::domain::{Acquire, Acquired, Hold};
+use crate::metrics::Label;
 use crate::service::counted;
 use crate::service::error::{About, CallError};
 use crate::service::lease::Leases;
 use crate::service::parse::millis;
 use crate::service::waiters::Glance;
 use crate::store::{Failure, StoreError};
+use crate::traces::Traced;
 
 /// How long a request has waited before its client is told of its place, and its resource is looked after: most
 /// are granted sooner, and looking costs a read.
@@ -256,6 +258,9 @@ impl Running {
         let took = ask.since.until(self.shared.now());
         let outcome = counted::acquire(done);
         self.shared.leases.metrics.acquired(outcome, took);
+        if let Some(Traced(trace)) = &self.shared.trace {
+            trace.acquired(took, outcome.value());
+        }
     }
 }
 

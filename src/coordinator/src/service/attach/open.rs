@@ -19,6 +19,7 @@ use crate::service::error::{About, CallError};
 use crate::service::lease::Living;
 use crate::service::news::SessionSubscription;
 use crate::service::parse::{Credentials, Opening, bad, missing};
+use crate::traces::Traced;
 
 /// Open requests that are looked up at a time.
 const CONCURRENT_LOOKS: usize = 16;
@@ -41,7 +42,7 @@ impl Service {
     /// Reads the first message and makes the stream its session's own.
     pub(super) async fn open_stream(
         &self,
-        principal: Principal,
+        (principal, trace): (Principal, Option<Traced>),
         mut inbound: Streaming<AttachRequest>,
         about: &mut About,
     ) -> Result<Opened, CallError> {
@@ -79,6 +80,7 @@ impl Service {
             access: self.access.clone(),
             marks: Marks::new(first_mark(&caller)),
             caller,
+            trace,
         });
         Ok(Opened {
             shared,

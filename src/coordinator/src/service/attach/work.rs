@@ -19,6 +19,7 @@ use crate::service::error::CallError;
 use crate::service::lease::{Leases, Living, is_lasting};
 use crate::service::waiters::Seat;
 use crate::store::{Failure, Outcome, Standing, StoreError};
+use crate::traces::Traced;
 
 /// What the work of one stream has in common.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     /// Whose stream it is. Its nonce is the stream's own; the mark is that of each write.
     pub(super) caller: Caller,
     pub(super) marks: Marks,
+    /// What is told of its acquires, if anybody listens.
+    pub(super) trace: Option<Traced>,
 }
 
 /// Why a piece of work came to nothing.
