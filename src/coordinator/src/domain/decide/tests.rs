@@ -369,3 +369,136 @@ fn an_unclean_end_is_closed_before_anybody_is_granted_anything() {
     let step = decide_acquire(&seen, &tries);
     assert!(matches!(step, Ok(AcquireStep::Grant { .. })), "{step:?}");
 }
+
+/// A session goes over to a new stream only by a larger epoch: a delayed copy of an older Attach takes nothing (I4).
+#[test]
+fn only_a_larger_epoch_makes_a_stream_the_sessions_own() {
+    let mine = session("mine");
+    let to = |epoch| AttachMark {
+        epoch,
+        sub: 0,
+        nonce: PROCESS,
+    };
+    let stale = |given| Refusal::EpochStale { given, stored: 5 };
+    let cases = [
+        (6, Ok(Some(to(6)))),
+        (5, Err(stale(5))),
+        (4, Err(stale(4))),
+        (0, Err(stale(0))),
+    ];
+    for (epoch, expected) in cases {
+        let decided = decide_attach(Some(&mine), &caller(&mine, epoch));
+        assert_eq!(decided, expected, "{epoch}");
+    }
+    // Its own first try has raised it.
+    let raised = Session {
+        mark: to(5),
+        ..mine.clone()
+    };
+    assert_eq!(decide_attach(Some(&raised), &caller(&mine, 5)), Ok(None));
+    let thief = Caller {
+        secret: SecretHash::of(b"guessed"),
+        ..caller(&mine, 6)
+    };
+    let not_yours = Refusal::NotYours { session: mine.id };
+    assert_eq!(decide_attach(Some(&mine), &thief), Err(not_yours));
+}
+
+/// A stream goes on from the mark that it wrote last, and from no other, however large its epoch is (I4).
+#[test]
+fn a_stream_raises_from_its_own_mark_and_writes_under_it_alone() {
+    let mine = session("mine");
+    let own = mine.mark;
+    let next = AttachMark { sub: 4, ..own };
+    let another = AttachMark {
+        nonce: PROCESS,
+        ..own
+    };
+    let of_stream = |mark| Caller {
+        mark: Some(mark),
+        ..caller(&mine, 5)
+    };
+    let superseded = Refusal::Superseded {
+        session: mine.id,
+        stored: own,
+    };
+    let raise = |mark, to| decide_raise(Some(&mine), &of_stream(mark), to);
+    assert_eq!(raise(own, next), Ok(true));
+    assert_eq!(raise(own, own), Ok(false), "it is done");
+    assert_eq!(raise(another, next), Err(superseded.clone()));
+    assert_eq!(raise(next, another), Err(superseded.clone()));
+
+    assert_eq!(admit(Some(&mine), &of_stream(own)).err(), None);
+    for mark in [another, next, AttachMark { epoch: 6, ..own }] {
+        let refused = admit(Some(&mine), &of_stream(mark)).err();
+        assert_eq!(refused, Some(superseded.clone()), "{mark:?}");
+    }
+    // Its writes compare its mark: they never raise one.
+    let late = Caller {
+        epoch: 6,
+        ..of_stream(own)
+    };
+    let acquire = Acquire {
+        caller: late.clone(),
+        ..wish(&mine, "1", false)
+    };
+    let step = decide_acquire(&view(&mine), &acquire);
+    assert!(matches!(step, Ok(AcquireStep::Grant { .. })), "{step:?}");
+    let release = Release {
+        caller: late,
+        ..by_request(&mine, "1")
+    };
+    let nothing = Ok(ReleaseStep::Answer(Released::NotHeld(None)));
+    assert_eq!(decide_release(&view(&mine), &release), nothing);
+    // A release is admitted by the same rules.
+    let release = Release {
+        caller: of_stream(another),
+        ..by_request(&mine, "1")
+    };
+    assert_eq!(decide_release(&view(&mine), &release), Err(superseded));
+}
+
+/// Another try asks for the same: a request is named once. How long it waits may differ, and another request asks
+/// for what it likes.
+#[test]
+fn another_try_of_a_request_asks_for_the_same() {
+    let mine = session("mine");
+    let mut held = view(&mine);
+    held.hold = Some(hold(&mine, "1"));
+    let mut queued = view(&mine);
+    queued.hold = Some(hold(&session("other"), "9"));
+    queued.own_place = Some(place(&mine, "1", 30));
+    let of_metadata = Acquire {
+        metadata: b"other".to_vec(),
+        ..wish(&mine, "1", true)
+    };
+    let of_delay = Acquire {
+        lock_delay_ms: 1,
+        ..wish(&mine, "1", true)
+    };
+    for seen in [&held, &queued] {
+        for (acquire, field) in [(&of_metadata, "metadata"), (&of_delay, "lock_delay_ms")] {
+            let request = request("1");
+            let mismatch = Refusal::RequestMismatch { request, field };
+            assert_eq!(decide_acquire(seen, acquire), Err(mismatch));
+        }
+        let again = decide_acquire(seen, &wish(&mine, "1", true));
+        assert!(matches!(again, Ok(AcquireStep::Answer(_))), "{again:?}");
+    }
+    let others = Acquire {
+        request: request("2"),
+        ..of_metadata
+    };
+    queued.own_place = None;
+    let claim = claim_of(&mine, "2");
+    let claim = Claim {
+        metadata: b"other".to_vec(),
+        ..claim
+    };
+    let step = decide_acquire(&queued, &others);
+    assert_eq!(step, Ok(AcquireStep::Enqueue(claim)));
+    // What is asked for is what is granted.
+    let step = decide_acquire(&view(&mine), &of_delay);
+    let claim = claim_of(&mine, "1").with_lock_delay(1);
+    assert_eq!(step, Ok(AcquireStep::Grant { claim, place: None }));
+}

@@ -3,6 +3,7 @@
 //! transaction, so that it does nothing.
 
 mod batches;
+mod connections;
 mod credentials;
 mod endings;
 mod endpoints;

@@ -1,9 +1,11 @@
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Decided, LATENESS, MAX_BYTES, MAX_STEPS, Waiting, is_due, pack};
+use super::{Decided, LATENESS, MAX_BYTES, MAX_STEPS, Steps, Waiting, is_due, pack};
 use crate::clock::Moment;
 use crate::store::etcd::step::Step;
 use crate::store::{Outcome, StoreError};
@@ -132,4 +134,46 @@ fn what_may_be_late_leaves_with_what_may_not_or_a_moment_later() {
     assert!(is_due(&waiting, now));
     let (waiting, _told) = wait((0..MAX_STEPS).map(|_| late()).collect());
     assert!(is_due(&waiting, now), "as many as travel together");
+}
+
+/// They are compared once for all: whoever rests on another generation goes with the next ones (I3).
+#[test]
+fn steps_under_different_generations_do_not_travel_together() {
+    let under = |key, generation: &[u8]| Step {
+        under: Some(generation.into()),
+        ..step(&[key], 1, false)
+    };
+    let (mut waiting, _told) = wait(vec![
+        step(&["none"], 1, false),
+        under("old", b"1"),
+        under("new", b"2"),
+        under("old, too", b"1"),
+    ]);
+    let numbers = |keys: &[&str]| -> Vec<_> { keys.iter().map(|key| vec![number(key)]).collect() };
+    let first = packed(&mut waiting);
+    assert_eq!(first, numbers(&["none", "old", "old, too"]));
+    assert_eq!(packed(&mut waiting), numbers(&["new"]));
+}
+
+/// So that what one caller sends is not overtaken by what it sends next, and etcd never has more to do at once than
+/// group commit lets it have.
+#[test]
+fn one_caller_at_a_time_sends_its_step_itself_and_only_while_nothing_travels_together() {
+    let (sender, _arriving) = mpsc::channel(1);
+    let steps = Steps {
+        sender,
+        turn: Arc::default(),
+    };
+    let first = steps.direct();
+    assert!(first.is_some());
+    assert!(steps.direct().is_none(), "one is under way");
+    assert!(steps.direct().is_none(), "asking changes nothing");
+    drop(first);
+    let next = steps.direct();
+    assert!(next.is_some(), "it came back");
+    drop(next);
+    steps.turn.is_busy.store(true, Ordering::Release);
+    assert!(steps.direct().is_none(), "others travel together");
+    steps.turn.is_busy.store(false, Ordering::Release);
+    assert!(steps.direct().is_some());
 }

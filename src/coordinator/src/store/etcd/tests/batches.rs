@@ -6,12 +6,13 @@ use etcd_client::{PutOptions, TxnOp};
 use futures::future::join_all;
 use palisade_test_support::Etcd;
 
-use super::{TTL, World, coordinator_with};
-use crate::domain::{Acquired, Caller, Refusal};
+use super::{Step as Decision, TTL, World, coordinator_with, heir};
+use crate::domain::{AcquireStep, Acquired, Caller, Refusal};
 use crate::store::conformance::Client;
 use crate::store::etcd::EtcdOptions;
 use crate::store::etcd::batch::Decided;
-use crate::store::etcd::step::Step;
+use crate::store::etcd::link::Link;
+use crate::store::etcd::step::{self, Step};
 use crate::store::{Store, StoreError};
 
 const MANY: u64 = 200;
@@ -178,6 +179,99 @@ async fn a_poisoned_transaction_is_taken_apart() {
             .all(|held| matches!(held, Ok(Acquired::Held(_)))),
         "{held:?}"
     );
+}
+
+/// Grants of a resource each to some clients, decided on and not yet sent.
+async fn late_grants(world: &World, clients: &[&Client], name: &str) -> (Arc<Link>, Vec<Step>) {
+    const EACH: usize = 6;
+    let mut steps = Vec::new();
+    for (number, client) in (0..EACH).flat_map(|number| clients.iter().map(move |it| (number, it)))
+    {
+        let name = format!("{name}/{}/{number}", client.caller.session);
+        let late = world.decides(&client.wish(&name, "late", false)).await;
+        let Decision::Acquire(AcquireStep::Grant { claim, place: None }) = late.step else {
+            panic!("it is free: {:?}", late.step);
+        };
+        let hold = heir(claim, &late.generation);
+        let (keys, sight) = (&late.link.context().keys, &late.sight);
+        let session = sight.session.as_ref().expect("it saw its session");
+        steps.push(step::grant(
+            keys,
+            sight,
+            session,
+            &late.generation,
+            &hold,
+            None,
+        ));
+    }
+    (Arc::clone(&world.late.links.get().await.unwrap()), steps)
+}
+
+/// Sends steps at once; the first goes by itself, the others together.
+async fn send((link, steps): (Arc<Link>, Vec<Step>)) -> Vec<Decided> {
+    let sent = join_all(steps.into_iter().map(|step| link.submit(step))).await;
+    sent.into_iter().map(Result::unwrap).collect()
+}
+
+fn count(decided: &[Decided], is_so: impl Fn(&Decided) -> bool) -> usize {
+    decided.iter().filter(|decided| is_so(decided)).count()
+}
+
+/// One compare of the mark stands for all steps of a session that travel together, with nobody else's among them (I4).
+#[tokio::test]
+async fn steps_of_one_session_that_travel_together_rest_on_its_mark() {
+    let world = World::new().await;
+    let client = world.client("one").await;
+    let in_time = send(Box::pin(late_grants(&world, &[&client], "in/time")).await).await;
+    let applied = |decided: &Decided| matches!(decided, Decided::Applied(..));
+    assert_eq!(count(&in_time, applied), in_time.len(), "{in_time:?}");
+
+    let late = Box::pin(late_grants(&world, &[&client], "late")).await;
+    client.at(2).take("elsewhere", "raises").await;
+    let before = world.all_keys().await;
+    let decided = send(late).await;
+    assert_eq!(count(&decided, applied), 0, "{decided:?}");
+    assert_eq!(world.all_keys().await, before);
+    // What stops them is known, so that none has to find out alone.
+    let unmarked = count(&decided, |it| matches!(it, Decided::Unmarked));
+    let otherwise = count(&decided, |it| matches!(it, Decided::Otherwise(..)));
+    assert_eq!(unmarked + otherwise, decided.len(), "{decided:?}");
+    assert!(unmarked > 0, "{decided:?}");
+}
+
+/// One compare of the generation stands for all steps that travel together, of one session or of many (I3).
+#[tokio::test]
+async fn steps_that_travel_together_rest_on_the_generation() {
+    let world = World::new().await;
+    let (one, other) = (world.client("one").await, world.client("other").await);
+    for (name, clients) in [("one", vec![&one]), ("both", vec![&one, &other])] {
+        let late = Box::pin(late_grants(&world, &clients, name)).await;
+        world.prompt.advance(None).await.unwrap();
+        let before = world.all_keys().await;
+        let decided = send(late).await;
+        let applied = count(&decided, |it| matches!(it, Decided::Applied(..)));
+        assert_eq!(applied, 0, "{name}: {decided:?}");
+        assert_eq!(world.all_keys().await, before, "{name}");
+        // The late coordinator sees the change before it looks again.
+        world.late.ready().await.unwrap();
+    }
+}
+
+/// What is compared once stands for one session alone: another's steps beside it rest on their own mark (I4, I12).
+#[tokio::test]
+async fn a_raised_mark_stops_its_own_steps_among_anothers() {
+    let world = World::new().await;
+    let (calm, raised) = (world.client("calm").await, world.client("raised").await);
+    let late = Box::pin(late_grants(&world, &[&calm, &raised], "late")).await;
+    raised.at(2).take("elsewhere", "raises").await;
+    let decided = send(late).await;
+    for pair in decided.chunks(2) {
+        let [calm, raised] = pair else {
+            panic!("each number has both");
+        };
+        assert!(matches!(calm, Decided::Applied(..)), "{calm:?}");
+        assert!(!matches!(raised, Decided::Applied(..)), "{raised:?}");
+    }
 }
 
 impl Client {
