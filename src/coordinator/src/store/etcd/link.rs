@@ -586,3 +586,6 @@ fn reached(header: &ResponseHeader) -> Result<Reached, StoreError> {
         term: header.raft_term(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 mod batches;
 mod connections;
 mod credentials;
+mod delays;
 mod endings;
 mod endpoints;
 mod grants;
@@ -14,6 +15,7 @@ mod queues;
 mod reads;
 mod renewals;
 mod sessions;
+mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -315,3 +315,6 @@ async fn generation_at(link: &Link, at: Revision) -> Result<Option<Vec<u8>>, Sto
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests;

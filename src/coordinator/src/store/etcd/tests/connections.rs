@@ -3,8 +3,13 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
+use palisade_token::ResourceName;
+
 use super::{World, heir, name};
-use crate::domain::SessionId;
+use crate::domain::{Claim, RequestId, SessionId};
+use crate::store::Store;
+use crate::store::etcd::EtcdStore;
 use crate::store::etcd::effort::{Effort, Taken};
 use crate::store::etcd::link::Link;
 use crate::store::etcd::step;
@@ -19,7 +24,7 @@ async fn another(world: &World, link: &Arc<Link>) -> Arc<Link> {
     next
 }
 
-fn subject(resource: &palisade_token::ResourceName, session: SessionId) -> Subject<'_> {
+fn subject(resource: &ResourceName, session: SessionId) -> Subject<'_> {
     Subject {
         resource,
         session: Some(session),
@@ -69,5 +74,48 @@ async fn what_a_step_saw_over_one_connection_is_looked_up_again_over_the_next() 
         let seen = effort.look(&over).await.unwrap();
         assert_eq!(seen.source, source);
         assert!(seen.hold.is_some());
+    }
+}
+
+/// A guess that the log has shown to be wrong is not guessed by again: etcd is looked at.
+#[tokio::test]
+async fn what_was_guessed_wrong_is_looked_up() {
+    let world = World::new().await;
+    let client = world.client("one").await;
+    let link = Box::pin(world.prompt.links.get()).await.unwrap();
+    let generation = link.generation().await.unwrap();
+    let names: Vec<_> = (0..6).map(|number| format!("own/{number}")).collect();
+    let names = names.iter().map(|name| ResourceName::new(name).unwrap());
+    let names: Vec<_> = names.collect();
+    let mut efforts = Vec::new();
+    for name in &names {
+        let mut effort = Effort::new(subject(name, client.caller.session));
+        let sight = effort.look(&link).await.unwrap();
+        assert_eq!(sight.source, Source::Guess);
+        efforts.push((effort, sight, name));
+    }
+    // The other coordinator raises the mark.
+    let late: Arc<dyn Store> = Arc::<EtcdStore>::clone(&world.late);
+    client
+        .through(&late)
+        .at(2)
+        .take("elsewhere", "raises")
+        .await;
+    // The first goes by itself, the others together.
+    let taken = efforts.iter_mut().map(|(effort, sight, name)| {
+        let session = sight.session.as_ref().expect("it is known");
+        let request = RequestId::new("1").unwrap();
+        let claim = Claim::new(&session.record, (*name).clone(), request, Vec::new());
+        let hold = heir(claim, &generation);
+        let keys = &link.context().keys;
+        let step = step::grant(keys, sight, session, &generation, &hold, None);
+        effort.take(&link, step)
+    });
+    for taken in join_all(taken).await {
+        assert!(matches!(taken.unwrap(), Taken::Overtaken));
+    }
+    for (effort, _, _) in &mut efforts {
+        let sight = effort.look(&link).await.unwrap();
+        assert_eq!(sight.source, Source::Read);
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use palisade_test_support::{Etcd, EtcdVersion, Proxy, eventually, within};
 
 use super::{TTL, coordinator, coordinator_at};
@@ -171,6 +172,11 @@ async fn without_space_nothing_is_granted(version: EtcdVersion) {
     becomes_ready(&store).await;
     let client = Client::open(&as_store(&store), "one", TTL).await;
     let hold = client.take("held", "1").await;
+    let mut waiters = Vec::new();
+    for number in 0..8 {
+        let name = format!("waiter{number}");
+        waiters.push(Client::open(&as_store(&store), &name, TTL).await);
+    }
     // As much as one argument of a command may be.
     let filling = "x".repeat(100 * 1024);
     let mut fill = 0;
@@ -193,6 +199,12 @@ async fn without_space_nothing_is_granted(version: EtcdVersion) {
     let (reason, outcome) = failure(client.try_acquire("other", "2").await);
     assert!(matches!(reason, Failure::NoSpace), "{reason:?}");
     assert_eq!(outcome, Outcome::NotApplied);
+    // At once, so that they travel together.
+    for waited in join_all(waiters.iter().map(|it| it.acquire("held", "waits"))).await {
+        let (reason, outcome) = failure(waited);
+        assert!(matches!(reason, Failure::NoSpace), "{reason:?}");
+        assert_eq!(outcome, Outcome::NotApplied);
+    }
     client.renew().await.unwrap();
     let again = client.try_acquire("held", "1").await.unwrap();
     assert_eq!(again, Acquired::Held(hold.clone()), "a retry is answered");
