@@ -22,6 +22,7 @@ mod links;
 mod listing;
 mod liveness;
 mod notice;
+mod pace;
 mod reads;
 mod revoke;
 mod sessions;
@@ -44,6 +45,7 @@ use self::keys::Keys;
 use self::link::Context;
 use self::links::Links;
 use self::liveness::Liveness;
+use self::pace::Pace;
 use super::{Advance, Advanced, Alive, Events, Page, Pages, Standing, Status, Store, StoreError};
 use crate::clock::{Clock, Moment};
 use crate::config::EtcdAccess;
@@ -105,6 +107,7 @@ pub struct EtcdStore {
     links: Arc<Links>,
     keys: Keys,
     liveness: Arc<Liveness>,
+    pace: Pace,
     least_ttl: Duration,
     metrics: Metrics,
 }
@@ -121,6 +124,7 @@ impl EtcdStore {
     ) -> Arc<Self> {
         let keys = Keys::new(&options.prefix);
         let liveness = Arc::<Liveness>::default();
+        let pace = Pace::new(Arc::clone(&clock));
         let metrics = options.metrics;
         metrics.expect_etcd();
         let context = Context {
@@ -138,6 +142,7 @@ impl EtcdStore {
             links: Arc::new(Links::new(options.endpoints, context)),
             keys,
             liveness,
+            pace,
             least_ttl: options.least_ttl,
             metrics,
         })

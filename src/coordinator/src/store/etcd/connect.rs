@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::gather::Gather;
+use crate::clock::Clock;
 use crate::config::EtcdAccess;
 
 /// etcd closes connections that ping more often than every 5 s.
@@ -45,7 +46,11 @@ struct Unreadable {
 
 /// Opens a connection that is never opened again: its connector works once. Files are read anew each time, so
 /// that what is exchanged in them counts from the next connection on.
-pub(super) async fn open(url: &str, access: &EtcdAccess) -> Result<Connected, BoxError> {
+pub(super) async fn open(
+    url: &str,
+    access: &EtcdAccess,
+    clock: &Arc<dyn Clock>,
+) -> Result<Connected, BoxError> {
     let mut endpoint = Endpoint::from_shared(url.to_owned())?
         .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_INTERVAL)
@@ -55,8 +60,10 @@ pub(super) async fn open(url: &str, access: &EtcdAccess) -> Result<Connected, Bo
         endpoint = endpoint.tls_config(tls(access).await?)?;
     }
     let used = Arc::new(AtomicBool::new(false));
+    let clock = Arc::clone(clock);
     let connector = tower::service_fn(move |uri: http::Uri| {
         let used = Arc::clone(&used);
+        let clock = Arc::clone(&clock);
         async move {
             if used.swap(true, Ordering::SeqCst) {
                 return Err(io::Error::other("a link is one connection"));
@@ -65,7 +72,7 @@ pub(super) async fn open(url: &str, access: &EtcdAccess) -> Result<Connected, Bo
             let host = host.trim_start_matches('[').trim_end_matches(']');
             let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(2379))).await?;
             stream.set_nodelay(true)?;
-            Ok(TokioIo::new(Gather::new(stream)))
+            Ok(TokioIo::new(Gather::new(stream, clock)))
         }
     });
     let channel = endpoint.connect_with_connector(connector).await?;

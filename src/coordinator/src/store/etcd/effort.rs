@@ -18,8 +18,8 @@ pub(super) struct Effort<'a> {
     /// What the last step saw instead, and over which link.
     seen: Option<(Arc<Link>, Sight)>,
     may_guess: bool,
-    /// What is known of the resource is all that this coordinator has done itself lately: a step by that seldom
-    /// fails, and carries no looks along.
+    /// What is known of the resource is what this coordinator has lately done itself, or etcd's log has shown of who
+    /// waits: a step by that seldom fails, and carries no looks along.
     is_sure: bool,
     is_alone: bool,
 }
@@ -53,7 +53,7 @@ impl<'a> Effort<'a> {
         if self.may_guess
             && let Some(guess) = link.known().guess(link, self.subject)
         {
-            self.is_sure = guess.view.waiters == 0;
+            self.is_sure = guess.view.waiters == 0 || guess.is_first;
             return Ok(guess);
         }
         self.is_sure = false;

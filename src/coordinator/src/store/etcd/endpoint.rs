@@ -182,7 +182,7 @@ impl Endpoint {
             let mut maintenance = match lookout.0.take() {
                 Some(maintenance) => maintenance,
                 None => {
-                    let opened = connect::open(&self.url, &context.access).await?;
+                    let opened = connect::open(&self.url, &context.access, &context.clock).await?;
                     opened.client.maintenance_client()
                 }
             };

@@ -100,7 +100,7 @@ impl Link {
             outcome: Outcome::NotApplied,
             source: Some(source),
         };
-        let opening = connect::open(url, &context.access);
+        let opening = connect::open(url, &context.access, &context.clock);
         let connected = match within(&context.clock, CONNECT_LIMIT, opening).await {
             Ok(connected) => connected.map_err(unavailable)?,
             Err(elapsed) => return Err(unavailable(elapsed.into())),

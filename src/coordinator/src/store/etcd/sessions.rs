@@ -71,6 +71,7 @@ impl EtcdStore {
     }
 
     pub(super) async fn do_renew(&self, caller: &Caller) -> Result<Alive, StoreError> {
+        self.pace.keep().await;
         let mut failed = None;
         for _ in 0..RENEWALS {
             let link = match (self.links.get().await, failed) {
