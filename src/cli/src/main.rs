@@ -78,7 +78,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         ));
     }
     let mut runtime = Builder::new_multi_thread();
-    if matches!(cli.command, Command::Serve(_)) && env::var_os(THREADS).is_none() {
+    let shares = matches!(cli.command, Command::Serve(_) | Command::Bench(_));
+    if shares && env::var_os(THREADS).is_none() {
         runtime.worker_threads(half_of_the_cores());
     }
     let runtime = runtime
@@ -90,7 +91,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
     result
 }
 
-/// The other half is for etcd beside it; and threads that wake each other for little cost more than they bring.
+/// The other half is for etcd beside it, and for those who load it; and threads that wake each other for little
+/// cost more than they bring.
 fn half_of_the_cores() -> usize {
     let cores = available_parallelism().map_or(1, NonZero::get);
     (cores / 2).max(1)
