@@ -143,11 +143,11 @@ pub(crate) struct Rounds {
     #[arg(default_value = "v3lock,stream,unary")]
     pub(crate) variants: Vec<Variant>,
     /// How many rounds for each: 1 to 100
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 15)]
     #[arg(value_parser = value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
     /// How long each round is measured: 100ms to 10m
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_round)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_round)]
     pub(crate) round: Duration,
 }
 
