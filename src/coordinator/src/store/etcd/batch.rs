@@ -3,9 +3,11 @@
 //! A step that arrives while nothing is under way leaves at once; those that arrive meanwhile collect. All
 //! nested compares see the state before the transaction, so one step's failure changes nobody else's (I12).
 
+mod turn;
+
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use etcd_client::{ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse};
@@ -14,6 +16,8 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
+pub(super) use self::turn::Steps;
+use self::turn::Turn;
 use super::fault::{Fault, Kind};
 use super::keys::Keys;
 use super::link::{Committed, Link};
@@ -77,63 +81,6 @@ enum Shape {
         /// All are of one session, whose mark is compared once for all of them.
         is_of_one: bool,
     },
-}
-
-/// Where steps of one link go.
-#[derive(Debug)]
-pub(super) struct Steps {
-    sender: mpsc::Sender<Waiting>,
-    turn: Arc<Turn>,
-}
-
-/// Whether a step would travel alone anyhow: then its caller sends it, which saves two wake-ups.
-#[derive(Debug, Default)]
-struct Turn {
-    /// Steps wait, or travel together.
-    is_busy: AtomicBool,
-    /// A caller's step is under way.
-    is_taken: AtomicBool,
-}
-
-/// The right of one caller to send its step itself.
-#[derive(Debug)]
-pub(super) struct Direct<'a>(&'a Turn);
-
-impl Drop for Direct<'_> {
-    fn drop(&mut self) {
-        self.0.is_taken.store(false, Ordering::Release);
-    }
-}
-
-impl Steps {
-    /// Room for steps, and the work that sends them over a link until that breaks.
-    pub(super) fn new(link: &Arc<Link>) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (sender, arriving) = mpsc::channel(MAX_WAITING);
-        let turn = Arc::<Turn>::default();
-        let work = run(Arc::clone(link), arriving, Arc::clone(&turn));
-        (Self { sender, turn }, work)
-    }
-
-    /// Lets a caller send its step itself, if nothing is under way.
-    pub(super) fn direct(&self) -> Option<Direct<'_>> {
-        let turn = &*self.turn;
-        let is_free =
-            !turn.is_busy.load(Ordering::Acquire) && !turn.is_taken.swap(true, Ordering::AcqRel);
-        is_free.then(|| Direct(turn))
-    }
-
-    /// Takes a step along with others.
-    pub(super) async fn submit(&self, step: Step, since: Moment) -> Result<Decided, StoreError> {
-        let (told, decided) = oneshot::channel();
-        let waiting = Waiting { step, told, since };
-        if self.sender.send(waiting).await.is_err() {
-            return Err(unavailable());
-        }
-        match decided.await {
-            Ok(decided) => decided,
-            Err(stopped) => Err(StoreError::unknown(Failure::Unavailable, stopped)),
-        }
-    }
 }
 
 /// Sends steps over one link, until that breaks.

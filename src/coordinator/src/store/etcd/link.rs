@@ -1,5 +1,8 @@
 //! One connection to one etcd endpoint, and what it may be trusted with.
 
+mod generation;
+mod under_way;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -8,14 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, Error, GetOptions, KvClient, LeaseClient, ResponseHeader, Txn,
-    TxnOp, TxnOpResponse, TxnResponse, WatchClient,
+    Client, Compare, Error, KvClient, LeaseClient, ResponseHeader, Txn, TxnOp, TxnOpResponse,
+    TxnResponse, WatchClient,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::under_way::{InFlight, Patience};
 use super::batch::{self, Decided, Steps};
-use super::codec::{self, Stored, revision};
+use super::codec::{Stored, revision};
 use super::connect;
 use super::counted::{self, Reply};
 use super::fault::{Fault, Kind};
@@ -25,24 +29,18 @@ use super::known::Known;
 use super::liveness::Liveness;
 use super::reads::Reads;
 use super::step::Step;
-use super::trust::{Reached, Trust, Verdict};
+use super::trust::{Reached, Trust};
 use super::vitals::{self, Vitals};
-use crate::audit;
-use crate::clock::{Clock, Moment, within};
+use crate::clock::{Clock, within};
 use crate::config::EtcdAccess;
-use crate::domain::{Generation, Revision, Span};
+use crate::domain::{Generation, Revision};
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
-use crate::store::{Advance, Advanced, Failure, Outcome, StoreError};
+use crate::store::{Failure, Outcome, StoreError};
 use crate::tasks::Tasks;
 
 /// How long a TCP and HTTP/2 connection may take to open: an etcd that needs longer is as good as away.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// A caller that gives up after this long without an answer takes the connection with it: it may be half
-/// open, and a caller with a shorter limit than a call's would never find out.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// How often the making of a generation is tried anew when another coordinator was faster.
-const GENERATION_ROUNDS: usize = 16;
 
 /// What links are made with.
 #[derive(Debug, Clone)]
@@ -222,13 +220,9 @@ impl Link {
 
     /// Waits for what travels with others. Whoever waits in vain shows that the connection is of no use.
     pub(super) async fn waited_for<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut waiting = Patience {
-            link: self,
-            since: self.context.clock.now(),
-            is_over: false,
-        };
+        let waiting = Patience::begin(self);
         let done = work.await;
-        waiting.is_over = true;
+        waiting.end();
         done
     }
 
@@ -237,13 +231,9 @@ impl Link {
         &self,
         work: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Fault> {
-        let mut waiting = Patience {
-            link: self,
-            since: self.context.clock.now(),
-            is_over: false,
-        };
+        let waiting = Patience::begin(self);
         let done = self.call_alone(work).await;
-        waiting.is_over = true;
+        waiting.end();
         if let Err(fault) = &done
             && fault.kind == Kind::Broken
         {
@@ -415,140 +405,6 @@ impl Link {
             return Err(Misfit::WrongCluster);
         }
         Ok(header.clone())
-    }
-
-    /// A read that a quorum confirms.
-    pub(super) async fn confirm(&self) -> Result<(), StoreError> {
-        self.read_generation().await.map(|_| ())
-    }
-
-    async fn read_generation(
-        &self,
-    ) -> Result<(Option<Stored<Generation>>, ResponseHeader), StoreError> {
-        let get = TxnOp::get(self.context.keys.generation(), None::<GetOptions>);
-        let (replies, header) = self.read(vec![get]).await?;
-        let found = match replies.first() {
-            Some(TxnOpResponse::Get(get)) => {
-                get.kvs().first().map(codec::generation).transpose()?
-            }
-            _ => None,
-        };
-        self.trust().read(found.clone(), reached(&header)?);
-        Ok((found, header))
-    }
-
-    /// Takes note of a generation that a read of this connection showed.
-    pub(super) fn judge(
-        &self,
-        found: Option<Stored<Generation>>,
-        header: &ResponseHeader,
-    ) -> Result<Verdict, StoreError> {
-        Ok(self.trust().read(found, reached(header)?))
-    }
-
-    /// The generation that grants may be made under; makes one where none is trusted (I9).
-    pub(super) async fn generation(&self) -> Result<Stored<Generation>, StoreError> {
-        if let Some(trusted) = self.trusted() {
-            return Ok(trusted);
-        }
-        let _making = self.making.lock().await;
-        match self.trusted() {
-            Some(trusted) => Ok(trusted),
-            None => {
-                let made = Box::pin(self.make_generation(Advance::default()));
-                Ok(made.await?.1)
-            }
-        }
-    }
-
-    /// Makes a generation above a token that a guard has seen.
-    pub(super) async fn advance(&self, advance: Advance) -> Result<Advanced, StoreError> {
-        let _making = self.making.lock().await;
-        let (previous, made) = self.make_generation(advance).await?;
-        Ok(Advanced {
-            generation: made.record,
-            previous,
-        })
-    }
-
-    async fn make_generation(
-        &self,
-        Advance { past, is_forced }: Advance,
-    ) -> Result<(Option<Generation>, Stored<Generation>), StoreError> {
-        for _ in 0..GENERATION_ROUNDS {
-            let (old, header) = self.read_generation().await?;
-            // The clock is read after the old generation: the new one is above all it can have issued.
-            let clock = self.context.clock.wall();
-            let nonce = self.context.entropy.nonce();
-            let span = Span {
-                revision: revision(header.revision())?,
-                past,
-                is_forced,
-                nonce,
-            };
-            let made = Generation::after(old.as_ref().map(|old| &old.record), span, clock)
-                .map_err(|error| StoreError::not_applied(Failure::Generation(error)))?;
-            let made = Stored {
-                record: made,
-                raw: codec::generation_value(&made).into(),
-            };
-            let key = self.context.keys.generation();
-            let unchanged = match &old {
-                Some(old) => Compare::value(key.clone(), CompareOp::Equal, &*old.raw),
-                None => Compare::create_revision(key.clone(), CompareOp::Equal, 0),
-            };
-            let put = TxnOp::put(key, made.raw.to_vec(), None);
-            if let Some(committed) = self.write(vec![unchanged], vec![put]).await? {
-                if committed.is_regress {
-                    break;
-                }
-                self.trust().made(made.clone(), committed.reached);
-                audit::generation(&made.record, past);
-                self.context.metrics.generation_made();
-                return Ok((old.map(|old| old.record), made));
-            }
-            // Another coordinator was faster. Where nothing more is asked for, its generation, seen to
-            // change on this connection, serves as well.
-            self.read_generation().await?;
-            let is_past =
-                |made: &Stored<Generation>| past.is_none_or(|past| made.record.base > past.get());
-            if let Some(trusted) = self.trusted().filter(is_past) {
-                return Ok((old.map(|old| old.record), trusted));
-            }
-        }
-        Err(StoreError::not_applied(Failure::HistoryRegressed))
-    }
-}
-
-/// A call under way, counted.
-struct InFlight<'a>(&'a AtomicU64);
-
-impl<'a> InFlight<'a> {
-    fn one(count: &'a AtomicU64) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A call under way, which its caller may drop.
-struct Patience<'a> {
-    link: &'a Link,
-    since: Moment,
-    is_over: bool,
-}
-
-impl Drop for Patience<'_> {
-    fn drop(&mut self) {
-        if !self.is_over && self.since.until(self.link.context.clock.now()) >= PATIENCE {
-            warn!("etcd connection given up: no answer while a caller waited");
-            self.link.give_up();
-        }
     }
 }
 
