@@ -39,10 +39,10 @@ pub(super) struct Exporter {
 impl Exporter {
     /// Connects when there is something to send.
     pub(super) fn start() -> Result<Self, Failure> {
-        if let Some(given) = PROTOCOLS.into_iter().find_map(set)
+        let named = |name| set(name).map(|given| (name, given));
+        if let Some((name, given)) = PROTOCOLS.into_iter().find_map(named)
             && given != "grpc"
         {
-            let [name, _] = PROTOCOLS;
             let message = format!("{name} is {given}; it must be grpc, the only one here");
             return Err(Failure::new(Kind::Config, message));
         }

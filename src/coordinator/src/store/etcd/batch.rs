@@ -318,8 +318,8 @@ fn tell_fault(told: Vec<oneshot::Sender<Result<Decided, StoreError>>>, fault: Fa
         // A step's session is gone.
         Kind::LeaseGone => true,
         // Some step is not to etcd's liking; which one, each finds out alone.
-        Kind::Refused | Kind::Compacted => told.len() > 1,
-        Kind::LeaseExists | Kind::Exhausted | Kind::Broken => false,
+        Kind::Refused => told.len() > 1,
+        Kind::Compacted | Kind::LeaseExists | Kind::Exhausted | Kind::Broken => false,
     };
     if is_poison {
         for told in told {

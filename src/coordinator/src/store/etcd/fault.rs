@@ -40,6 +40,15 @@ impl Fault {
         Self { kind, source }
     }
 
+    /// The fault of a transaction that writes: it names no revision, so what is out of range is its reply.
+    pub(super) fn of_write(self) -> Self {
+        let kind = match self.kind {
+            Kind::Compacted => Kind::Broken,
+            kind => kind,
+        };
+        Self { kind, ..self }
+    }
+
     fn kind_of(code: Code) -> Kind {
         match code {
             Code::NotFound => Kind::LeaseGone,

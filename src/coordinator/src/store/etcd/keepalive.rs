@@ -182,6 +182,11 @@ impl Keepalive {
         answer
     }
 
+    /// Has the connection given up, unless the member gives a sign of life.
+    pub(super) fn ask_for_a_sign_of_life(&self) {
+        self.parts.ask_for_a_sign_of_life();
+    }
+
     async fn on_shard(&self, lease: i64, late_at: Moment) -> Result<Answer, Unanswered> {
         let (told, answer) = oneshot::channel();
         let ask = Ask {

@@ -19,8 +19,8 @@ use crate::domain::{
 /// One step of one caller: a transaction of its own, or a part of one.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
-    /// The session that it is for, and when its mark was written, where it rests on that: compared once for all steps
-    /// of the session that travel together.
+    /// The session that it is for, and when its mark was written, where it rests on that: compared once
+    /// where all steps that travel together are of one session.
     pub(super) mark: Option<(SessionId, Revision)>,
     pub(super) compares: Vec<Compare>,
     /// What is done where all compares hold; a list of those who wait may be among it.

@@ -73,3 +73,33 @@ impl Steps {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use tokio::sync::mpsc;
+
+    use super::{Steps, Turn};
+
+    #[test]
+    fn one_at_a_time_sends_its_step_itself_and_only_where_nothing_is_under_way() {
+        let turn = Arc::<Turn>::default();
+        let steps = Steps {
+            sender: mpsc::channel(1).0,
+            turn: Arc::clone(&turn),
+        };
+        let first = steps.direct();
+        assert!(first.is_some());
+        assert!(steps.direct().is_none(), "one is under way");
+        assert!(steps.direct().is_none(), "and still is");
+        drop(first);
+        assert!(steps.direct().is_some(), "it is over, however it ended");
+
+        turn.is_busy.store(true, Ordering::Release);
+        assert!(steps.direct().is_none(), "others travel together");
+        turn.is_busy.store(false, Ordering::Release);
+        assert!(steps.direct().is_some());
+    }
+}

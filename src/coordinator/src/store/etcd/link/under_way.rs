@@ -12,6 +12,10 @@ use crate::clock::Moment;
 /// open, and a caller with a shorter limit than a call's would never find out.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// From when on a caller that gives up shows enough for the member to be asked whether it is there: those that come
+/// behind it may have no more patience, and none of them would find out.
+const DOUBT: Duration = Duration::from_millis(200);
+
 /// A call under way, counted.
 pub(super) struct InFlight<'a>(&'a AtomicU64);
 
@@ -52,9 +56,15 @@ impl<'a> Patience<'a> {
 
 impl Drop for Patience<'_> {
     fn drop(&mut self) {
-        if !self.is_over && self.since.until(self.link.context.clock.now()) >= PATIENCE {
+        if self.is_over {
+            return;
+        }
+        let waited = self.since.until(self.link.context.clock.now());
+        if waited >= PATIENCE {
             warn!("etcd connection given up: no answer while a caller waited");
             self.link.give_up();
+        } else if waited >= DOUBT {
+            self.link.keepalive.ask_for_a_sign_of_life();
         }
     }
 }
