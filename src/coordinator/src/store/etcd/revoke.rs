@@ -60,7 +60,7 @@ impl EtcdStore {
         Err(StoreError::not_applied(Failure::Unavailable))
     }
 
-    async fn end_by_force(
+    pub(super) async fn end_by_force(
         &self,
         link: &Link,
         sight: &Sight,

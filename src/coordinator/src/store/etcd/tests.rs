@@ -14,6 +14,7 @@ mod pauses;
 mod queues;
 mod reads;
 mod renewals;
+mod revocations;
 mod sessions;
 mod streams;
 

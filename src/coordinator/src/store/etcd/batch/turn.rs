@@ -14,8 +14,8 @@ use crate::store::{Failure, StoreError};
 /// Where steps of one link go.
 #[derive(Debug)]
 pub(in crate::store::etcd) struct Steps {
-    sender: mpsc::Sender<Waiting>,
-    turn: Arc<Turn>,
+    pub(super) sender: mpsc::Sender<Waiting>,
+    pub(super) turn: Arc<Turn>,
 }
 
 /// Whether a step would travel alone anyhow: then its caller sends it, which saves two wake-ups.
@@ -71,35 +71,5 @@ impl Steps {
             Ok(decided) => decided,
             Err(stopped) => Err(StoreError::unknown(Failure::Unavailable, stopped)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::Ordering;
-
-    use tokio::sync::mpsc;
-
-    use super::{Steps, Turn};
-
-    #[test]
-    fn one_at_a_time_sends_its_step_itself_and_only_where_nothing_is_under_way() {
-        let turn = Arc::<Turn>::default();
-        let steps = Steps {
-            sender: mpsc::channel(1).0,
-            turn: Arc::clone(&turn),
-        };
-        let first = steps.direct();
-        assert!(first.is_some());
-        assert!(steps.direct().is_none(), "one is under way");
-        assert!(steps.direct().is_none(), "and still is");
-        drop(first);
-        assert!(steps.direct().is_some(), "it is over, however it ended");
-
-        turn.is_busy.store(true, Ordering::Release);
-        assert!(steps.direct().is_none(), "others travel together");
-        turn.is_busy.store(false, Ordering::Release);
-        assert!(steps.direct().is_some());
     }
 }
