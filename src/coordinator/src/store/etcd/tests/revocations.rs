@@ -36,7 +36,7 @@ impl Late {
     }
 
     /// Whether it did anything.
-    async fn is_carried_out(self, world: &World) -> bool {
+    async fn takes_effect(self, world: &World) -> bool {
         let revoke = Revoke {
             resource: name(),
             token: self.token,
@@ -54,9 +54,9 @@ impl Late {
         Box::pin(ended).await.unwrap().is_some()
     }
 
-    async fn is_too_late(self, world: &World) {
+    async fn comes_too_late(self, world: &World) {
         let before = world.all_keys().await;
-        assert!(!Box::pin(self.is_carried_out(world)).await);
+        assert!(!Box::pin(self.takes_effect(world)).await);
         assert_eq!(world.all_keys().await, before);
     }
 }
@@ -79,9 +79,9 @@ async fn a_later_lease_is_not_revoked() {
     let late = Late::of(&world).await;
     holder.give_back(&hold).await;
     other.take("r", "1").await;
-    late.is_too_late(&world).await;
+    late.comes_too_late(&world).await;
     let in_time = Late::of(&world).await;
-    assert!(Box::pin(in_time.is_carried_out(&world)).await);
+    assert!(Box::pin(in_time.takes_effect(&world)).await);
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn a_revocation_does_not_pass_over_a_waiter_that_came_since() {
     holder.take("r", "1").await;
     let late = Late::of(&world).await;
     waiter.queue("r", "waits").await;
-    late.is_too_late(&world).await;
+    late.comes_too_late(&world).await;
 }
 
 #[tokio::test]
@@ -101,13 +101,13 @@ async fn a_revocation_hands_over_to_the_head_of_the_queue_as_it_is() {
     let mut late = Late::of(&world).await;
     let place = second.queue("r", "waits").await;
     late.successor = Some(place);
-    late.is_too_late(&world).await;
+    late.comes_too_late(&world).await;
 
     let late = Late::of(&world).await;
     leaves(&head).await;
-    late.is_too_late(&world).await;
+    late.comes_too_late(&world).await;
     let in_time = Late::of(&world).await;
-    assert!(Box::pin(in_time.is_carried_out(&world)).await);
+    assert!(Box::pin(in_time.takes_effect(&world)).await);
 }
 
 #[tokio::test]
@@ -116,5 +116,5 @@ async fn a_revocation_hands_over_under_the_generation_that_counts() {
     let _waiting = held(&world).await;
     let late = Late::of(&world).await;
     world.prompt.advance(None).await.unwrap();
-    late.is_too_late(&world).await;
+    late.comes_too_late(&world).await;
 }
