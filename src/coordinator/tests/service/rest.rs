@@ -251,6 +251,7 @@ async fn a_waiting_acquire_is_granted_and_one_whose_client_hangs_up_is_dropped()
     let body = asking(&waiter, "stays", "x", 60_000);
     let waiting = tokio::spawn(async move { call(at, "POST /v1/leases:acquire", &body).await });
     coordinator.waiting("x", 1).await;
+    // Time itself is the condition: the wait outlasts what a silent connection is given.
     tokio::time::sleep(Duration::from_millis(400)).await;
     let body = json!({ "session": holder, "resource": "x", "token": token });
     call(at, "POST /v1/leases:release", &body).await.good();
