@@ -1,5 +1,5 @@
-//! Starts, breaks and stops the real servers that tests run on: etcd, PostgreSQL and coordinators, and
-//! a TCP proxy between them.
+//! Starts, breaks and stops the real servers that tests run on: etcd, PostgreSQL, MariaDB, Redis and
+//! coordinators, and a TCP proxy between them.
 //!
 //! Every server listens on loopback only, on ports reserved across test processes ([`Port`]), keeps its
 //! data and logs in a temporary directory, and is ended when its value is dropped, also by a panic. On a
@@ -15,26 +15,31 @@ mod error;
 mod etcd;
 mod home;
 mod http;
+mod mariadb;
+mod owner;
 pub mod pki;
 mod port;
 mod postgres;
 mod process;
 mod program;
 mod proxy;
+mod redis;
 mod tree;
 
 pub use clock::{eventually, within};
 pub use coordinator::{Coordinator, CoordinatorBuilder};
 pub use error::Error;
 pub use etcd::{Etcd, EtcdBuilder, EtcdCluster, EtcdTls, EtcdVersion};
+pub use mariadb::{MariaDb, MariaDbBuilder};
 pub use port::{Port, free_port};
 pub use postgres::{Postgres, PostgresBuilder};
 pub use process::Process;
 pub use proxy::Proxy;
+pub use redis::{Redis, RedisBuilder};
 
 #[cfg(test)]
 mod tests {
-    use super::{Coordinator, Etcd, Postgres, Proxy};
+    use super::{Coordinator, Etcd, MariaDb, Postgres, Proxy, Redis};
 
     fn sendable<T>(_future: impl Future<Output = T> + Send) {}
 
@@ -42,6 +47,7 @@ mod tests {
     #[allow(dead_code, reason = "that it compiles is the test")]
     fn futures_can_be_spawned(
         (mut etcd, mut server, mut one): (Etcd, Postgres, Coordinator),
+        (mut maria, mut redis): (MariaDb, Redis),
         link: Proxy,
     ) {
         sendable(Etcd::start());
@@ -52,6 +58,12 @@ mod tests {
         sendable(etcd.wipe());
         sendable(server.start_again());
         sendable(server.stop());
+        sendable(MariaDb::start());
+        sendable(maria.start_again());
+        sendable(maria.stop());
+        sendable(Redis::start());
+        sendable(redis.start_again());
+        sendable(redis.stop());
         sendable(one.start_again());
         sendable(one.terminate());
         sendable(link.cut());

@@ -1,17 +1,16 @@
 use std::env;
 use std::fs;
-use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::owner::Owner;
 use crate::{Error, program};
 
 /// PostgreSQL's programs, and whom they run as.
 #[derive(Debug, Clone)]
 pub(super) struct Programs {
     bin: PathBuf,
-    // Of the user to run as, where root runs the tests.
-    owner: Option<(u32, u32)>,
+    owner: Owner,
 }
 
 impl Programs {
@@ -39,11 +38,7 @@ impl Programs {
                         .to_owned(),
             });
         }
-        let owner = if rustix::process::geteuid().is_root() {
-            Some(unprivileged().await?)
-        } else {
-            None
-        };
+        let owner = Owner::find("PostgreSQL", &["postgres", "nobody"]).await?;
         Ok(Self { bin, owner })
     }
 
@@ -64,21 +59,7 @@ impl Programs {
     }
 
     fn command_with(&self, setpriv_options: &[&str], name: &str) -> Command {
-        let program = self.bin.join(name);
-        let mut command = match self.owner {
-            None => Command::new(program),
-            Some((user, group)) => {
-                let mut command = Command::new("setpriv");
-                command
-                    .arg(format!("--reuid={user}"))
-                    .arg(format!("--regid={group}"))
-                    .arg("--clear-groups")
-                    .args(setpriv_options)
-                    .arg("--")
-                    .arg(program);
-                command
-            }
-        };
+        let mut command = self.owner.command(&self.bin.join(name), setpriv_options);
         for (name, _) in
             env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG"))
         {
@@ -89,10 +70,7 @@ impl Programs {
 
     /// Makes the server's user the owner of `directory`.
     pub(super) fn give(&self, directory: &Path) -> Result<(), Error> {
-        let Some((user, group)) = self.owner else {
-            return Ok(());
-        };
-        chown(directory, Some(user), Some(group)).map_err(Error::io("give away the data directory"))
+        self.owner.give(directory)
     }
 }
 
@@ -108,27 +86,4 @@ fn newest_of_debian() -> Option<PathBuf> {
         })
         .max()
         .map(|(_, bin)| bin)
-}
-
-/// User and group to run as instead of root.
-async fn unprivileged() -> Result<(u32, u32), Error> {
-    for user in ["postgres", "nobody"] {
-        if let (Ok(uid), Ok(gid)) = (id("-u", user).await, id("-g", user).await) {
-            return Ok((uid, gid));
-        }
-    }
-    Err(Error::Missing {
-        program: "a user to run PostgreSQL as".to_owned(),
-        advice: "PostgreSQL does not run as root: create the user `postgres` or `nobody`"
-            .to_owned(),
-    })
-}
-
-async fn id(which: &str, user: &str) -> Result<u32, Error> {
-    let mut id = Command::new("id");
-    id.args([which, user]);
-    let text = program::run(id).await?;
-    text.trim()
-        .parse()
-        .map_err(|_| Error::Unexpected(format!("id {which} {user} said {text:?}")))
 }
