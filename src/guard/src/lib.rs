@@ -74,6 +74,7 @@ pub mod decide;
 mod error;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod fence;
+pub mod metrics;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -1,0 +1,266 @@
+//! What the guard counts, through the [`metrics`](https://docs.rs/metrics) facade: install a recorder,
+//! and call [`describe`] once after it.
+//!
+//! The label `store` says which kind of store it was. No label ever holds a resource, a key, a token or
+//! a holder: the number of series is bounded by this code. Each function counts one event; the stores
+//! of this crate call them, and a store of your own may.
+//!
+//! | metric | labels besides `store` |
+//! |---|---|
+//! | `palisade_guard_checks_total` | `outcome`: admitted, stale, unsealed, backwards, collision, unguarded |
+//! | `palisade_guard_seal_seconds` | `outcome`: sealed, stale, collision, timeout, failed |
+//! | `palisade_guard_seal_blockers_total` | |
+//! | `palisade_guard_unguarded_total` | |
+//! | `palisade_guard_commit_rolled_back_total`, `palisade_guard_commit_unknown_total` | |
+//! | `palisade_guard_tx_dropped_total` | |
+//! | `palisade_guard_store_seconds` | `operation` |
+//! | `palisade_guard_idempotency_total` | `outcome`: executed, replayed, in_progress, mismatch, taken_over, expired, lost |
+//! | `palisade_guard_idempotency_oldest_in_progress_seconds` | |
+//! | `palisade_guard_sequence_total` | `outcome`: applied, duplicate, gap, fenced |
+//! | `palisade_guard_position_total` | `outcome`: offset_advanced, offset_conflict, version_advanced, version_conflict |
+//! | `palisade_guard_inbox_total` | `outcome`: accepted, duplicate |
+//! | `palisade_guard_outbox_pending`, `palisade_guard_outbox_horizon_lag_seconds` | |
+//! | `palisade_guard_outbox_publish_total` | `outcome`: published, failed, fenced, dead |
+//! | `palisade_guard_dead_letters_total` | `outcome`: buried, replayed, discarded |
+//! | `palisade_guard_purged_total`, `palisade_guard_rows` | `table`: keys, inbox, outbox, dead_letters |
+
+mod families;
+
+use std::time::{Duration, Instant};
+
+use metrics::{Key, Level, Metadata, Unit};
+
+pub use families::{
+    Check, DeadLetter, Idempotency, Inbox, Operation, Position, Publish, Purged, Rows, Seal,
+    Sequence, StoreKind,
+};
+
+use crate::GuardError;
+use families::Plain;
+
+static METADATA: Metadata<'static> =
+    Metadata::new("palisade_guard", Level::INFO, Some("palisade_guard"));
+
+fn add(key: &'static Key, number: u64) {
+    metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA).increment(number));
+}
+
+fn set(key: &'static Key, value: f64) {
+    metrics::with_recorder(|recorder| recorder.register_gauge(key, &METADATA).set(value));
+}
+
+fn took(key: &'static Key, time: Duration) {
+    metrics::with_recorder(|recorder| {
+        recorder
+            .register_histogram(key, &METADATA)
+            .record(time.as_secs_f64());
+    });
+}
+
+/// Measures how long something takes, for a histogram. Nothing is decided by it.
+#[derive(Debug, Clone, Copy)]
+pub struct Timer(Instant);
+
+impl Timer {
+    /// Starts now.
+    #[must_use]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "measures for a histogram; no decision of the guard knows a clock"
+    )]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// How long ago it was started.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// A grant was checked.
+pub fn check(store: StoreKind, outcome: Check) {
+    add(outcome.key(store), 1);
+}
+
+/// A guarded transaction ended in an error: counts a refused check, a write without a grant, a rollback, or
+/// a commit of unknown outcome, as the error says.
+pub fn refused(store: StoreKind, error: &GuardError) {
+    let outcome = match error {
+        GuardError::Stale { .. } => Check::Stale,
+        GuardError::Unsealed { .. } => Check::Unsealed,
+        GuardError::StoreWentBackwards { .. } => Check::Backwards,
+        GuardError::Collision { .. } => Check::Collision,
+        GuardError::Unguarded { .. } => {
+            add(Plain::Unguarded.key(store), 1);
+            Check::Unguarded
+        }
+        GuardError::RolledBack(_) | GuardError::Serialization(_) => {
+            return add(Plain::RolledBack.key(store), 1);
+        }
+        GuardError::CommitUnknown { .. } => return add(Plain::CommitUnknown.key(store), 1),
+        _ => return,
+    };
+    check(store, outcome);
+}
+
+/// A guarded transaction was to be committed, or a guarded write done in one step: counts the check as
+/// admitted, or what the error says.
+pub fn settled<T>(store: StoreKind, result: &Result<T, GuardError>) {
+    match result {
+        Ok(_) => check(store, Check::Admitted),
+        Err(error) => refused(store, error),
+    }
+}
+
+/// A seal has ended: counts its time by outcome, and who kept it waiting in vain.
+pub fn seal<T>(store: StoreKind, timer: Timer, result: &Result<T, GuardError>) {
+    let outcome = match result {
+        Ok(_) => Seal::Sealed,
+        Err(GuardError::Stale { .. }) => Seal::Stale,
+        Err(GuardError::Collision { .. }) => Seal::Collision,
+        Err(GuardError::SealTimeout { blockers, .. }) => {
+            seal_blockers(store, blockers.len());
+            Seal::Timeout
+        }
+        Err(_) => Seal::Failed,
+    };
+    took(outcome.key(store), timer.elapsed());
+}
+
+/// So many writers kept a seal waiting for too long.
+pub fn seal_blockers(store: StoreKind, blockers: usize) {
+    let blockers = u64::try_from(blockers).unwrap_or(u64::MAX);
+    add(Plain::SealBlockers.key(store), blockers);
+}
+
+/// A guarded transaction was dropped without commit or rollback.
+pub fn tx_dropped(store: StoreKind) {
+    add(Plain::Dropped.key(store), 1);
+}
+
+/// The store has answered an operation.
+pub fn store_answered(store: StoreKind, operation: Operation, timer: Timer) {
+    took(operation.key(store), timer.elapsed());
+}
+
+/// An idempotency key was shown.
+pub fn idempotency(store: StoreKind, outcome: Idempotency) {
+    add(outcome.key(store), 1);
+}
+
+/// How long the oldest unfinished attempt has been under way; zero if there is none.
+pub fn oldest_in_progress(store: StoreKind, age: Duration) {
+    set(Plain::OldestInProgress.key(store), age.as_secs_f64());
+}
+
+/// A sequence number was shown.
+pub fn sequence(store: StoreKind, outcome: Sequence) {
+    add(outcome.key(store), 1);
+}
+
+/// An offset or a version was to be advanced.
+pub fn position(store: StoreKind, outcome: Position) {
+    add(outcome.key(store), 1);
+}
+
+/// A message was received.
+pub fn inbox(store: StoreKind, outcome: Inbox) {
+    add(outcome.key(store), 1);
+}
+
+/// So many staged messages wait to be published.
+pub fn outbox_pending(store: StoreKind, messages: u64) {
+    set(Plain::OutboxPending.key(store), gauge(messages));
+}
+
+/// How long the oldest transaction still running has been keeping later messages back; zero if none does.
+pub fn outbox_horizon_lag(store: StoreKind, lag: Duration) {
+    set(Plain::HorizonLag.key(store), lag.as_secs_f64());
+}
+
+/// The relay has published so many messages, or failed to.
+pub fn published(store: StoreKind, outcome: Publish, messages: u64) {
+    add(outcome.key(store), messages);
+}
+
+/// Something happened to a dead letter.
+pub fn dead_letter(store: StoreKind, outcome: DeadLetter) {
+    add(outcome.key(store), 1);
+}
+
+/// So many rows were deleted because they had expired.
+pub fn purged(store: StoreKind, table: Purged, rows: u64) {
+    add(table.key(store), rows);
+}
+
+/// A table holds so many rows.
+pub fn rows(store: StoreKind, table: Rows, rows: u64) {
+    set(table.key(store), gauge(rows));
+}
+
+/// Exact below 2^53, which no table comes near.
+#[allow(clippy::as_conversions, reason = "there is no From from u64 to f64")]
+fn gauge(number: u64) -> f64 {
+    number as f64
+}
+
+/// Tells the recorder what each metric means. Call it once, after the recorder was installed.
+pub fn describe() {
+    let counters = [
+        (Check::METRIC, "Checks of grants by outcome"),
+        (
+            Plain::SealBlockers.name(),
+            "Writers that kept seals waiting for too long",
+        ),
+        (
+            Plain::Unguarded.name(),
+            "Writes to protected tables without a grant: bugs",
+        ),
+        (
+            Plain::RolledBack.name(),
+            "Guarded transactions that were rolled back at commit",
+        ),
+        (Plain::CommitUnknown.name(), "Commits whose answer was lost"),
+        (
+            Plain::Dropped.name(),
+            "Guarded transactions dropped without commit or rollback",
+        ),
+        (Idempotency::METRIC, "Idempotency keys shown by outcome"),
+        (Sequence::METRIC, "Sequence numbers shown by outcome"),
+        (
+            Position::METRIC,
+            "Offsets and versions advanced or found elsewhere",
+        ),
+        (Inbox::METRIC, "Messages received by outcome"),
+        (Publish::METRIC, "Messages published by outcome"),
+        (DeadLetter::METRIC, "Dead letters by what happened to them"),
+        (Purged::METRIC, "Expired rows deleted by table"),
+    ];
+    for (name, text) in counters {
+        metrics::describe_counter!(name, Unit::Count, text);
+    }
+    let seconds = "Age of the oldest unfinished attempt";
+    metrics::describe_gauge!(Plain::OldestInProgress.name(), Unit::Seconds, seconds);
+    metrics::describe_gauge!(
+        Plain::OutboxPending.name(),
+        Unit::Count,
+        "Messages that wait to be published"
+    );
+    metrics::describe_gauge!(
+        Plain::HorizonLag.name(),
+        Unit::Seconds,
+        "How long a running transaction has kept later messages back"
+    );
+    metrics::describe_gauge!(Rows::METRIC, Unit::Count, "Rows by table");
+    metrics::describe_histogram!(Seal::METRIC, Unit::Seconds, "Time of seals by outcome");
+    metrics::describe_histogram!(
+        Operation::METRIC,
+        Unit::Seconds,
+        "Time of the store's answers by operation"
+    );
+}
+
+#[cfg(test)]
+mod tests;
