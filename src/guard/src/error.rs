@@ -1,7 +1,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use palisade_token::{FencingToken, ResourceName};
+use palisade_token::{FencingToken, Grant, ResourceName};
+
+use crate::effects::IdempotencyKey;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -89,6 +91,47 @@ pub enum GuardError {
         /// What went wrong.
         source: Source,
     },
+    /// The effect of this key is under way elsewhere. Nothing was done. Try the same key again.
+    #[error("{key} is in progress; try again after {retry_after:?}")]
+    InProgress {
+        /// The key.
+        key: IdempotencyKey,
+        /// When it is worth asking again. It is no promise, and nothing is taken over because of it.
+        retry_after: Duration,
+        /// Whose attempt it is, where that is known: what may finish it is this resource's holder.
+        owner: Option<Box<Grant>>,
+    },
+    /// The key was used for another request. A bug in whoever makes the keys; nothing was done.
+    #[error("{key} was used for another request")]
+    FingerprintMismatch {
+        /// The key.
+        key: IdempotencyKey,
+    },
+    /// The key is older than what is remembered of keys: its effect may have been done, and its answer
+    /// forgotten. Find out; then ask with a new key.
+    #[error("{key} is older than its answer would be kept")]
+    KeyExpired {
+        /// The key.
+        key: IdempotencyKey,
+    },
+    /// A later attempt of the same holder has taken this key over. What this attempt did outside may have
+    /// happened: leave it to the later one. Nothing was written.
+    #[error("a later attempt has taken over {key}")]
+    Superseded {
+        /// The key.
+        key: IdempotencyKey,
+    },
+    /// An answer is too large to be kept with its key. Keep a reference to it instead.
+    #[error("the answer has {given} bytes; at most {bound} are kept with a key")]
+    AnswerTooLarge {
+        /// Its size as JSON, in bytes.
+        given: usize,
+        /// The most that is kept, in bytes.
+        bound: usize,
+    },
+    /// An answer cannot be written as JSON, or a stored one is not of the type that was asked for.
+    #[error("the answer of the key does not fit its type")]
+    Answer(#[source] Source),
     /// The call cannot be right, whatever the store holds. A bug in the caller.
     #[error("{0}")]
     Misuse(&'static str),
@@ -150,9 +193,18 @@ impl GuardError {
             | Self::Unsealed { .. }
             | Self::StoreWentBackwards { .. }
             | Self::Collision { .. } => Class::Fatal,
-            Self::SealTimeout { .. } | Self::Serialization(_) | Self::RolledBack(_) => Class::Retry,
-            Self::CommitUnknown { .. } => Class::Unknown,
-            Self::Unguarded { .. } | Self::Misuse(_) | Self::Newer { .. } => Class::Bug,
+            Self::SealTimeout { .. }
+            | Self::Serialization(_)
+            | Self::RolledBack(_)
+            | Self::InProgress { .. }
+            | Self::Superseded { .. } => Class::Retry,
+            Self::CommitUnknown { .. } | Self::KeyExpired { .. } => Class::Unknown,
+            Self::Unguarded { .. }
+            | Self::FingerprintMismatch { .. }
+            | Self::AnswerTooLarge { .. }
+            | Self::Answer(_)
+            | Self::Misuse(_)
+            | Self::Newer { .. } => Class::Bug,
             Self::Backend(_) => Class::Backend,
         }
     }

@@ -11,6 +11,7 @@
 //! 4. [What is not promised](#what-is-not-promised)
 //! 5. The stores: module `postgres`, the reference design, and module `sqlite`, each behind a feature
 //!    of its name, both on by default
+//! 6. [Effects](effects): writes that are applied once, whatever is tried again
 //!
 //! # Acquire, seal, read, write
 //!
@@ -71,6 +72,7 @@
 #![warn(missing_docs)]
 
 pub mod decide;
+pub mod effects;
 mod error;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod fence;

@@ -77,6 +77,7 @@
 //! may sit in between.
 
 mod begin;
+mod effects;
 mod errors;
 mod install;
 mod lent;

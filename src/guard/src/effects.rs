@@ -1,0 +1,16 @@
+//! Effects: guarded writes that are applied once, whatever is tried again (invariant I14).
+//!
+//! An effect is named by an [`IdempotencyKey`]. Its key, its answer and its business write are one
+//! transaction of the store, so that a crash leaves all of them or none; whoever comes again with the key
+//! gets the answer of the first. The fence decides *who* may write, the key decides *whether it was written*:
+//! that is why a key never contains a token, and survives the takeover by another holder.
+//!
+//! This module holds what does not depend on a store; `postgres::GuardedTx` has the operations.
+
+mod fingerprint;
+mod key;
+mod policy;
+
+pub use fingerprint::Fingerprint;
+pub use key::{IdempotencyKey, KeyError};
+pub use policy::{KeyPolicy, Outcome, Rejections};

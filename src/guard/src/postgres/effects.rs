@@ -1,0 +1,1 @@
+//! Effects in a guarded transaction: the SQL of what [`crate::effects`] decides.
