@@ -5,6 +5,9 @@ use palisade_token::{FencingToken, Grant, ResourceName};
 
 use crate::effects::IdempotencyKey;
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use crate::metrics::{self, StoreKind};
+
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a guard did not do what was asked. [`GuardError::class`] says what to do about it.
@@ -217,11 +220,18 @@ impl From<sqlx::Error> for GuardError {
     fn from(error: sqlx::Error) -> Self {
         #[cfg(feature = "sqlite")]
         let error = match crate::sqlite::known(error) {
-            Ok(known) => return known,
+            Ok(known) => {
+                metrics::refused(StoreKind::Sqlite, &known);
+                return known;
+            }
             Err(error) => error,
         };
         #[cfg(feature = "postgres")]
-        return crate::postgres::plain(error);
+        {
+            let known = crate::postgres::plain(error);
+            metrics::refused(StoreKind::Postgres, &known);
+            known
+        }
         #[cfg(not(feature = "postgres"))]
         Self::Backend(Box::new(error))
     }

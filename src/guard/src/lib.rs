@@ -81,6 +81,8 @@ pub mod metrics;
 pub mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sealed;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod spans;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

@@ -84,8 +84,7 @@ pub fn check(store: StoreKind, outcome: Check) {
     add(outcome.key(store), 1);
 }
 
-/// A guarded transaction ended in an error: counts a refused check, a write without a grant, a rollback, or
-/// a commit of unknown outcome, as the error says.
+/// A statement failed: counts a refused check, or a write without a grant, if the error is one.
 pub fn refused(store: StoreKind, error: &GuardError) {
     let outcome = match error {
         GuardError::Stale { .. } => Check::Stale,
@@ -96,20 +95,20 @@ pub fn refused(store: StoreKind, error: &GuardError) {
             add(Plain::Unguarded.key(store), 1);
             Check::Unguarded
         }
-        GuardError::RolledBack(_) | GuardError::Serialization(_) => {
-            return add(Plain::RolledBack.key(store), 1);
-        }
-        GuardError::CommitUnknown { .. } => return add(Plain::CommitUnknown.key(store), 1),
         _ => return,
     };
     check(store, outcome);
 }
 
 /// A guarded transaction was to be committed, or a guarded write done in one step: counts the check as
-/// admitted, or what the error says.
+/// admitted or refused, a rollback, or a commit of unknown outcome.
 pub fn settled<T>(store: StoreKind, result: &Result<T, GuardError>) {
     match result {
         Ok(_) => check(store, Check::Admitted),
+        Err(GuardError::RolledBack(_) | GuardError::Serialization(_)) => {
+            add(Plain::RolledBack.key(store), 1);
+        }
+        Err(GuardError::CommitUnknown { .. }) => add(Plain::CommitUnknown.key(store), 1),
         Err(error) => refused(store, error),
     }
 }
@@ -138,6 +137,31 @@ pub fn seal_blockers(store: StoreKind, blockers: usize) {
 /// A guarded transaction was dropped without commit or rollback.
 pub fn tx_dropped(store: StoreKind) {
     add(Plain::Dropped.key(store), 1);
+}
+
+/// Kept by a transaction: counts it as dropped unless it was ended before.
+#[derive(Debug)]
+pub struct Unended(Option<StoreKind>);
+
+impl Unended {
+    /// A transaction has begun.
+    #[must_use]
+    pub const fn new(store: StoreKind) -> Self {
+        Self(Some(store))
+    }
+
+    /// Its commit or rollback was asked for.
+    pub const fn end(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unended {
+    fn drop(&mut self) {
+        if let Some(store) = self.0 {
+            tx_dropped(store);
+        }
+    }
 }
 
 /// The store has answered an operation.

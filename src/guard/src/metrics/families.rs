@@ -26,6 +26,19 @@ const STORES: usize = 6;
 type ByStore<T> = [T; STORES];
 
 impl StoreKind {
+    /// Its name in the label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Sqlite => "sqlite",
+            Self::Mysql => "mysql",
+            Self::Redis => "redis",
+            Self::ObjectStore => "object_store",
+            Self::Memory => "memory",
+        }
+    }
+
     const fn pick<T>(self, from: &ByStore<T>) -> &T {
         let [postgres, sqlite, mysql, redis, object_store, memory] = from;
         match self {
@@ -39,21 +52,21 @@ impl StoreKind {
     }
 }
 
-const fn store(name: &'static str) -> Label {
-    Label::from_static_parts("store", name)
+const fn store(kind: StoreKind) -> Label {
+    Label::from_static_parts("store", kind.name())
 }
 
 const fn with_store(label: &'static str, value: &'static str) -> ByStore<[Label; 2]> {
-    const fn both(name: &'static str, label: &'static str, value: &'static str) -> [Label; 2] {
-        [store(name), Label::from_static_parts(label, value)]
+    const fn both(kind: StoreKind, label: &'static str, value: &'static str) -> [Label; 2] {
+        [store(kind), Label::from_static_parts(label, value)]
     }
     [
-        both("postgres", label, value),
-        both("sqlite", label, value),
-        both("mysql", label, value),
-        both("redis", label, value),
-        both("object_store", label, value),
-        both("memory", label, value),
+        both(StoreKind::Postgres, label, value),
+        both(StoreKind::Sqlite, label, value),
+        both(StoreKind::Mysql, label, value),
+        both(StoreKind::Redis, label, value),
+        both(StoreKind::ObjectStore, label, value),
+        both(StoreKind::Memory, label, value),
     ]
 }
 
@@ -73,12 +86,12 @@ const fn keys<const N: usize>(
 }
 
 static STORE_ONLY: ByStore<[Label; 1]> = [
-    [store("postgres")],
-    [store("sqlite")],
-    [store("mysql")],
-    [store("redis")],
-    [store("object_store")],
-    [store("memory")],
+    [store(StoreKind::Postgres)],
+    [store(StoreKind::Sqlite)],
+    [store(StoreKind::Mysql)],
+    [store(StoreKind::Redis)],
+    [store(StoreKind::ObjectStore)],
+    [store(StoreKind::Memory)],
 ];
 
 /// Metrics whose only label is the store.

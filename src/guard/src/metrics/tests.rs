@@ -82,7 +82,7 @@ fn everything() {
     let store = StoreKind::Memory;
     super::settled(store, &Ok(()));
     super::settled::<()>(store, &Err(stale()));
-    super::refused(store, &GuardError::RolledBack(None));
+    super::settled::<()>(store, &Err(GuardError::RolledBack(None)));
     super::refused(
         store,
         &GuardError::Unguarded {
@@ -94,7 +94,7 @@ fn everything() {
         transaction: Some(4711),
         source: Box::from("4711"),
     };
-    super::refused(store, &unknown);
+    super::settled::<()>(store, &Err(unknown));
     super::seal(store, Timer::start(), &Ok(()));
     super::seal::<()>(store, Timer::start(), &Err(stale()));
     super::seal_blockers(store, 1);

@@ -1,10 +1,12 @@
 use palisade_token::Grant;
 use sqlx::{PgPool, Postgres};
 use sqlx_core::transaction::TransactionManager as _;
+use tracing::Instrument as _;
 
 use super::lent::Lent;
 use super::{Guard, GuardedTx, MAX_RESOURCES, Sealed, errors, sql};
-use crate::{GuardError, sealed};
+use crate::metrics::{self, Operation, StoreKind, Timer};
+use crate::{GuardError, sealed, spans};
 
 pub(super) type Manager = <Postgres as sqlx::Database>::TransactionManager;
 
@@ -33,15 +35,28 @@ impl Guard {
         sealed.iter().try_for_each(Sealed::alive)?;
         let grants: Vec<&Grant> = sealed.iter().map(Sealed::grant).collect();
         let text = sql::begin(self.isolation, &grants);
-        let mut lent = Lent::from(pool).await?;
-        // Through sqlx's own manager, so that `begin` on the connection makes a savepoint.
-        match Manager::begin(lent.connection(), Some(text)).await {
-            Ok(()) => Ok(GuardedTx::new(lent.hand_over(), sealed)),
-            Err(error) => {
-                // sqlx leaves a transaction open here that failed after BEGIN.
-                lent.recover(&error).await;
-                Err(errors::plain(error))
-            }
+        let span = spans::begin(StoreKind::Postgres, grants.first().copied(), grants.len());
+        send_begin(pool, text, sealed).instrument(span).await
+    }
+}
+
+async fn send_begin(
+    pool: &PgPool,
+    text: sqlx::SqlStr,
+    sealed: Vec<Sealed>,
+) -> Result<GuardedTx, GuardError> {
+    let mut lent = Lent::from(pool).await?;
+    let timer = Timer::start();
+    // Through sqlx's own manager, so that `begin` on the connection makes a savepoint.
+    match Manager::begin(lent.connection(), Some(text)).await {
+        Ok(()) => {
+            metrics::store_answered(StoreKind::Postgres, Operation::Begin, timer);
+            Ok(GuardedTx::new(lent.hand_over(), sealed))
+        }
+        Err(error) => {
+            // sqlx leaves a transaction open here that failed after BEGIN.
+            lent.recover(&error).await;
+            Err(errors::plain(error))
         }
     }
 }

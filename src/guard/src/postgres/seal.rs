@@ -1,9 +1,11 @@
 use palisade_token::{Grant, ResourceName};
 use sqlx::{PgPool, Row};
+use tracing::Instrument as _;
 
 use super::lent::Lent;
 use super::{Guard, SealPolicy, Sealed, errors, sql};
-use crate::{Blocker, GuardError};
+use crate::metrics::{self, StoreKind, Timer};
+use crate::{Blocker, GuardError, spans};
 
 impl Guard {
     /// Raises the fence to the grant and commits that durably: once this returns, no write with a lower
@@ -14,6 +16,15 @@ impl Guard {
     /// [`GuardError::Stale`] and [`GuardError::Collision`] are final; [`GuardError::SealTimeout`] names who
     /// kept it waiting; after [`GuardError::Backend`] it may be sealed or not: seal again.
     pub async fn seal(&self, pool: &PgPool, grant: &Grant) -> Result<Sealed, GuardError> {
+        let timer = Timer::start();
+        let sealing = self.raise(pool, grant);
+        let sealed = sealing.instrument(spans::seal(StoreKind::Postgres, grant));
+        let sealed = sealed.await;
+        metrics::seal(StoreKind::Postgres, timer, &sealed);
+        sealed
+    }
+
+    async fn raise(&self, pool: &PgPool, grant: &Grant) -> Result<Sealed, GuardError> {
         let wait = self.seal_policy.wait();
         let mut attempt = 1;
         loop {

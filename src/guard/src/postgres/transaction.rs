@@ -6,10 +6,12 @@ use palisade_token::Grant;
 use sqlx::pool::PoolConnection;
 use sqlx::{Either, PgConnection, Postgres, Row};
 use sqlx_core::transaction::TransactionManager as _;
+use tracing::Instrument as _;
 
 use super::begin::Manager;
 use super::{Sealed, errors, sql};
-use crate::GuardError;
+use crate::metrics::{self, Operation, StoreKind, Timer, Unended};
+use crate::{GuardError, spans};
 
 /// A transaction whose writes carry a sealed grant, from [`Guard::begin`](super::Guard::begin).
 ///
@@ -26,6 +28,7 @@ pub struct GuardedTx {
     transaction: Option<i64>,
     /// While a COMMIT or ROLLBACK is on its way: dropped then, the connection is closed.
     unsettled: bool,
+    unended: Unended,
 }
 
 /// The commit of a guarded transaction: it was admitted, and it happened.
@@ -51,6 +54,7 @@ impl GuardedTx {
             sealed,
             transaction: None,
             unsettled: false,
+            unended: Unended::new(StoreKind::Postgres),
         }
     }
 
@@ -82,7 +86,9 @@ impl GuardedTx {
     /// every clone of that [`Sealed`].
     #[must_use]
     pub fn refusal(&self, error: sqlx::Error) -> GuardError {
-        self.learn(errors::plain(error))
+        let error = self.learn(errors::plain(error));
+        metrics::refused(StoreKind::Postgres, &error);
+        error
     }
 
     fn learn(&self, error: GuardError) -> GuardError {
@@ -101,6 +107,15 @@ impl GuardedTx {
     /// or [`GuardError::RolledBack`] when an earlier statement had failed or the store refused.
     /// [`GuardError::Unguarded`] means that the transaction was ended by hand before.
     pub async fn commit(mut self) -> Result<Committed, GuardError> {
+        self.unended.end();
+        let first = self.sealed.first().map(Sealed::grant);
+        let span = spans::commit(StoreKind::Postgres, first, self.sealed.len());
+        let committed = self.check_and_commit().instrument(span).await;
+        metrics::settled(StoreKind::Postgres, &committed);
+        committed
+    }
+
+    async fn check_and_commit(mut self) -> Result<Committed, GuardError> {
         if let Some(refused) = self.sealed.iter().find_map(|sealed| sealed.alive().err()) {
             self.end().await;
             return Err(refused);
@@ -108,7 +123,9 @@ impl GuardedTx {
         let grants: Vec<&Grant> = self.sealed.iter().map(Sealed::grant).collect();
         let text = sql::commit(&grants);
         self.unsettled = true;
+        let timer = Timer::start();
         let Progress { completed, error } = self.send_commit(text).await;
+        metrics::store_answered(StoreKind::Postgres, Operation::Commit, timer);
         match error {
             None if completed >= 2 => Ok(self.committed()),
             // The error is of what came after COMMIT, as a cancel that came too late.
@@ -182,6 +199,7 @@ impl GuardedTx {
     /// # Errors
     /// [`GuardError::Backend`] if the server did not answer; nothing was committed all the same.
     pub async fn rollback(mut self) -> Result<(), GuardError> {
+        self.unended.end();
         if self.end_transaction().await {
             Ok(())
         } else {

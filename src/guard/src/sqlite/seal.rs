@@ -1,11 +1,13 @@
 use palisade_token::{Grant, ResourceName};
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
+use tracing::Instrument as _;
 
 use super::immediate::Immediate;
 use super::{Guard, Sealed, errors};
 use crate::decide::{self, Mark, Sealing};
-use crate::{Fence, GuardError};
+use crate::metrics::{self, StoreKind, Timer};
+use crate::{Fence, GuardError, spans};
 
 /// `PRAGMA synchronous` FULL: the least at which SQLite keeps a commit over a loss of power.
 const FULL: i64 = 2;
@@ -19,27 +21,11 @@ impl Guard {
     /// writer was in the way for longer than the connection's `busy_timeout`; after
     /// [`GuardError::Backend`] or [`GuardError::CommitUnknown`] it may be sealed or not: seal again.
     pub async fn seal(&self, pool: &SqlitePool, grant: &Grant) -> Result<Sealed, GuardError> {
-        let mut connection = pool.acquire().await.map_err(errors::plain)?;
-        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(errors::plain)?;
-        if synchronous < FULL {
-            // It cannot be changed in a transaction. Cut short before it is put back, it costs time only.
-            sqlx::raw_sql("PRAGMA synchronous = FULL")
-                .execute(&mut *connection)
-                .await
-                .map_err(errors::plain)?;
-        }
-        let (connection, raised) = raise(connection, grant).await?;
-        if let (Some(mut connection), true) = (connection, synchronous < FULL) {
-            let back = sqlx::AssertSqlSafe(format!("PRAGMA synchronous = {synchronous}"));
-            if let Err(error) = sqlx::raw_sql(back).execute(&mut *connection).await {
-                tracing::debug!(%error, "the connection stays at synchronous = FULL");
-            }
-        }
-        raised?;
-        Ok(Sealed::new(grant.clone()))
+        let timer = Timer::start();
+        let sealed = raise_durably(pool, grant).instrument(spans::seal(StoreKind::Sqlite, grant));
+        let sealed = sealed.await;
+        metrics::seal(StoreKind::Sqlite, timer, &sealed);
+        sealed
     }
 
     /// Reads the fence of a resource, `None` if it was never sealed.
@@ -54,6 +40,30 @@ impl Guard {
         let mut connection = pool.acquire().await.map_err(errors::plain)?;
         read(&mut connection, resource).await
     }
+}
+
+async fn raise_durably(pool: &SqlitePool, grant: &Grant) -> Result<Sealed, GuardError> {
+    let mut connection = pool.acquire().await.map_err(errors::plain)?;
+    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(errors::plain)?;
+    if synchronous < FULL {
+        // It cannot be changed in a transaction. Cut short before it is put back, it costs time only.
+        sqlx::raw_sql("PRAGMA synchronous = FULL")
+            .execute(&mut *connection)
+            .await
+            .map_err(errors::plain)?;
+    }
+    let (connection, raised) = raise(connection, grant).await?;
+    if let (Some(mut connection), true) = (connection, synchronous < FULL) {
+        let back = sqlx::AssertSqlSafe(format!("PRAGMA synchronous = {synchronous}"));
+        if let Err(error) = sqlx::raw_sql(back).execute(&mut *connection).await {
+            tracing::debug!(%error, "the connection stays at synchronous = FULL");
+        }
+    }
+    raised?;
+    Ok(Sealed::new(grant.clone()))
 }
 
 /// The connection, if it is known to be in no transaction, and whether the fence was raised.

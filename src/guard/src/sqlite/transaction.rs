@@ -3,11 +3,13 @@ use std::ops::{Deref, DerefMut};
 
 use palisade_token::Grant;
 use sqlx::{SqliteConnection, SqlitePool};
+use tracing::Instrument as _;
 
 use super::immediate::Immediate;
 use super::{Guard, MAX_RESOURCES, Sealed, errors, seal};
 use crate::decide::{self, Admission};
-use crate::{GuardError, sealed};
+use crate::metrics::{self, Operation, StoreKind, Timer, Unended};
+use crate::{GuardError, sealed, spans};
 
 /// A transaction whose writes carry a sealed grant, from [`Guard::begin`].
 ///
@@ -19,6 +21,7 @@ use crate::{GuardError, sealed};
 pub struct GuardedTx {
     tx: Immediate,
     sealed: Vec<Sealed>,
+    unended: Unended,
 }
 
 /// The commit of a guarded transaction: it was admitted, and it happened.
@@ -48,32 +51,47 @@ impl Guard {
     ) -> Result<GuardedTx, GuardError> {
         let sealed = sealed::distinct(sealed, MAX_RESOURCES)?;
         sealed.iter().try_for_each(Sealed::alive)?;
-        let mut tx = Immediate::begin(pool).await?;
-        // What others have forgotten here would admit this transaction to their tables.
-        sqlx::query("DELETE FROM main.palisade_entry")
+        let first = sealed.first().map(Sealed::grant);
+        let span = spans::begin(StoreKind::Sqlite, first, sealed.len());
+        let begun = enter(pool, sealed).instrument(span).await;
+        if let Err(error) = &begun {
+            metrics::refused(StoreKind::Sqlite, error);
+        }
+        begun
+    }
+}
+
+async fn enter(pool: &SqlitePool, sealed: Vec<Sealed>) -> Result<GuardedTx, GuardError> {
+    let timer = Timer::start();
+    let mut tx = Immediate::begin(pool).await?;
+    // What others have forgotten here would admit this transaction to their tables.
+    sqlx::query("DELETE FROM main.palisade_entry")
+        .execute(&mut *tx)
+        .await
+        .map_err(errors::plain)?;
+    for entry in &sealed {
+        let grant = entry.grant();
+        let fence = seal::read(&mut tx, &grant.resource).await?.map(seal::mark);
+        let admission = decide::admit(grant.into(), fence);
+        if let Some(refusal) = refusal(grant, admission) {
+            drop(tx.rollback().await);
+            return Err(entry.learn(refusal));
+        }
+        let entry = "INSERT INTO main.palisade_entry (resource, token, holder) VALUES (?, ?, ?)";
+        sqlx::query(entry)
+            .bind(grant.resource.as_str())
+            .bind(grant.token.as_i64())
+            .bind(grant.holder.to_string())
             .execute(&mut *tx)
             .await
             .map_err(errors::plain)?;
-        for entry in &sealed {
-            let grant = entry.grant();
-            let fence = seal::read(&mut tx, &grant.resource).await?.map(seal::mark);
-            let admission = decide::admit(grant.into(), fence);
-            if let Some(refusal) = refusal(grant, admission) {
-                drop(tx.rollback().await);
-                return Err(entry.learn(refusal));
-            }
-            let entry =
-                "INSERT INTO main.palisade_entry (resource, token, holder) VALUES (?, ?, ?)";
-            sqlx::query(entry)
-                .bind(grant.resource.as_str())
-                .bind(grant.token.as_i64())
-                .bind(grant.holder.to_string())
-                .execute(&mut *tx)
-                .await
-                .map_err(errors::plain)?;
-        }
-        Ok(GuardedTx { tx, sealed })
     }
+    metrics::store_answered(StoreKind::Sqlite, Operation::Begin, timer);
+    Ok(GuardedTx {
+        tx,
+        sealed,
+        unended: Unended::new(StoreKind::Sqlite),
+    })
 }
 
 fn refusal(grant: &Grant, admission: Admission) -> Option<GuardError> {
@@ -106,7 +124,9 @@ impl GuardedTx {
     /// Says what the error of a query in this transaction means.
     #[must_use]
     pub fn refusal(&self, error: sqlx::Error) -> GuardError {
-        errors::plain(error)
+        let error = errors::plain(error);
+        metrics::refused(StoreKind::Sqlite, &error);
+        error
     }
 
     /// Checks that this is still the transaction that was admitted, and commits. `Ok` means committed, and
@@ -117,6 +137,17 @@ impl GuardedTx {
     /// nothing was committed: [`GuardError::RolledBack`] when SQLite refused, or had ended the transaction
     /// after an earlier error; [`GuardError::Unguarded`] when it was ended by hand before.
     pub async fn commit(mut self) -> Result<Committed, GuardError> {
+        self.unended.end();
+        let first = self.sealed.first().map(Sealed::grant);
+        let span = spans::commit(StoreKind::Sqlite, first, self.sealed.len());
+        let timer = Timer::start();
+        let committed = self.check_and_commit().instrument(span).await;
+        metrics::store_answered(StoreKind::Sqlite, Operation::Commit, timer);
+        metrics::settled(StoreKind::Sqlite, &committed);
+        committed
+    }
+
+    async fn check_and_commit(mut self) -> Result<Committed, GuardError> {
         if let Some(refused) = self.sealed.iter().find_map(|sealed| sealed.alive().err()) {
             drop(self.tx.rollback().await);
             return Err(refused);
@@ -162,7 +193,8 @@ impl GuardedTx {
     }
 
     /// Rolls back. Not needed before a drop, but it says when it is done.
-    pub async fn rollback(self) {
+    pub async fn rollback(mut self) {
+        self.unended.end();
         drop(self.tx.rollback().await);
     }
 }

@@ -11,7 +11,10 @@ mod fence;
 mod install;
 mod interleavings;
 mod names;
+mod observed;
 mod pool;
+#[path = "../recording.rs"]
+mod recording;
 mod seal;
 mod unguarded;
 mod writers;

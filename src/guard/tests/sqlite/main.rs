@@ -9,4 +9,8 @@ mod commit;
 mod db;
 mod fence;
 mod install;
+mod observed;
+#[path = "../recording.rs"]
+mod recording;
+mod traced;
 mod unguarded;
