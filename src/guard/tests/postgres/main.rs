@@ -13,7 +13,7 @@ mod interleavings;
 mod names;
 mod observed;
 mod pool;
-#[path = "../recording.rs"]
+#[path = "../shared/recording.rs"]
 mod recording;
 mod seal;
 mod unguarded;

@@ -10,7 +10,7 @@ mod db;
 mod fence;
 mod install;
 mod observed;
-#[path = "../recording.rs"]
+#[path = "../shared/recording.rs"]
 mod recording;
 mod traced;
 mod unguarded;
