@@ -12,6 +12,7 @@
 //! 5. The stores: module `postgres`, the reference design, and module `sqlite`, each behind a feature
 //!    of its name, both on by default
 //! 6. [Effects](effects): writes that are applied once, whatever is tried again
+//! 7. The suite that every store runs, and yours can: module and feature `conformance`
 //!
 //! # Acquire, seal, read, write
 //!
@@ -71,6 +72,8 @@
 //! - Safety from a hostile writer. The guard stops stale ones; each store's module says what goes past it.
 #![warn(missing_docs)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod decide;
 pub mod effects;
 mod error;

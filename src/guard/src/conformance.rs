@@ -1,0 +1,289 @@
+//! What every guarded store must do, as tests that every implementation runs: ours and yours.
+//!
+//! A store takes part through a [`Subject`]: a fresh store of its own for each case, and the few
+//! operations that the cases are made of. Then one line makes a test of every case, so that a failure
+//! names it:
+//!
+//! ```ignore
+//! // tests/conformance.rs, with palisade-guard's feature `conformance` in [dev-dependencies]
+//! struct MyStore { /* a connection, a temporary directory, … */ }
+//!
+//! impl palisade_guard::conformance::Subject for MyStore { /* … */ }
+//!
+//! palisade_guard::conformance_tests!(#[tokio::test] MyStore::fresh);
+//! ```
+//!
+//! The attribute is that of your runtime's tests; the suite itself needs none. [`run_all`] runs the same
+//! cases one after the other in one test, for stores that are dear to start. The sources have subjects
+//! for every store of this crate (`tests/conformance`).
+//!
+//! # What a subject is
+//!
+//! A register for each of three [`resources`], each guarded for its own name: [`Subject::put`] sets one
+//! in a guarded write, [`Subject::get`] reads what is committed. No method may block the thread: the cases
+//! run several at once on one task, and never spawn.
+//!
+//! What a store cannot do by its nature is named in [`Subject::LACKS`], and the cases that need it pass
+//! without a look. A method that is missing without being named there fails its cases.
+//!
+//! # Time
+//!
+//! No case depends on speed. A wait that must end is given up after [`Subject::patience`], which fails the
+//! case. [`Subject::pause`] lets what is under way get as far as it can: a longer one makes the suite
+//! keener, a shorter one never makes it wrong.
+//!
+//! # That the suite bites
+//!
+//! Take the check out of your store and see the suite fail: [`verdicts`] gives the cases' names and what
+//! they saw. For each store of this crate a test does so.
+
+mod check;
+mod restarts;
+mod running;
+mod seals;
+mod writes;
+
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt as _;
+use palisade_token::{Grant, ResourceName};
+
+use crate::GuardError;
+use crate::decide::Mark;
+
+pub use restarts::*;
+pub use running::*;
+pub use seals::*;
+pub use writes::*;
+
+/// What a store may lack by its nature ([`Subject::LACKS`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Capability {
+    /// Refusing writes that go round the guard: [`Subject::unguarded`]. A store that lacks it guards
+    /// only those who ask.
+    Unguarded,
+    /// A way to show a grant without a seal, as other languages have: [`Subject::show`].
+    Show,
+    /// Several resources in one write.
+    Several,
+    /// Telling whether a sealed grant is still alive in this process: [`Subject::is_live`].
+    Liveness,
+    /// Keeping anything over a restart: [`Subject::restart`].
+    Restart,
+    /// Being set back to an older state: [`Subject::back_up`] and [`Subject::restore`].
+    Restore,
+    /// Losing its data without its fence: [`Subject::delete_data`].
+    DeleteData,
+}
+
+/// A store under test: empty, with nothing sealed, and used by one case only.
+pub trait Subject: Sized {
+    /// What this store cannot do.
+    const LACKS: &'static [Capability] = &[];
+
+    /// What sealing gives, and writing needs.
+    type Sealed: Clone;
+
+    /// A guarded write under way. Dropped, it leaves nothing.
+    type Write;
+
+    /// Seals a grant.
+    fn seal(&self, grant: &Grant) -> impl Future<Output = Result<Self::Sealed, GuardError>>;
+
+    /// Opens a guarded write, for one resource or (unless it lacks [`Capability::Several`]) for several.
+    /// A grant that is refused may be refused here, or as late as in [`Subject::commit`].
+    fn begin(
+        &self,
+        sealed: &[&Self::Sealed],
+    ) -> impl Future<Output = Result<Self::Write, GuardError>>;
+
+    /// Sets the register of a resource within the write.
+    fn put(
+        &self,
+        write: &mut Self::Write,
+        resource: &ResourceName,
+        value: u64,
+    ) -> impl Future<Output = Result<(), GuardError>>;
+
+    /// Commits the write. `Ok` means that it happened.
+    fn commit(&self, write: Self::Write) -> impl Future<Output = Result<(), GuardError>>;
+
+    /// The committed value of a register, `None` if it was never set. It reads what any commit that was
+    /// answered before has written.
+    fn get(&self, resource: &ResourceName) -> impl Future<Output = Option<u64>>;
+
+    /// Where the fence of a resource is.
+    fn fence(&self, resource: &ResourceName) -> impl Future<Output = Option<Mark>>;
+
+    /// Ready when a wait has been in vain: long enough for a busy machine, such as 30 s.
+    fn patience(&self) -> impl Future<Output = ()>;
+
+    /// Ready when what was begun has had time to get as far as it can, such as 100 ms.
+    fn pause(&self) -> impl Future<Output = ()>;
+
+    /// Sets a register going round the guard: a plain statement, a connection that has forgotten it.
+    fn unguarded(
+        &self,
+        resource: &ResourceName,
+        value: u64,
+    ) -> impl Future<Output = Result<(), GuardError>> {
+        let _given = (resource, value);
+        missing("unguarded", Capability::Unguarded)
+    }
+
+    /// Sets a register in a write that shows a grant which this process has not sealed: the whole write,
+    /// as another language would do it.
+    fn show(&self, grant: &Grant, value: u64) -> impl Future<Output = Result<(), GuardError>> {
+        let _given = (grant, value);
+        missing("show", Capability::Show)
+    }
+
+    /// Says whether a sealed grant has not been refused yet.
+    fn is_live(&self, sealed: &Self::Sealed) -> bool {
+        let _given = sealed;
+        panic!("{}", Missing("is_live", Capability::Liveness))
+    }
+
+    /// Ends the store as a crash would, and starts it again on what it kept. Writes that were open end with
+    /// it: a later commit of one is an error.
+    fn restart(&mut self) -> impl Future<Output = ()> {
+        missing("restart", Capability::Restart)
+    }
+
+    /// Keeps a copy of all the store holds, data and fences.
+    fn back_up(&mut self) -> impl Future<Output = ()> {
+        missing("back_up", Capability::Restore)
+    }
+
+    /// Puts back what [`Subject::back_up`] kept.
+    fn restore(&mut self) -> impl Future<Output = ()> {
+        missing("restore", Capability::Restore)
+    }
+
+    /// Deletes the data of every resource, in the most thorough way that the store's owner has for data:
+    /// tables dropped and made again, objects removed, logs cut off.
+    fn delete_data(&mut self) -> impl Future<Output = ()> {
+        missing("delete_data", Capability::DeleteData)
+    }
+}
+
+struct Missing(&'static str, Capability);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(method, capability) = self;
+        write!(
+            formatter,
+            "Subject::{method} is missing: implement it, or name Capability::{capability:?} in LACKS"
+        )
+    }
+}
+
+#[allow(
+    clippy::unused_async,
+    reason = "the body of a provided method that must be a future"
+)]
+async fn missing<T>(method: &'static str, capability: Capability) -> T {
+    panic!("{}", Missing(method, capability))
+}
+
+/// The resources of the suite. A subject has a register for each, guarded for its name.
+#[must_use]
+pub fn resources() -> [ResourceName; 3] {
+    ["orders", "bills/eu", "stock:1"].map(|name| ResourceName::new(name).expect("a valid name"))
+}
+
+/// What a case of the suite said about a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// The case.
+    pub case: &'static str,
+    /// What it expected and saw, if the store failed it.
+    pub failure: Option<String>,
+}
+
+/// Runs a case and catches its panic.
+#[doc(hidden)]
+pub async fn verdict(case: &'static str, run: impl Future<Output = ()>) -> Verdict {
+    let failure = AssertUnwindSafe(run).catch_unwind().await.err();
+    Verdict {
+        case,
+        failure: failure.map(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            text.unwrap_or("a panic without words").to_owned()
+        }),
+    }
+}
+
+/// Calls `$then! { $prefix case, case, … }` with every case of the suite: the one list of them.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __palisade_conformance_cases {
+    ([$($then:tt)+] { $($prefix:tt)* }) => {
+        $($then)+! { $($prefix)*
+            equal_is_admitted, stale_is_refused, stale_kills_every_clone,
+            another_holder_collides, unsealed_is_refused, unguarded_is_refused,
+            one_entry_does_not_cover_another_resource, same_token_of_two_resources,
+            several_resources_in_one_write, one_stale_resource_stops_the_whole_write,
+            a_dropped_write_leaves_nothing,
+            sealing_again_changes_nothing, a_lower_seal_is_refused,
+            a_seal_of_another_holder_collides, concurrent_seals_have_one_winner,
+            concurrent_holders_of_one_token_have_one_winner,
+            a_running_writer_commits_before_the_seal_returns_or_never,
+            a_writer_that_has_only_begun_writes_before_the_seal_returns_or_never,
+            a_running_writer_of_several_resources_holds_each_seal,
+            a_running_writer_of_another_resource_goes_on,
+            a_seal_given_up_blocks_nobody, seals_under_load,
+            a_restart_keeps_the_fence, a_restart_under_an_open_write,
+            a_restore_is_noticed, a_restore_to_before_the_first_seal_is_noticed,
+            a_restore_and_another_holder_collide, deleted_data_leaves_the_fence,
+        }
+    };
+}
+
+/// Makes a test of every case of the [suite](crate::conformance) for the subject that the function
+/// makes, each with the attributes given: `conformance_tests!(#[tokio::test] MyStore::fresh);`.
+#[macro_export]
+macro_rules! conformance_tests {
+    ($(#[$attribute:meta])+ $fresh:path) => {
+        $crate::__palisade_conformance_cases! { [$crate::conformance_tests] { @each [$(#[$attribute])+] $fresh; } }
+    };
+    (@each $attributes:tt $fresh:path; $($case:ident),+ $(,)?) => {
+        $($crate::conformance_tests! { @one $attributes $fresh; $case })+
+    };
+    (@one [$(#[$attribute:meta])+] $fresh:path; $case:ident) => {
+        $(#[$attribute])+
+        async fn $case() {
+            $crate::conformance::$case($fresh().await).await;
+        }
+    };
+}
+
+macro_rules! all_verdicts {
+    ($fresh:ident; $($case:ident),+ $(,)?) => {
+        vec![$(verdict(stringify!($case), async { $case($fresh().await).await }).await),+]
+    };
+}
+
+/// Runs every case, each on a subject of its own, and says how each ended.
+pub async fn verdicts<S: Subject>(fresh: impl AsyncFn() -> S) -> Vec<Verdict> {
+    crate::__palisade_conformance_cases! { [all_verdicts] { fresh; } }
+}
+
+/// Runs every case, each on a subject of its own, one after the other.
+///
+/// # Panics
+/// When all have run, with the names of those that failed and what they saw.
+pub async fn run_all<S: Subject>(fresh: impl AsyncFn() -> S) {
+    let failed: Vec<String> = verdicts(fresh)
+        .await
+        .into_iter()
+        .filter_map(|Verdict { case, failure }| Some(format!("\n  {case}: {}", failure?)))
+        .collect();
+    assert!(failed.is_empty(), "cases failed:{}", failed.concat());
+}
