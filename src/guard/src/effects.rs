@@ -9,8 +9,12 @@
 
 mod fingerprint;
 mod key;
+mod name;
 mod policy;
+pub mod position;
 
 pub use fingerprint::Fingerprint;
 pub use key::{IdempotencyKey, KeyError};
+pub use name::{Name, NameError};
 pub use policy::{KeyPolicy, Outcome, Rejections};
+pub use position::{MAX_POSITION, SeqOutcome};

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use palisade_token::{FencingToken, Grant, ResourceName};
 
-use crate::effects::IdempotencyKey;
+use crate::effects::{IdempotencyKey, Name};
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 use crate::metrics::{self, StoreKind};
@@ -135,6 +135,36 @@ pub enum GuardError {
     /// An answer cannot be written as JSON, or a stored one is not of the type that was asked for.
     #[error("the answer of the key does not fit its type")]
     Answer(#[source] Source),
+    /// Numbers of this producer are missing. Nothing was written; send again from `expected` on.
+    #[error("{producer} sent number {got}; {expected} comes next")]
+    SequenceGap {
+        /// The producer.
+        producer: Name,
+        /// The number that comes next.
+        expected: u64,
+        /// The number that came.
+        got: u64,
+    },
+    /// The cursor is not where its consumer believed. Roll back, read it again, and go on from there.
+    #[error("offset of {cursor} is {found}, not {expected}")]
+    OffsetConflict {
+        /// The cursor.
+        cursor: Name,
+        /// Where it was believed to be.
+        expected: u64,
+        /// Where it is.
+        found: u64,
+    },
+    /// The entity was changed since it was read. Roll back, read it again, and decide anew.
+    #[error("{entity} has version {found}, not {expected}")]
+    VersionConflict {
+        /// The entity.
+        entity: Name,
+        /// The version that was read.
+        expected: u64,
+        /// The version that it has.
+        found: u64,
+    },
     /// The call cannot be right, whatever the store holds. A bug in the caller.
     #[error("{0}")]
     Misuse(&'static str),
@@ -159,6 +189,8 @@ pub enum Class {
     Fatal,
     /// Run the whole transaction, or the seal, again.
     Retry,
+    /// What the caller believes is not what the store holds: read again, then decide anew.
+    Conflict,
     /// It may have happened: find out first.
     Unknown,
     /// The caller is wrong.
@@ -201,6 +233,9 @@ impl GuardError {
             | Self::RolledBack(_)
             | Self::InProgress { .. }
             | Self::Superseded { .. } => Class::Retry,
+            Self::SequenceGap { .. }
+            | Self::OffsetConflict { .. }
+            | Self::VersionConflict { .. } => Class::Conflict,
             Self::CommitUnknown { .. } | Self::KeyExpired { .. } => Class::Unknown,
             Self::Unguarded { .. }
             | Self::FingerprintMismatch { .. }
