@@ -112,7 +112,8 @@ pub(super) async fn within<S: Subject, T>(
     step: &str,
     work: impl Future<Output = T>,
 ) -> T {
-    match future::select(pin!(work), pin!(subject.patience())).await {
+    // On the heap: a store's futures are large, and nested here.
+    match future::select(Box::pin(work), pin!(subject.patience())).await {
         Either::Left((done, _)) => done,
         Either::Right(((), _)) => panic!("{step}: expected it to end, saw it wait in vain"),
     }

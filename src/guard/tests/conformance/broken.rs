@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use palisade_guard::conformance::{Subject, Verdict, verdicts};
+use palisade_guard::conformance::{Subject, verdicts};
 
 /// In vain: a busy machine does not need as long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,15 +58,22 @@ pub(crate) const UNCHECKED: &[&str] = &[
 pub(crate) const CHECKED_EARLY: &[&str] =
     &["a_writer_that_has_only_begun_writes_before_the_seal_returns_or_never"];
 
-/// Runs the whole suite on a store that is broken on purpose, which must fail these cases at least.
-pub(crate) async fn fails<S: Subject>(fresh: impl AsyncFn() -> S, expected: &[&[&str]]) {
-    let failed: Vec<Verdict> = verdicts(fresh)
-        .await
-        .into_iter()
-        .filter(|verdict| verdict.failure.is_some())
-        .collect();
-    for case in expected.concat() {
-        let is_red = failed.iter().any(|verdict| verdict.case == case);
-        assert!(is_red, "{case} did not fail; these did: {failed:#?}");
-    }
+/// What a store lets pass whose writers do not lock either.
+pub(crate) const UNLOCKED: &[&str] = &[
+    "a_running_writer_commits_before_the_seal_returns_or_never",
+    "a_writer_that_has_only_begun_writes_before_the_seal_returns_or_never",
+    "a_running_writer_of_several_resources_holds_each_seal",
+];
+
+/// Runs these cases on a store that is broken on purpose: it must fail every one of them.
+pub(crate) async fn fails<S: Subject>(fresh: impl AsyncFn() -> S, cases: &[&[&str]]) {
+    let cases = cases.concat();
+    let seen = verdicts(fresh, |case| cases.contains(&case)).await;
+    assert_eq!(
+        seen.len(),
+        cases.len(),
+        "each names a case, once: {cases:?}"
+    );
+    let passed: Vec<_> = seen.iter().filter(|seen| seen.failure.is_none()).collect();
+    assert!(passed.is_empty(), "a broken store passed {passed:#?}");
 }

@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails like the test")]
 
 mod broken;
+mod postgres;
+mod sql;
 mod sqlite;

@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection, SqlitePool, Transaction};
 use tempfile::TempDir;
 
 use crate::broken::{BYPASSED, CHECKED_EARLY, Check, PATIENCE, PAUSE, UNCHECKED, fails, pass};
+use crate::sql;
 
 palisade_guard::conformance_tests!(
     #[tokio::test]
@@ -49,12 +50,6 @@ enum Tx {
     Plain(Transaction<'static, sqlx::Sqlite>),
 }
 
-fn table(resource: &ResourceName) -> String {
-    resource
-        .as_str()
-        .replace(|letter: char| !letter.is_ascii_alphanumeric(), "_")
-}
-
 impl Sqlite {
     async fn fresh() -> Self {
         Self::with(Check::Whole).await
@@ -78,13 +73,9 @@ impl Sqlite {
 
     async fn make_tables(&self) {
         for resource in resources() {
-            let table = table(&resource);
-            self.run(&format!(
-                "CREATE TABLE {table} (id INTEGER PRIMARY KEY, value INTEGER)"
-            ))
-            .await
-            .unwrap();
+            self.run(&sql::create(&resource)).await.unwrap();
             if self.check == Check::Whole {
+                let table = sql::table(&resource);
                 let protect = self.guard.protect(&self.pool, &table, &resource);
                 protect.await.unwrap();
             }
@@ -124,13 +115,6 @@ async fn run(connection: &mut SqliteConnection, sql: &str) -> Result<(), GuardEr
     Ok(())
 }
 
-fn set(resource: &ResourceName, value: u64) -> String {
-    let table = table(resource);
-    format!(
-        "INSERT INTO {table} VALUES (1, {value}) ON CONFLICT (id) DO UPDATE SET value = {value}"
-    )
-}
-
 impl Subject for Sqlite {
     type Sealed = Sealed;
     type Write = Write;
@@ -164,7 +148,7 @@ impl Subject for Sqlite {
         resource: &ResourceName,
         value: u64,
     ) -> Result<(), GuardError> {
-        let sql = set(resource, value);
+        let sql = sql::set(resource, value);
         match &mut write.tx {
             Tx::Guarded(tx) => run(tx, &sql).await,
             Tx::Plain(tx) => run(tx, &sql).await,
@@ -182,7 +166,7 @@ impl Subject for Sqlite {
     }
 
     async fn get(&self, resource: &ResourceName) -> Option<u64> {
-        let sql = format!("SELECT value FROM {}", table(resource));
+        let sql = sql::get(resource);
         let value: Option<i64> = sqlx::query_scalar(AssertSqlSafe(sql))
             .fetch_optional(&self.pool)
             .await
@@ -207,7 +191,7 @@ impl Subject for Sqlite {
     }
 
     async fn unguarded(&self, resource: &ResourceName, value: u64) -> Result<(), GuardError> {
-        self.run(&set(resource, value)).await
+        self.run(&sql::set(resource, value)).await
     }
 
     /// As the module's docs say it is done by hand.
@@ -219,7 +203,7 @@ impl Subject for Sqlite {
             grant.resource, grant.token, grant.holder
         );
         run(&mut tx, &entry).await?;
-        let written = run(&mut tx, &set(&grant.resource, value)).await;
+        let written = run(&mut tx, &sql::set(&grant.resource, value)).await;
         // The trigger's text does not say why an entry does not count: the fence does.
         let (resource, presented) = (grant.resource.clone(), grant.token);
         match (written, decide::admit(grant.into(), fence)) {
@@ -281,9 +265,7 @@ impl Subject for Sqlite {
 
     async fn delete_data(&mut self) {
         for resource in resources() {
-            self.run(&format!("DROP TABLE {}", table(&resource)))
-                .await
-                .unwrap();
+            self.run(&sql::drop(&resource)).await.unwrap();
         }
         self.make_tables().await;
     }
