@@ -88,6 +88,8 @@ mod sealed;
 mod spans;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use error::{Blocker, Class, GuardError};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
