@@ -7,12 +7,16 @@
 //!
 //! This module holds what does not depend on a store; `postgres::GuardedTx` has the operations.
 
+mod attempt;
+mod claim;
 mod fingerprint;
 mod key;
 mod name;
 mod policy;
 pub mod position;
 
+pub use attempt::{Attempt, Begun, Unfinished};
+pub use claim::{Claim, KeyState, Known, claim, is_expired, keep_until};
 pub use fingerprint::Fingerprint;
 pub use key::{IdempotencyKey, KeyError};
 pub use name::{Name, NameError};

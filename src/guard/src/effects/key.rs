@@ -2,6 +2,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use sha2::{Digest as _, Sha256};
+
 /// The name of one effect: what was asked for, by whom, and which time of asking.
 ///
 /// A key counts within its scope, a tenant (or principal) and an operation: two tenants that choose the
@@ -101,6 +103,15 @@ impl IdempotencyKey {
     #[must_use]
     pub fn key(&self) -> &str {
         &self.0.key
+    }
+
+    /// The key under which the outside world is asked for the same effect (a payment provider, a mailer): 64
+    /// hex digits that follow from tenant, operation and key, and so are the same at every attempt of every
+    /// holder.
+    #[must_use]
+    pub fn external(&self) -> String {
+        let hash = Sha256::digest(self.to_string());
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// When the key was made, if it is a UUID of version 7 in its usual form; by its maker's clock.

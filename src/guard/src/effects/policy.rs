@@ -68,6 +68,9 @@ impl KeyPolicy {
     /// The longest lifetime of an attempt: no external call takes a day.
     pub const LONGEST_ATTEMPT: Duration = Duration::from_secs(86_400);
 
+    /// The largest answer that is kept, as JSON. Of a larger one keep a reference: a key is looked up often.
+    pub const MAX_ANSWER_BYTES: usize = 65_536;
+
     /// The default policy: answers live seven days, attempts one minute, rejections are not kept.
     #[must_use]
     pub const fn new() -> Self {

@@ -7,7 +7,10 @@ use crate::GuardError;
 const BOOTSTRAP: &str = include_str!("../../sql/postgres/bootstrap.sql");
 
 /// Version and text of each step. A published step never changes; a new one is added at the end.
-const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../sql/postgres/0001_guard.sql"))];
+const MIGRATIONS: &[(i64, &str)] = &[
+    (1, include_str!("../../sql/postgres/0001_guard.sql")),
+    (3, include_str!("../../sql/postgres/0003_keys.sql")),
+];
 
 impl Guard {
     /// Creates the schema `palisade`, or brings it up to date: all of it or nothing. Any number of

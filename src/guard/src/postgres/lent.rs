@@ -1,4 +1,5 @@
 use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Postgres};
 
 use super::{errors, sql};
@@ -28,12 +29,19 @@ impl Lent {
     }
 
     /// Sends one message that leaves no transaction behind if it succeeds, and gives the connection back.
-    pub(super) async fn run(mut self, text: sqlx::SqlStr) -> Result<(), sqlx::Error> {
-        let result = sqlx::raw_sql(text).execute(&mut **self.connection()).await;
+    pub(super) async fn run(self, text: sqlx::SqlStr) -> Result<(), sqlx::Error> {
+        self.fetch(text).await.map(drop)
+    }
+
+    /// As [`Lent::run`], and gives all rows.
+    pub(super) async fn fetch(mut self, text: sqlx::SqlStr) -> Result<Vec<PgRow>, sqlx::Error> {
+        let result = sqlx::raw_sql(text)
+            .fetch_all(&mut **self.connection())
+            .await;
         match result {
-            Ok(_) => {
+            Ok(rows) => {
                 self.give_back();
-                Ok(())
+                Ok(rows)
             }
             Err(error) => {
                 self.recover(&error).await;

@@ -63,6 +63,10 @@ impl GuardedTx {
         self.sealed.iter().map(Sealed::grant)
     }
 
+    pub(super) fn first_grant(&self) -> &Grant {
+        self.sealed[0].grant()
+    }
+
     /// Asks for the id of this transaction: one round trip, once. Whoever has it can find out what became
     /// of a commit whose answer was lost ([`GuardError::CommitUnknown`]).
     ///
