@@ -10,13 +10,14 @@ async fn installers_may_run_at_once_and_again() {
         db.guard.install(&db.pool),
         db.guard.install(&db.pool)
     );
-    for result in [a, b, c, db.guard.install(&db.pool).await] {
+    for result in [a, b, c] {
         result.unwrap();
     }
-    assert_eq!(
-        db.number("SELECT count(*) FROM palisade.migration").await,
-        1
-    );
+    let steps = "SELECT count(*) FROM palisade.migration";
+    let installed = db.number(steps).await;
+    assert!(installed >= 1);
+    db.guard.install(&db.pool).await.unwrap();
+    assert_eq!(db.number(steps).await, installed);
     db.run("INSERT INTO palisade.migration VALUES (99)").await;
     let error = db.guard.install(&db.pool).await.unwrap_err();
     assert!(
