@@ -9,16 +9,31 @@
 
 mod attempt;
 mod claim;
+mod dead_letter;
 mod fingerprint;
+mod inbox;
 mod key;
+mod message;
 mod name;
 mod policy;
 pub mod position;
+mod publisher;
+#[cfg(feature = "redis")]
+mod redis_streams;
 
 pub use attempt::{Attempt, Begun, Unfinished};
 pub use claim::{Claim, KeyState, Known, claim, is_expired, keep_until};
+pub use dead_letter::{DeadLetter, MAX_ERROR_CHARS, Undelivered, Verdict, error_chain, is_fenced};
 pub use fingerprint::Fingerprint;
+pub use inbox::{Origin, Receipt};
 pub use key::{IdempotencyKey, KeyError};
+pub use message::{
+    AGGREGATE, Envelope, FENCE_RESOURCE, FENCE_TOKEN, IDEMPOTENCY_KEY, MSG_ID, Message,
+    MessageError,
+};
 pub use name::{Name, NameError};
 pub use policy::{KeyPolicy, Outcome, Rejections};
 pub use position::{MAX_POSITION, SeqOutcome};
+pub use publisher::{PublishError, Publisher};
+#[cfg(feature = "redis")]
+pub use redis_streams::RedisStreams;

@@ -18,7 +18,7 @@
 //! | `palisade_guard_idempotency_oldest_in_progress_seconds` | |
 //! | `palisade_guard_sequence_total` | `outcome`: applied, duplicate, gap, fenced |
 //! | `palisade_guard_position_total` | `outcome`: offset_advanced, offset_conflict, version_advanced, version_conflict |
-//! | `palisade_guard_inbox_total` | `outcome`: accepted, duplicate |
+//! | `palisade_guard_inbox_total` | `outcome`: accepted, duplicate, late |
 //! | `palisade_guard_outbox_pending`, `palisade_guard_outbox_horizon_lag_seconds` | |
 //! | `palisade_guard_outbox_publish_total` | `outcome`: published, failed, fenced, dead |
 //! | `palisade_guard_dead_letters_total` | `outcome`: buried, replayed, discarded |

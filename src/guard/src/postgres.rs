@@ -89,6 +89,7 @@ mod transaction;
 
 use std::time::Duration;
 
+pub use effects::{Backlog, Expired, Pass, Relay, RelayPolicy, Stop};
 pub(crate) use errors::plain;
 pub use status::Outcome;
 pub use transaction::{Committed, GuardedTx};

@@ -275,6 +275,8 @@ family! {
         Accepted = "accepted",
         /// It was seen before.
         Duplicate = "duplicate",
+        /// Its maker was replaced, and messages of the successor were seen.
+        Late = "late",
     }
 }
 

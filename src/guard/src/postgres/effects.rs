@@ -1,8 +1,16 @@
 //! Effects in a guarded transaction: the SQL of what [`crate::effects`] decides.
 
+mod ask;
 mod attempt;
+mod backlog;
 mod once;
+mod outbox;
 mod purge;
+mod relay;
+mod stream;
+
+pub use backlog::{Backlog, Expired};
+pub use relay::{Pass, Relay, RelayPolicy, Stop};
 
 use std::time::{Duration, SystemTime};
 

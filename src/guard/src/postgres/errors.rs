@@ -5,13 +5,18 @@ use serde::Deserialize;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::GuardError;
+use crate::effects::Name;
 
-/// The detail of ZF001 to ZF004.
+/// The detail of ZF001 to ZF007.
 #[derive(Deserialize)]
 struct Facts {
     resource: String,
     presented: Option<i64>,
     fence: Option<i64>,
+    name: Option<String>,
+    expected: Option<u64>,
+    #[serde(alias = "got")]
+    found: Option<u64>,
 }
 
 fn database(error: &sqlx::Error) -> Option<&PgDatabaseError> {
@@ -50,7 +55,10 @@ fn refusal(error: &sqlx::Error) -> Option<GuardError> {
 
 fn from_facts(error: &PgDatabaseError) -> Option<GuardError> {
     let code = error.code();
-    if !matches!(code, "ZF001" | "ZF002" | "ZF003" | "ZF004") {
+    if !matches!(
+        code,
+        "ZF001" | "ZF002" | "ZF003" | "ZF004" | "ZF005" | "ZF006" | "ZF007"
+    ) {
         return None;
     }
     let facts: Facts = serde_json::from_str(error.detail()?).ok()?;
@@ -62,6 +70,9 @@ fn from_facts(error: &PgDatabaseError) -> Option<GuardError> {
                 .filter(|table| !table.is_empty())
                 .map(ToOwned::to_owned),
         });
+    }
+    if matches!(code, "ZF005" | "ZF006" | "ZF007") {
+        return mismatch(code, facts);
     }
     let resource = ResourceName::new(&facts.resource).ok()?;
     let presented = FencingToken::try_from(facts.presented?).ok()?;
@@ -82,4 +93,27 @@ fn from_facts(error: &PgDatabaseError) -> Option<GuardError> {
             token: presented,
         }),
     }
+}
+
+/// A position that is not where the caller believed.
+fn mismatch(code: &str, facts: Facts) -> Option<GuardError> {
+    let name = Name::new(facts.name?).ok()?;
+    let (expected, found) = (facts.expected?, facts.found?);
+    Some(match code {
+        "ZF005" => GuardError::SequenceGap {
+            producer: name,
+            expected,
+            got: found,
+        },
+        "ZF006" => GuardError::OffsetConflict {
+            cursor: name,
+            expected,
+            found,
+        },
+        _ => GuardError::VersionConflict {
+            entity: name,
+            expected,
+            found,
+        },
+    })
 }

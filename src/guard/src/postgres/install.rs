@@ -10,6 +10,8 @@ const BOOTSTRAP: &str = include_str!("../../sql/postgres/bootstrap.sql");
 const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("../../sql/postgres/0001_guard.sql")),
     (3, include_str!("../../sql/postgres/0003_keys.sql")),
+    (4, include_str!("../../sql/postgres/0004_flow.sql")),
+    (5, include_str!("../../sql/postgres/0005_outbox.sql")),
 ];
 
 impl Guard {

@@ -2,7 +2,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use futures::TryStreamExt as _;
-use palisade_token::Grant;
+use palisade_token::{Grant, ResourceName};
 use sqlx::pool::PoolConnection;
 use sqlx::{Either, PgConnection, Postgres, Row};
 use sqlx_core::transaction::TransactionManager as _;
@@ -26,6 +26,8 @@ pub struct GuardedTx {
     connection: Option<PoolConnection<Postgres>>,
     sealed: Vec<Sealed>,
     transaction: Option<i64>,
+    /// Which resource effects belong to, where there are several.
+    acting_for: Option<ResourceName>,
     /// While a COMMIT or ROLLBACK is on its way: dropped then, the connection is closed.
     unsettled: bool,
     unended: Unended,
@@ -53,6 +55,7 @@ impl GuardedTx {
             connection: Some(connection),
             sealed,
             transaction: None,
+            acting_for: None,
             unsettled: false,
             unended: Unended::new(StoreKind::Postgres),
         }
@@ -65,6 +68,14 @@ impl GuardedTx {
 
     pub(super) fn first_grant(&self) -> &Grant {
         self.sealed[0].grant()
+    }
+
+    pub(super) const fn acting_for(&self) -> Option<&ResourceName> {
+        self.acting_for.as_ref()
+    }
+
+    pub(super) fn set_acting_for(&mut self, resource: ResourceName) {
+        self.acting_for = Some(resource);
     }
 
     /// Asks for the id of this transaction: one round trip, once. Whoever has it can find out what became
