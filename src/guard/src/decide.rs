@@ -5,6 +5,8 @@
 
 use palisade_token::{FencingToken, Grant, HolderId};
 
+use crate::GuardError;
+
 /// The token and holder that a store has last sealed for a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
@@ -81,6 +83,28 @@ pub fn seal(grant: Mark, fence: Option<Mark>) -> Sealing {
         Admission::Unsealed { .. } => Sealing::Raise,
         Admission::Stale { fence } => Sealing::Stale { fence },
         Admission::Collision => Sealing::Collision,
+    }
+}
+
+/// The error of a grant that was not admitted, with its numbers.
+pub(crate) fn refusal(grant: &Grant, admission: Admission) -> Option<GuardError> {
+    let resource = grant.resource.clone();
+    match admission {
+        Admission::Admitted => None,
+        Admission::Stale { fence } => Some(GuardError::Stale {
+            resource,
+            presented: grant.token,
+            fence,
+        }),
+        Admission::Unsealed { fence } => Some(GuardError::Unsealed {
+            resource,
+            presented: grant.token,
+            fence,
+        }),
+        Admission::Collision => Some(GuardError::Collision {
+            resource,
+            token: grant.token,
+        }),
     }
 }
 

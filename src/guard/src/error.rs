@@ -165,6 +165,15 @@ pub enum GuardError {
         /// The version that it has.
         found: u64,
     },
+    /// A bound of the guard is reached: too many writes at once, or too many resources. Nothing was
+    /// admitted.
+    #[error("the limit of {limit} {what} is reached")]
+    LimitReached {
+        /// What there are too many of.
+        what: &'static str,
+        /// The most there may be.
+        limit: u64,
+    },
     /// The call cannot be right, whatever the store holds. A bug in the caller.
     #[error("{0}")]
     Misuse(&'static str),
@@ -243,7 +252,7 @@ impl GuardError {
             | Self::Answer(_)
             | Self::Misuse(_)
             | Self::Newer { .. } => Class::Bug,
-            Self::Backend(_) => Class::Backend,
+            Self::LimitReached { .. } | Self::Backend(_) => Class::Backend,
         }
     }
 }

@@ -12,7 +12,8 @@
 //! 5. The stores: module `postgres`, the reference design, and module `sqlite`, each behind a feature
 //!    of its name, both on by default
 //! 6. [Effects](effects): writes that are applied once, whatever is tried again
-//! 7. The suite that every store runs, and yours can: module and feature `conformance`
+//! 7. [Your own engine](memory): fences in memory, and a hook that keeps them
+//! 8. The suite that every store runs, and yours can: module and feature `conformance`
 //!
 //! # Acquire, seal, read, write
 //!
@@ -79,12 +80,11 @@ pub mod effects;
 mod error;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod fence;
+pub mod memory;
 pub mod metrics;
 #[cfg(feature = "postgres")]
 pub mod postgres;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sealed;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod spans;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -94,5 +94,4 @@ pub mod tower;
 pub use error::{Blocker, Class, GuardError};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use fence::Fence;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use sealed::Sealed;

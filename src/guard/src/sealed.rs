@@ -23,6 +23,8 @@ pub struct Sealed<S> {
 
 struct State {
     grant: Grant,
+    /// What the in-memory table knows its seal by; 0 elsewhere.
+    epoch: u64,
     dead: OnceLock<Death>,
 }
 
@@ -34,10 +36,22 @@ enum Death {
 }
 
 impl<S> Sealed<S> {
+    #[cfg_attr(
+        not(any(feature = "postgres", feature = "sqlite")),
+        allow(
+            dead_code,
+            reason = "each store makes its own; the in-memory table by epoch"
+        )
+    )]
     pub(crate) fn new(grant: Grant) -> Self {
+        Self::of_epoch(grant, 0)
+    }
+
+    pub(crate) fn of_epoch(grant: Grant, epoch: u64) -> Self {
         Self {
             state: Arc::new(State {
                 grant,
+                epoch,
                 dead: OnceLock::new(),
             }),
             store: PhantomData,
@@ -48,6 +62,10 @@ impl<S> Sealed<S> {
     #[must_use]
     pub fn grant(&self) -> &Grant {
         &self.state.grant
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.state.epoch
     }
 
     /// Says whether the store has not refused this grant yet. True is no promise: the next write decides.

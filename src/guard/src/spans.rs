@@ -18,6 +18,7 @@ pub(crate) fn seal(store: StoreKind, grant: &Grant) -> Span {
 }
 
 /// `first` stands for all where there are several; `resources` says how many there are.
+#[allow(dead_code, reason = "which store calls it depends on what is built")]
 pub(crate) fn begin(store: StoreKind, first: Option<&Grant>, resources: usize) -> Span {
     let span = tracing::debug_span!(
         "begin",
@@ -30,6 +31,7 @@ pub(crate) fn begin(store: StoreKind, first: Option<&Grant>, resources: usize) -
     with_grant(span, first)
 }
 
+#[allow(dead_code, reason = "which store calls it depends on what is built")]
 pub(crate) fn commit(store: StoreKind, first: Option<&Grant>, resources: usize) -> Span {
     let span = tracing::debug_span!(
         "commit",
@@ -42,6 +44,7 @@ pub(crate) fn commit(store: StoreKind, first: Option<&Grant>, resources: usize) 
     with_grant(span, first)
 }
 
+#[allow(dead_code, reason = "which store calls it depends on what is built")]
 fn with_grant(span: Span, grant: Option<&Grant>) -> Span {
     if let (false, Some(grant)) = (span.is_disabled(), grant) {
         span.record("resource", tracing::field::display(&grant.resource));

@@ -7,7 +7,7 @@ use tracing::Instrument as _;
 
 use super::immediate::Immediate;
 use super::{Guard, MAX_RESOURCES, Sealed, errors, seal};
-use crate::decide::{self, Admission};
+use crate::decide;
 use crate::metrics::{self, Operation, StoreKind, Timer, Unended};
 use crate::{GuardError, sealed, spans};
 
@@ -73,7 +73,7 @@ async fn enter(pool: &SqlitePool, sealed: Vec<Sealed>) -> Result<GuardedTx, Guar
         let grant = entry.grant();
         let fence = seal::read(&mut tx, &grant.resource).await?.map(seal::mark);
         let admission = decide::admit(grant.into(), fence);
-        if let Some(refusal) = refusal(grant, admission) {
+        if let Some(refusal) = decide::refusal(grant, admission) {
             drop(tx.rollback().await);
             return Err(entry.learn(refusal));
         }
@@ -92,27 +92,6 @@ async fn enter(pool: &SqlitePool, sealed: Vec<Sealed>) -> Result<GuardedTx, Guar
         sealed,
         unended: Unended::new(StoreKind::Sqlite),
     })
-}
-
-fn refusal(grant: &Grant, admission: Admission) -> Option<GuardError> {
-    let resource = grant.resource.clone();
-    match admission {
-        Admission::Admitted => None,
-        Admission::Stale { fence } => Some(GuardError::Stale {
-            resource,
-            presented: grant.token,
-            fence,
-        }),
-        Admission::Unsealed { fence } => Some(GuardError::Unsealed {
-            resource,
-            presented: grant.token,
-            fence,
-        }),
-        Admission::Collision => Some(GuardError::Collision {
-            resource,
-            token: grant.token,
-        }),
-    }
 }
 
 impl GuardedTx {

@@ -45,7 +45,6 @@ pub(crate) const UNCHECKED: &[&str] = &[
     "stale_kills_every_clone",
     "same_token_of_two_resources",
     "one_stale_resource_stops_the_whole_write",
-    "concurrent_seals_have_one_winner",
     "a_seal_given_up_blocks_nobody",
     "a_restart_keeps_the_fence",
     "a_restore_is_noticed",

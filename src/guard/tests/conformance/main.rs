@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails like the test")]
 
 mod broken;
+mod memory;
 mod postgres;
 mod sql;
 mod sqlite;

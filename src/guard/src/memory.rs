@@ -1,0 +1,250 @@
+//! Fences in memory, for people who write their own engine: a file, a log, a cache, a service.
+//!
+//! The engine holds one [`FenceTable`]. Who wants to write *enters* and gets a permit, holds it over the
+//! write **and its durability**, and drops it. A seal raises the fence, keeps it by the engine's
+//! [`Durability`], waits for the permits of earlier holders, and only then admits the new one. A bare
+//! comparison before the write would be the read hole again: the seal could pass between the two.
+//!
+//! ```
+//! # async fn lead(grant: &palisade_token::Grant) -> Result<(), palisade_guard::GuardError> {
+//! use palisade_guard::memory::{FenceTable, Volatile};
+//!
+//! let table = FenceTable::new(Volatile); // a real engine keeps its fences: see `Durability`
+//! let sealed = table.seal(grant).await?; // before the first read
+//! let handle = table.resolve(&sealed)?;
+//! {
+//!     let _permit = handle.enter()?;
+//!     // write, and make it durable
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! - [`Handle::enter`] is the fast way for a holder in this process: one compare-and-swap.
+//! - [`FenceTable::enter`] looks the resource up by name first.
+//! - [`FenceTable::admit`] decides on a grant that came with a request, sealed by another process.
+//!
+//! # What happens when
+//!
+//! From the first poll of [`FenceTable::seal`] the fence is raised for those who enter: earlier holders
+//! get [`GuardError::Stale`], whatever becomes of the seal. If it fails or is dropped, nobody writes
+//! until somebody seals that grant again, or a greater one: it fails closed. A permit that is never dropped
+//! keeps the seal waiting; bound that wait by dropping the seal, and the writers by your engine.
+//!
+//! After a restart the table starts from what [`Durability`] kept: [`FenceTable::recovered`].
+//!
+//! # Counting
+//!
+//! Refusals and seals are counted ([`crate::metrics`]); an admission is not, it would cost more than itself.
+
+mod permit;
+mod shards;
+mod slot;
+mod word;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use palisade_token::{Grant, ResourceName};
+use tracing::Instrument as _;
+
+use crate::decide::Mark;
+use crate::metrics::{self, StoreKind, Timer};
+use crate::{GuardError, sealed, spans};
+
+pub use permit::{Handle, OwnedPermit, Permit};
+use shards::Shards;
+pub use word::MAX_PERMITS;
+
+/// The store of [`Sealed`].
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Memory {}
+
+/// A grant that was sealed in a table; only [`FenceTable::seal`] makes one.
+pub type Sealed = crate::Sealed<Memory>;
+
+/// Most resources of one table, unless it is told otherwise: about 300 MB of fences, which are never
+/// deleted.
+pub const MAX_RESOURCES: usize = 1 << 20;
+
+/// Most resources of one [`FenceTable::enter_all`].
+pub const MAX_ENTERED: usize = 10_000;
+
+/// How an engine keeps its fences.
+pub trait Durability: Send + Sync {
+    /// Keeps this fence, over a crash and a loss of power, before it answers `Ok`. The same one may come
+    /// again. Those of one resource come one after another, rising, unless a seal was dropped while it
+    /// waited here: what that call still does must not undo a later one. Whoever keeps the greatest token
+    /// of each resource, or appends to a log and recovers by [`FenceTable::recovered`], is safe.
+    ///
+    /// After an error it may have been kept or not.
+    ///
+    /// # Errors
+    /// Whatever kept it from being kept: the seal fails with [`GuardError::Backend`].
+    fn raise(
+        &self,
+        fence: &Grant,
+    ) -> impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send;
+}
+
+/// Keeps nothing: for data that ends with the process, and for tests. With data that is kept, a restart
+/// would admit whoever seals first.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Volatile;
+
+impl Durability for Volatile {
+    async fn raise(&self, _fence: &Grant) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(())
+    }
+}
+
+/// The fences of an engine. Share it by `Arc`.
+#[derive(Debug)]
+pub struct FenceTable<D> {
+    shards: Shards,
+    durability: D,
+}
+
+impl<D: Durability> FenceTable<D> {
+    /// A table without fences, for an engine that has never kept any.
+    #[must_use]
+    pub fn new(durability: D) -> Self {
+        Self {
+            shards: Shards::new(MAX_RESOURCES),
+            durability,
+        }
+    }
+
+    /// The table of an engine that has kept these fences: of each resource the greatest counts, in
+    /// whatever order they come.
+    ///
+    /// # Errors
+    /// [`GuardError::Collision`] if two holders of one token were kept, [`GuardError::LimitReached`] for
+    /// more than [`MAX_RESOURCES`].
+    pub fn recovered(
+        durability: D,
+        fences: impl IntoIterator<Item = Grant>,
+    ) -> Result<Self, GuardError> {
+        Self::recovered_with(durability, fences, MAX_RESOURCES)
+    }
+
+    /// The same with another bound on the number of resources.
+    ///
+    /// # Errors
+    /// As [`FenceTable::recovered`].
+    pub fn recovered_with(
+        durability: D,
+        fences: impl IntoIterator<Item = Grant>,
+        max_resources: usize,
+    ) -> Result<Self, GuardError> {
+        let shards = Shards::new(max_resources);
+        for fence in fences {
+            shards.find_or_insert(&fence.resource)?.recover(&fence)?;
+        }
+        Ok(Self { shards, durability })
+    }
+
+    /// Raises the fence to the grant, keeps it, and waits for the permits of earlier holders: once this
+    /// returns, nothing with a lower token is written (I2). Do it before the first read. The same
+    /// grant may be sealed any number of times. Dropped before it is ready, it leaves the resource
+    /// closed to all until the next seal.
+    ///
+    /// # Errors
+    /// [`GuardError::Stale`] and [`GuardError::Collision`] are final; after [`GuardError::Backend`] it may
+    /// have been kept or not: seal again; [`GuardError::LimitReached`] for too many resources.
+    pub async fn seal(&self, grant: &Grant) -> Result<Sealed, GuardError> {
+        let timer = Timer::start();
+        let sealing = async {
+            let slot = self.shards.find_or_insert(&grant.resource)?;
+            let epoch = slot.seal(grant, &self.durability).await?;
+            Ok(Sealed::of_epoch(grant.clone(), epoch))
+        };
+        let sealed = sealing
+            .instrument(spans::seal(StoreKind::Memory, grant))
+            .await;
+        metrics::seal(StoreKind::Memory, timer, &sealed);
+        sealed
+    }
+
+    /// Looks a sealed grant up once, for [`Handle::enter`].
+    ///
+    /// # Errors
+    /// As [`FenceTable::enter`].
+    pub fn resolve(&self, sealed: &Sealed) -> Result<Handle, GuardError> {
+        sealed.alive()?;
+        let resolved = self.shards.find(&sealed.grant().resource).map_or_else(
+            || Err(slot::unsealed(sealed.grant(), None)),
+            |slot| Ok((slot.epoch_of(sealed.grant())?, slot)),
+        );
+        match resolved {
+            Ok((epoch, slot)) => Ok(Handle::new(slot, epoch, sealed.clone())),
+            Err(error) => Err(permit::refused(sealed, error)),
+        }
+    }
+
+    /// Begins a write by name. Hold the permit over the write and its durability.
+    ///
+    /// # Errors
+    /// [`GuardError::Stale`], [`GuardError::StoreWentBackwards`] (it was sealed in a table that is
+    /// not this one: before a restart that has lost it), [`GuardError::Collision`], which kill every
+    /// clone of the [`Sealed`]; [`GuardError::LimitReached`] when [`MAX_PERMITS`] are held.
+    pub fn enter(&self, sealed: &Sealed) -> Result<OwnedPermit, GuardError> {
+        let Some(slot) = self.shards.find(&sealed.grant().resource) else {
+            sealed.alive()?;
+            let error = slot::unsealed(sealed.grant(), None);
+            return Err(permit::refused(sealed, error));
+        };
+        if slot.enter(sealed.epoch()).is_ok() {
+            return Ok(OwnedPermit::new(slot));
+        }
+        // Sealed before a restart that has kept it, or refused.
+        sealed.alive()?;
+        match slot.admit(sealed.grant()) {
+            Ok(()) => Ok(OwnedPermit::new(slot)),
+            Err(error) => Err(permit::refused(sealed, error)),
+        }
+    }
+
+    /// Begins a write for several resources, 1 to [`MAX_ENTERED`], each once: all of them or none.
+    ///
+    /// # Errors
+    /// As [`FenceTable::enter`], and [`GuardError::Misuse`] for another number or a resource named twice.
+    pub fn enter_all(&self, sealed: &[&Sealed]) -> Result<Vec<OwnedPermit>, GuardError> {
+        let sealed = sealed::distinct(sealed, MAX_ENTERED)?;
+        sealed.iter().map(|sealed| self.enter(sealed)).collect()
+    }
+
+    /// Begins a write with a grant that came with a request, and was sealed here by whoever holds it.
+    ///
+    /// # Errors
+    /// [`GuardError::Stale`], [`GuardError::Unsealed`], [`GuardError::Collision`];
+    /// [`GuardError::LimitReached`] when [`MAX_PERMITS`] are held.
+    pub fn admit(&self, grant: &Grant) -> Result<OwnedPermit, GuardError> {
+        let admitted = self.shards.find(&grant.resource).map_or_else(
+            || Err(slot::unsealed(grant, None)),
+            |slot| slot.admit(grant).map(|()| slot),
+        );
+        match admitted {
+            Ok(slot) => Ok(OwnedPermit::new(slot)),
+            Err(error) => {
+                metrics::refused(StoreKind::Memory, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Where the fence of a resource is, `None` if it was never raised. To look at only: it may not be
+    /// kept yet, and comparing with it is no check.
+    #[must_use]
+    pub fn fence(&self, resource: &ResourceName) -> Option<Mark> {
+        self.shards.find(resource)?.fence()
+    }
+
+    /// How the fences are kept.
+    #[must_use]
+    pub const fn durability(&self) -> &D {
+        &self.durability
+    }
+}
+
+type Slot = Arc<slot::Slot>;
