@@ -126,7 +126,11 @@ impl Fault {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Guard(GuardError::InProgress { retry_after, .. }) => Some(*retry_after),
-            Self::Guard(GuardError::SealTimeout { .. } | GuardError::Backend(_)) => Some(RETRY),
+            Self::Guard(
+                GuardError::SealTimeout { .. }
+                | GuardError::LimitReached { .. }
+                | GuardError::Backend(_),
+            ) => Some(RETRY),
             _ => None,
         }
     }
@@ -258,7 +262,8 @@ impl Reason {
             GuardError::VersionConflict { .. } => Self::VersionConflict,
             GuardError::Misuse(_) => Self::Misuse,
             GuardError::Newer { .. } => Self::Newer,
-            GuardError::Backend(_) => Self::Backend,
+            // How the store is bounded is the service's affair.
+            GuardError::LimitReached { .. } | GuardError::Backend(_) => Self::Backend,
         }
     }
 }

@@ -151,6 +151,7 @@ impl Facts {
             | GuardError::RolledBack(_)
             | GuardError::Answer(_)
             | GuardError::Misuse(_)
+            | GuardError::LimitReached { .. }
             | GuardError::Backend(_) => Self::default(),
         }
     }
