@@ -10,4 +10,5 @@ mod attempt;
 #[path = "../postgres/db.rs"]
 mod db;
 mod ledger;
+mod model;
 mod once;
