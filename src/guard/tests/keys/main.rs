@@ -12,3 +12,5 @@ mod db;
 mod ledger;
 mod model;
 mod once;
+mod purge;
+mod sql;
