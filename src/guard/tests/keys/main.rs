@@ -6,6 +6,7 @@
 )]
 
 mod attempt;
+mod crash;
 #[allow(dead_code, reason = "what the tests of the guard itself need, too")]
 #[path = "../postgres/db.rs"]
 mod db;
