@@ -10,8 +10,10 @@
 mod db;
 
 mod broker;
+mod consumer;
 mod dead_letters;
 mod inbox;
 mod outbox;
 mod positions;
+mod redis;
 mod relay;
