@@ -76,6 +76,7 @@
 //! error; sealing the same grant again waits for the standby as the first time did. The library speaks the simple protocol only, so that a pooler in transaction mode
 //! may sit in between.
 
+mod audit;
 mod begin;
 mod effects;
 mod errors;
@@ -90,6 +91,7 @@ mod transaction;
 use std::time::Duration;
 
 pub use effects::{Backlog, Expired, Pass, Relay, RelayPolicy, Stop};
+pub use audit::{Finding, Severity};
 pub(crate) use errors::plain;
 pub use status::Outcome;
 pub use transaction::{Committed, GuardedTx};

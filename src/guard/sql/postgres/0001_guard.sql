@@ -1,4 +1,4 @@
--- Version 1 of the schema `palisade`: the fence, and the guard of whole tables.
+-- Version 1 of the schema `palisade`: the fence, the seal and the check.
 --
 -- stripe, enter, check and enforce run in every guarded transaction. A SET clause would cost each call
 -- about 5 us, so they have none: instead every name in them is qualified, of types (which pg_temp would
@@ -23,6 +23,26 @@ CREATE TABLE palisade.fence (
 );
 COMMENT ON TABLE palisade.fence IS
     'The token last sealed for each resource. Never lowered, never deleted: a write below it is refused.';
+
+-- Which history of which database this is: server, timeline (a failover and a point-in-time recovery begin
+-- another), database (so does a restored dump). A seal that was made in another may have been lost from
+-- this one; palisade.audit says so. It decides nothing.
+CREATE FUNCTION palisade.history() RETURNS text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    server text := '-';
+BEGIN
+    IF pg_is_in_recovery() THEN
+        RETURN NULL;
+    END IF;
+    -- Some hosts keep it to themselves; a seal does not depend on it.
+    IF has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE') THEN
+        SELECT s.system_identifier INTO server FROM pg_control_system() AS s;
+    END IF;
+    RETURN concat_ws('/', server, substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8),
+        (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()));
+END $$;
+ALTER TABLE palisade.fence ADD COLUMN history text COLLATE "C" DEFAULT palisade.history();
 
 -- Advisory locks of this schema: (1346456649, stripe), where 1346456649 is "PALI". Stripes bound the
 -- locks of one transaction to 1,024, however many resources it enters; a seal may wait for a neighbour.
@@ -119,7 +139,11 @@ BEGIN
             VALUES (seal.resource, seal.token, seal.holder);
     ELSIF seal.token > fence.token THEN
         UPDATE palisade.fence AS f
-            SET token = seal.token, holder = seal.holder, sealed_at = clock_timestamp()
+            SET token = seal.token, holder = seal.holder, sealed_at = clock_timestamp(),
+                history = palisade.history()
+            WHERE f.resource = seal.resource COLLATE "C";
+    ELSIF fence.history IS DISTINCT FROM palisade.history() THEN
+        UPDATE palisade.fence AS f SET history = palisade.history()
             WHERE f.resource = seal.resource COLLATE "C";
     ELSE
         -- The seal that this one repeats may have committed here without its synchronous standby (its wait
@@ -279,69 +303,6 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- A table with everything below it: statements on a partition do not fire the triggers of its root.
-CREATE FUNCTION palisade.family(root regclass) RETURNS SETOF regclass
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    WITH RECURSIVE family AS (
-        SELECT root AS member
-        UNION
-        SELECT i.inhrelid::regclass FROM family JOIN pg_inherits AS i ON i.inhparent = family.member
-    )
-    SELECT member FROM family
-$$;
-
-CREATE FUNCTION palisade.protect("table" regclass, resource text) RETURNS void
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    member regclass;
-    other text;
-BEGIN
-    IF "table" IS NULL OR resource IS NULL OR octet_length(resource) > 256
-        OR resource !~ '^[A-Za-z0-9._:-]+(/[A-Za-z0-9._:-]+)*$' OR resource ~ '(^|/)\.\.?(/|$)' THEN
-        RAISE EXCEPTION 'not the name of a resource: %', left(resource, 256)
-            USING ERRCODE = 'invalid_parameter_value';
-    ELSIF EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = "table") THEN
-        RAISE EXCEPTION '% is a partition or a child: protect its root, through which it is written too', "table"
-            USING ERRCODE = 'wrong_object_type';
-    END IF;
-    FOR member IN SELECT palisade.family("table") LOOP
-        IF (SELECT c.relkind NOT IN ('r', 'p') OR c.relnamespace = 'palisade'::regnamespace
-            FROM pg_class AS c WHERE c.oid = member) THEN
-            RAISE EXCEPTION '% is not a table that can be protected', member
-                USING ERRCODE = 'wrong_object_type';
-        END IF;
-        -- tgargs ends each argument with a zero byte; a whole-table guard has one.
-        SELECT convert_from(substr(t.tgargs, 1, length(t.tgargs) - 1), 'UTF8') INTO other
-            FROM pg_trigger AS t WHERE t.tgrelid = member AND t.tgname = 'zz_palisade_guard';
-        IF other <> resource THEN
-            RAISE EXCEPTION '% is protected as %: unprotect it first', member, other
-                USING ERRCODE = 'duplicate_object';
-        ELSIF other IS NULL THEN
-            EXECUTE format('CREATE TRIGGER zz_palisade_guard '
-                'BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
-                'FOR EACH STATEMENT EXECUTE FUNCTION palisade.enforce(%L)', member, resource);
-        END IF;
-        -- ALWAYS: else session_replication_role = replica goes round it.
-        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER zz_palisade_guard', member);
-    END LOOP;
-END $$;
-COMMENT ON FUNCTION palisade.protect(regclass, text) IS
-    'Refuses statements that write the table, or its present partitions, without an entry for the resource.';
-
-CREATE FUNCTION palisade.unprotect("table" regclass) RETURNS void
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    member regclass;
-BEGIN
-    IF EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = "table") THEN
-        RAISE EXCEPTION '% is a partition or a child: unprotect its root', "table"
-            USING ERRCODE = 'wrong_object_type';
-    END IF;
-    FOR member IN SELECT palisade.family("table") LOOP
-        EXECUTE format('DROP TRIGGER IF EXISTS zz_palisade_guard ON %s', member);
-    END LOOP;
-END $$;
-
 CREATE FUNCTION palisade.status(resource text)
     RETURNS TABLE (token bigint, holder text, sealed_at timestamptz)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -379,18 +340,3 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION palisade.grant_writer(regrole) IS
     'Lets a role seal, enter and check, and nothing else: no right on the fence itself.';
-
-CREATE FUNCTION palisade.grant_owner(role regrole) RETURNS void
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    EXECUTE format('GRANT EXECUTE ON FUNCTION palisade.protect(regclass, text), '
-        'palisade.unprotect(regclass), palisade.family(regclass), palisade.enforce() TO %s', role);
-END $$;
-COMMENT ON FUNCTION palisade.grant_owner(regrole) IS
-    'Lets a role protect and unprotect the tables it owns.';
-
--- Everybody may be told why a write is refused; what a writer needs is granted by grant_writer.
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA palisade FROM PUBLIC;
-GRANT USAGE ON SCHEMA palisade TO PUBLIC;
-GRANT EXECUTE ON FUNCTION palisade.refuse(text, text, bigint, bigint, text, text), palisade.entry(text)
-    TO PUBLIC;

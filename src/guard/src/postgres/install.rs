@@ -9,10 +9,20 @@ const BOOTSTRAP: &str = include_str!("../../sql/postgres/bootstrap.sql");
 /// Version and text of each step. A published step never changes; a new one is added at the end.
 const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("../../sql/postgres/0001_guard.sql")),
+    (
+        2,
+        concat!(
+            include_str!("../../sql/postgres/0002_protect.sql"),
+            include_str!("../../sql/postgres/0002_audit.sql")
+        ),
+    ),
     (3, include_str!("../../sql/postgres/0003_keys.sql")),
     (4, include_str!("../../sql/postgres/0004_flow.sql")),
     (5, include_str!("../../sql/postgres/0005_outbox.sql")),
 ];
+
+/// Who may call what: after the steps, each of which starts from nobody.
+const RIGHTS: &str = include_str!("../../sql/postgres/rights.sql");
 
 impl Guard {
     /// Creates the schema `palisade`, or brings it up to date: all of it or nothing. Any number of
@@ -66,6 +76,9 @@ async fn migrate(lent: &mut Lent) -> Result<Result<(), GuardError>, sqlx::Error>
             let record = format!("INSERT INTO palisade.migration (version) VALUES ({version})");
             run(lent, &record).await?;
         }
+    }
+    if found < known {
+        run(lent, RIGHTS).await?;
     }
     run(lent, "COMMIT").await?;
     Ok(Ok(()))

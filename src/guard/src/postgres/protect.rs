@@ -8,8 +8,12 @@ use crate::GuardError;
 impl Guard {
     /// Refuses every statement that writes the table, or one of its present partitions and children, in
     /// a transaction that has not entered `resource`: INSERT, UPDATE (also of no rows), DELETE, TRUNCATE,
-    /// COPY, MERGE, cascades and replica sessions. Run it again after partitions were added. `table` is
-    /// written as in SQL, with schema and quotes where needed. Only its owner can do this.
+    /// COPY, MERGE, cascades and replica sessions. `table` is written as in SQL, with schema and quotes where
+    /// needed. Only its owner can do this. Run again it puts right what was weakened since.
+    ///
+    /// Partitions that come later are guarded as they come, if a superuser has installed the guard (or has
+    /// called `palisade.watch_partitions()`); else they are open until this is run again, and
+    /// [`Guard::audit`] names them.
     ///
     /// It waits for the transactions that write the table now, as long as the seal policy says.
     ///
@@ -26,6 +30,37 @@ impl Guard {
             "palisade.protect({}::regclass, {})",
             sql::literal(table),
             sql::literal(resource.as_str())
+        );
+        self.define(pool, &call).await
+    }
+
+    /// Guards each row for a resource of its own: `prefix`, if there is one, and the values of `columns`, as
+    /// text, joined by `/`; `accounts/eu/17`, say. A row that is inserted, changed or deleted needs an entry
+    /// for its resource, one that moves needs one for either. TRUNCATE is refused, and so is a row whose
+    /// value is NULL or has a `/` in it: through an entry for another resource it would pass. A statement
+    /// that touches no row passes, having written nothing.
+    ///
+    /// It costs more than [`Guard::protect`], once for each row. Beyond that it guards against
+    /// logical replication, too, and new partitions have it from the start (for TRUNCATE see there).
+    ///
+    /// # Errors
+    /// As [`Guard::protect`], also for a column that the table does not have, and for none or more than 8.
+    pub async fn protect_rows(
+        &self,
+        pool: &PgPool,
+        table: &str,
+        prefix: Option<&ResourceName>,
+        columns: &[&str],
+    ) -> Result<(), GuardError> {
+        let columns: Vec<String> = columns.iter().map(|column| sql::literal(column)).collect();
+        let prefix = prefix.map_or_else(
+            || "NULL".to_owned(),
+            |prefix| sql::literal(prefix.as_str()),
+        );
+        let call = format!(
+            "palisade.protect({}::regclass, ARRAY[{}]::text[], {prefix})",
+            sql::literal(table),
+            columns.join(", ")
         );
         self.define(pool, &call).await
     }

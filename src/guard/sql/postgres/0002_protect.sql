@@ -1,0 +1,336 @@
+-- Version 2 of the schema `palisade`: which tables are guarded, and for what.
+--
+-- A guarded table has the trigger zz_palisade_guard, on itself and on everything below it. Its arguments say
+-- what it asks for: one, a resource for the whole table; more, a prefix (ending in '/', or empty) and the
+-- columns whose values follow it, a resource for each row. Beside the latter stands zz_palisade_truncate.
+
+-- A table with everything below it, the higher first: a row trigger of a partitioned table is cloned to
+-- what is below, and cannot be made where one of its name is there before.
+CREATE FUNCTION palisade.family(root regclass) RETURNS SETOF regclass
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE family (member, depth) AS (
+        SELECT root::oid, 0
+        UNION ALL
+        SELECT i.inhrelid, f.depth + 1 FROM family AS f JOIN pg_inherits AS i ON i.inhparent = f.member
+    )
+    SELECT f.member::regclass FROM family AS f GROUP BY f.member ORDER BY max(f.depth), f.member
+$$;
+
+-- The topmost table that a table is written through; of several, one.
+CREATE FUNCTION palisade.root(member regclass) RETURNS regclass
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE above (parent, depth) AS (
+        SELECT member::oid, 0
+        UNION ALL
+        SELECT i.inhparent, a.depth + 1 FROM above AS a JOIN pg_inherits AS i ON i.inhrelid = a.parent
+    )
+    SELECT a.parent::regclass FROM above AS a ORDER BY a.depth DESC, a.parent LIMIT 1
+$$;
+
+-- pg_trigger.tgargs: each argument ends with a zero byte.
+CREATE FUNCTION palisade.arguments(packed bytea, count integer) RETURNS text[]
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    unpacked text[] := '{}';
+    rest bytea := packed;
+BEGIN
+    FOR index IN 1..count LOOP
+        unpacked := unpacked
+            || convert_from(substr(rest, 1, position('\x00'::bytea IN rest) - 1), getdatabaseencoding());
+        rest := substr(rest, position('\x00'::bytea IN rest) + 1);
+    END LOOP;
+    RETURN unpacked;
+END $$;
+
+-- What the arguments of a guard ask for, as people read it: `orders`, or `accounts/{shard}/{id}`.
+CREATE FUNCTION palisade.scope(arguments text[]) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT arguments[1] || COALESCE('{' || array_to_string(arguments[2:], '}/{') || '}', '')
+        WHERE cardinality(arguments) > 1
+    UNION ALL SELECT arguments[1] WHERE cardinality(arguments) = 1
+$$;
+
+CREATE FUNCTION palisade.is_name(resource text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT octet_length(resource) <= 256 AND resource ~ '^[A-Za-z0-9._:-]+(/[A-Za-z0-9._:-]+)*$'
+        AND resource !~ '(^|/)\.\.?(/|$)'
+$$;
+
+-- The function behind the row guards of these columns.
+CREATE FUNCTION palisade.row_function(columns text[]) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT 'palisade.rows_' || md5(columns::text)
+$$;
+
+CREATE FUNCTION palisade.refuse_truncate() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'TRUNCATE on %.%: it would take the rows of every resource', TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'feature_not_supported', TABLE = TG_TABLE_NAME,
+        HINT = 'Each row is guarded for a resource of its own: DELETE the rows of those that were entered.';
+END $$;
+
+CREATE FUNCTION palisade.refuse_row(
+    resource text, parts text[], act text, "schema" text, "table" text
+) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    entry text[];
+BEGIN
+    IF array_position(parts, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION '% on %.%: no resource follows from NULL', act, "schema", "table"
+            USING ERRCODE = 'null_value_not_allowed', TABLE = "table";
+    ELSIF strpos(concat(VARIADIC parts), '/') > 0 THEN
+        RAISE EXCEPTION '% on %.%: a value with a / would name the resource of another row', act, "schema", "table"
+            USING ERRCODE = 'invalid_parameter_value', TABLE = "table";
+    END IF;
+    entry := palisade.entry(resource);
+    IF entry IS NOT NULL THEN
+        PERFORM palisade.refuse(entry[3], resource, entry[4]::bigint,
+            CASE WHEN entry[6] <> '-' THEN entry[6]::bigint END, NULL, NULL);
+    END IF;
+    PERFORM palisade.refuse('unguarded', resource, NULL, NULL,
+        concat(act, ' on ', "schema", '.', "table"), "table");
+END $$;
+
+CREATE VIEW palisade.guards AS
+SELECT t.tgrelid::pg_catalog.regclass AS "table", t.tgname::pg_catalog.text AS trigger,
+    t.tgenabled AS state, a.arguments,
+    -- What protect has made, and nothing that resembles it.
+    (t.tgqual IS NULL AND t.tgattr = ''::pg_catalog.int2vector AND t.tgconstraint = 0
+        AND CASE
+            WHEN t.tgname = 'zz_palisade_truncate' THEN
+                t.tgtype = 34 AND t.tgfoid = 'palisade.refuse_truncate'::pg_catalog.regproc
+            WHEN t.tgnargs = 1 THEN t.tgtype = 62 AND t.tgfoid = 'palisade.enforce'::pg_catalog.regproc
+            ELSE t.tgtype = 29
+                AND t.tgfoid = pg_catalog.to_regproc(palisade.row_function(a.arguments[2:]))
+        END) IS TRUE AS sound
+FROM pg_catalog.pg_trigger AS t,
+    LATERAL (SELECT palisade.arguments(t.tgargs, t.tgnargs) AS arguments) AS a
+WHERE t.tgname IN ('zz_palisade_guard', 'zz_palisade_truncate');
+
+-- Row guards: one function for each list of columns, because a column that the text names costs a tenth of
+-- one that is looked up in a JSON of the row. Every name in it is qualified, as in enforce. It runs AFTER:
+-- what the table's own BEFORE triggers have made of the row is what is written.
+CREATE FUNCTION palisade.make_row_function(columns text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $make$
+DECLARE
+    body text := 'DECLARE was pg_catalog.text COLLATE pg_catalog."C"; becomes pg_catalog.text COLLATE pg_catalog."C"; BEGIN';
+    side record;
+BEGIN
+    IF (cardinality(columns) BETWEEN 1 AND 8) IS NOT TRUE OR array_position(columns, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'the resource of a row is made of 1 to 8 columns' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- Beside the stripes and the lock of installers: one maker at a time.
+    PERFORM pg_advisory_xact_lock(1346456649, 1025);
+    IF to_regproc(palisade.row_function(columns)) IS NOT NULL THEN
+        RETURN;
+    END IF;
+    FOR side IN SELECT * FROM (VALUES
+        ('OLD', 'was', '<>', 'INSERT', '', 'IF TG_OP OPERATOR(pg_catalog.=) ''DELETE'' THEN RETURN NULL; END IF;'),
+        ('NEW', 'becomes', '<>', 'DELETE', 'IF becomes OPERATOR(pg_catalog.=) was THEN RETURN NULL; END IF;', 'RETURN NULL;')
+    ) AS v (row, variable, op, not_in, first, admitted) LOOP
+        body := body || (SELECT format($part$
+    IF TG_OP OPERATOR(pg_catalog.<>) %7$L THEN
+        %2$s := TG_ARGV[0] OPERATOR(pg_catalog.||) %3$s;
+        %8$s
+        IF pg_catalog.strpos(
+            pg_catalog.current_setting('palisade.e' OPERATOR(pg_catalog.||)
+                (pg_catalog.hashtext(%2$s) OPERATOR(pg_catalog.&) 1023)::pg_catalog.text, true),
+            E'\n' OPERATOR(pg_catalog.||) pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text
+                OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) %2$s OPERATOR(pg_catalog.||) ' ok '
+        ) OPERATOR(pg_catalog.>) 0 %4$s THEN
+            %6$s
+        ELSE
+            PERFORM palisade.refuse_row(%2$s, ARRAY[%5$s], TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME);
+        END IF;
+    END IF;$part$,
+            NULL, side.variable,
+            string_agg(format('%s.%I::pg_catalog.text', side.row, c),
+                ' OPERATOR(pg_catalog.||) ''/'' OPERATOR(pg_catalog.||) ' ORDER BY n),
+            string_agg(format('AND pg_catalog.strpos(%s.%I::pg_catalog.text, ''/'') OPERATOR(pg_catalog.=) 0',
+                side.row, c), ' ' ORDER BY n),
+            string_agg(format('%s.%I::pg_catalog.text', side.row, c), ', ' ORDER BY n),
+            side.admitted, side.not_in, side.first)
+            FROM unnest(columns) WITH ORDINALITY AS u (c, n));
+    END LOOP;
+    EXECUTE format('CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql AS %L',
+        palisade.row_function(columns), body || E'\n    RETURN NULL;\nEND');
+    -- Nobody can call it; a table's owner has to be allowed to put it behind a trigger.
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s() TO PUBLIC', palisade.row_function(columns));
+END $make$;
+
+-- Guards one table, and not what is below it. `repair` also puts right what somebody has weakened.
+CREATE FUNCTION palisade.put_guard(member regclass, arguments text[], repair boolean) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    wanted record;
+    found palisade.guards;
+    is_rows boolean := cardinality(arguments) > 1;
+    row_function text := palisade.row_function(arguments[2:]);
+BEGIN
+    IF (SELECT c.relkind NOT IN ('r', 'p') OR c.relnamespace = 'palisade'::regnamespace
+        FROM pg_class AS c WHERE c.oid = member) THEN
+        RAISE EXCEPTION '% is not a table that can be protected', member USING ERRCODE = 'wrong_object_type';
+    ELSIF is_rows AND to_regproc(row_function) IS NULL THEN
+        PERFORM palisade.make_row_function(arguments[2:]);
+    END IF;
+    FOR wanted IN SELECT * FROM (VALUES
+        ('zz_palisade_guard', true, CASE WHEN is_rows THEN 'AFTER INSERT OR UPDATE OR DELETE'
+            ELSE 'BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE' END, CASE WHEN is_rows THEN 'ROW' ELSE 'STATEMENT' END,
+            CASE WHEN is_rows THEN row_function ELSE 'palisade.enforce' END),
+        ('zz_palisade_truncate', is_rows, 'BEFORE TRUNCATE', 'STATEMENT', 'palisade.refuse_truncate')
+    ) AS v (trigger, needed, events, each, function) LOOP
+        SELECT * INTO found FROM palisade.guards AS g WHERE g."table" = member AND g.trigger = wanted.trigger;
+        IF found.sound AND wanted.needed AND found.arguments <> arguments THEN
+            RAISE EXCEPTION '% is protected as %: unprotect it first', member, palisade.scope(found.arguments)
+                USING ERRCODE = 'duplicate_object';
+        ELSIF NOT (found.sound AND wanted.needed) THEN
+            EXECUTE format('DROP TRIGGER %I ON %s', wanted.trigger, member);
+        END IF;
+        IF wanted.needed AND found.sound IS NOT TRUE THEN
+            EXECUTE format('CREATE TRIGGER %I %s ON %s FOR EACH %s EXECUTE FUNCTION %s(%s)',
+                wanted.trigger, wanted.events, member, wanted.each, wanted.function,
+                (SELECT string_agg(quote_literal(a), ', ' ORDER BY n)
+                    FROM unnest(arguments) WITH ORDINALITY AS u (a, n)));
+        END IF;
+        -- ALWAYS: else session_replication_role = replica goes round it.
+        IF wanted.needed AND (found.sound IS NOT TRUE OR (repair AND found.state <> 'A')) THEN
+            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', member, wanted.trigger);
+        END IF;
+    END LOOP;
+END $$;
+
+CREATE FUNCTION palisade.protect_family("table" regclass, arguments text[]) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    member regclass;
+BEGIN
+    IF EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = "table") THEN
+        RAISE EXCEPTION '% is a partition or a child: protect its root, through which it is written too', "table"
+            USING ERRCODE = 'wrong_object_type';
+    END IF;
+    FOR member IN SELECT palisade.family("table") LOOP
+        PERFORM palisade.put_guard(member, arguments, true);
+    END LOOP;
+END $$;
+
+CREATE FUNCTION palisade.protect("table" regclass, resource text) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF "table" IS NULL OR palisade.is_name(resource) IS NOT TRUE THEN
+        RAISE EXCEPTION 'not the name of a resource: %', left(resource, 256)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM palisade.protect_family("table", ARRAY[resource]);
+END $$;
+COMMENT ON FUNCTION palisade.protect(regclass, text) IS
+    'Refuses statements that write the table, or what is below it, without an entry for the resource.';
+
+CREATE FUNCTION palisade.protect("table" regclass, resource_columns text[], resource_prefix text DEFAULT NULL)
+    RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    missing text;
+BEGIN
+    IF "table" IS NULL OR resource_columns IS NULL OR palisade.is_name(resource_prefix) IS FALSE THEN
+        RAISE EXCEPTION 'not the beginning of resources: %', left(resource_prefix, 256)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT c INTO missing FROM unnest(resource_columns) AS c WHERE NOT EXISTS (
+        SELECT FROM pg_attribute AS a
+        WHERE a.attrelid = "table" AND a.attname = c AND a.attnum > 0 AND NOT a.attisdropped);
+    IF FOUND THEN
+        RAISE EXCEPTION '% has no column %', "table", quote_nullable(missing) USING ERRCODE = 'undefined_column';
+    END IF;
+    PERFORM palisade.protect_family("table", COALESCE(resource_prefix || '/', '') || resource_columns);
+END $$;
+COMMENT ON FUNCTION palisade.protect(regclass, text[], text) IS
+    'Refuses rows to be written, before and after, without an entry for the resource that the prefix and the '
+    'values of the columns name, joined by /; and TRUNCATE. A value that is NULL or has a / is refused.';
+
+CREATE FUNCTION palisade.unprotect("table" regclass) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    member regclass;
+BEGIN
+    IF EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = "table") THEN
+        RAISE EXCEPTION '% is a partition or a child: unprotect its root', "table"
+            USING ERRCODE = 'wrong_object_type';
+    END IF;
+    FOR member IN SELECT palisade.family("table") LOOP
+        EXECUTE format('DROP TRIGGER IF EXISTS zz_palisade_guard ON %s', member);
+        EXECUTE format('DROP TRIGGER IF EXISTS zz_palisade_truncate ON %s', member);
+    END LOOP;
+END $$;
+
+-- What is created or attached below a guarded table is guarded with it. (Its owner runs this: the function
+-- needs no rights beyond those that made the partition.)
+CREATE FUNCTION palisade.guard_partitions() RETURNS event_trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    changed regclass;
+    member regclass;
+    arguments text[];
+    is_open boolean;
+BEGIN
+    FOR changed IN SELECT DISTINCT c.objid::regclass FROM pg_event_trigger_ddl_commands() AS c
+        WHERE c.classid = 'pg_class'::regclass AND c.object_type IN ('table', 'foreign table')
+    LOOP
+        IF NOT EXISTS (SELECT FROM pg_inherits AS i WHERE changed IN (i.inhrelid, i.inhparent)) THEN
+            CONTINUE;
+        END IF;
+        SELECT g.arguments INTO arguments FROM palisade.guards AS g
+            WHERE g."table" = palisade.root(changed) AND g.trigger = 'zz_palisade_guard' AND g.sound;
+        FOR member IN SELECT f FROM palisade.family(palisade.root(changed)) AS f
+            LEFT JOIN palisade.guards AS g ON g."table" = f AND g.trigger = 'zz_palisade_guard'
+            LEFT JOIN palisade.guards AS t ON t."table" = f AND t.trigger = 'zz_palisade_truncate'
+            WHERE g.arguments IS DISTINCT FROM arguments
+                OR (t.sound IS NOT TRUE AND cardinality(arguments) > 1)
+        LOOP
+            IF arguments IS NULL THEN
+                RAISE EXCEPTION '% is protected, and % above it is not: it would be open', member, palisade.root(changed)
+                    USING ERRCODE = 'object_not_in_prerequisite_state',
+                    HINT = 'Protect the one above first, with palisade.protect, or unprotect the other.';
+            END IF;
+            PERFORM palisade.put_guard(member, arguments, false);
+        END LOOP;
+    END LOOP;
+    -- A partition that was detached has lost the row guard that was its root's; its rows are what they were.
+    FOR member, arguments IN SELECT t."table", t.arguments FROM palisade.guards AS t
+        JOIN pg_class AS c ON c.oid = t."table"
+        WHERE tg_tag = 'ALTER TABLE' AND t.trigger = 'zz_palisade_truncate'
+            AND pg_has_role(c.relowner, 'USAGE') AND NOT EXISTS (
+                SELECT FROM pg_trigger AS g WHERE g.tgrelid = t."table" AND g.tgname = 'zz_palisade_guard')
+    LOOP
+        PERFORM palisade.put_guard(member, arguments, false);
+    END LOOP;
+END $$;
+
+CREATE FUNCTION palisade.watch_partitions() RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_event_trigger AS e WHERE e.evtname = 'palisade_partitions') THEN
+        CREATE EVENT TRIGGER palisade_partitions ON ddl_command_end
+            WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE FOREIGN TABLE')
+            EXECUTE FUNCTION palisade.guard_partitions();
+    END IF;
+    ALTER EVENT TRIGGER palisade_partitions ENABLE ALWAYS;
+END $$;
+COMMENT ON FUNCTION palisade.watch_partitions() IS
+    'From here on, what is created or attached below a guarded table is guarded with it. For superusers.';
+
+DO $$
+BEGIN
+    IF (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user) THEN
+        PERFORM palisade.watch_partitions();
+    END IF;
+END $$;
+
+CREATE FUNCTION palisade.grant_owner(role regrole) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('GRANT EXECUTE ON FUNCTION palisade.protect(regclass, text), '
+        'palisade.protect(regclass, text[], text), palisade.protect_family(regclass, text[]), '
+        'palisade.make_row_function(text[]), palisade.unprotect(regclass), palisade.audit() TO %s', role);
+END $$;
+COMMENT ON FUNCTION palisade.grant_owner(regrole) IS
+    'Lets a role protect and unprotect the tables it owns, and see what is open.';
