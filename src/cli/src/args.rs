@@ -14,11 +14,13 @@ pub(crate) use bench::{
 };
 
 pub(crate) use etcd_access::Switch;
+pub(crate) use guard::{Dialect, GuardArgs, GuardCommand, GuardProtectArgs};
 pub(crate) use settings::{CheckArgs, ConfigArgs, ConfigCommand, DumpArgs, SettingsArgs, Words};
 
 mod bench;
 mod etcd_access;
 mod etcd_url;
+mod guard;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -354,41 +356,4 @@ pub(crate) enum Format {
     Json,
     /// One line of JSON for each
     Jsonl,
-}
-
-/// Put the guard into a database.
-#[derive(Debug, Args)]
-pub(crate) struct GuardArgs {
-    #[command(subcommand)]
-    pub(crate) command: GuardCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum GuardCommand {
-    Install(GuardInstallArgs),
-}
-
-/// Install the guard in a database, or bring it up to date.
-///
-/// PostgreSQL gets the schema `palisade`; from psql then: SELECT palisade.protect('orders', 'orders'), and
-/// palisade.seal, palisade.enter and palisade.check with a grant's three parts. SQLite gets tables whose
-/// names begin with palisade_. What is installed already is no error.
-#[derive(Debug, Args)]
-#[command(group = ArgGroup::new("store").required(true).args(["postgres", "sqlite"]))]
-#[command(after_help = "\
-Examples:
-  palisade guard install --postgres postgres://owner@127.0.0.1:5432/orders
-  palisade guard install --sqlite orders.db")]
-pub(crate) struct GuardInstallArgs {
-    /// The PostgreSQL database
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "PALISADE_POSTGRES",
-        hide_env_values = true
-    )]
-    pub(crate) postgres: Option<String>,
-    /// The SQLite file; it must be there
-    #[arg(long, value_name = "FILE")]
-    pub(crate) sqlite: Option<PathBuf>,
 }

@@ -2,13 +2,15 @@ use std::path::Path;
 use std::str::FromStr;
 
 use palisade_guard::{postgres, sqlite};
-use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use sqlx::{Connection, PgPool};
 
-use crate::args::GuardCommand;
+use crate::args::{Dialect, GuardCommand, GuardProtectArgs};
 use crate::failure::Failure;
 use crate::output;
+
+mod report;
 
 /// `palisade guard`.
 pub(crate) async fn run(command: GuardCommand) -> Result<(), Failure> {
@@ -20,24 +22,69 @@ pub(crate) async fn run(command: GuardCommand) -> Result<(), Failure> {
                 "name the database by --postgres or --sqlite",
             )),
         },
+        GuardCommand::Protect(args) => protect(args).await,
+        GuardCommand::Unprotect(args) => {
+            let pool = connect(&args.database.postgres).await?;
+            postgres::Guard::new().unprotect(&pool, &args.table).await?;
+            output::note(format_args!("palisade: {} has no guard now", args.table));
+            Ok(())
+        }
+        GuardCommand::Status(args) => {
+            let pool = connect(&args.database.postgres).await?;
+            let fence = postgres::Guard::new().fence(&pool, &args.resource).await?;
+            let fence = fence.ok_or_else(|| {
+                Failure::other(format!("{} was never sealed there", args.resource))
+            })?;
+            report::fence(&fence, args.output)
+        }
+        GuardCommand::Audit(args) => {
+            let pool = connect(&args.database.postgres).await?;
+            let findings = postgres::Guard::new().audit(&pool).await?;
+            report::audit(&findings, args.output)
+        }
+        GuardCommand::Sql(args) => output::data_once(match args.dialect {
+            Dialect::Postgres => postgres::script(),
+            Dialect::Sqlite => sqlite::script(),
+        }),
     }
 }
 
-async fn install_in_postgres(url: &str) -> Result<(), Failure> {
+async fn connect(url: &str) -> Result<PgPool, Failure> {
     let options = PgConnectOptions::from_str(url).map_err(|_| {
         Failure::usage("--postgres is no URL such as postgres://user@127.0.0.1:5432/database")
     })?;
     // A pool would try for half a minute, and then say only that it did.
     PgConnection::connect_with(&options).await?.close().await?;
-    let pool = PgPoolOptions::new()
+    Ok(PgPoolOptions::new()
         .max_connections(1)
         .connect_with(options)
-        .await?;
+        .await?)
+}
+
+async fn install_in_postgres(url: &str) -> Result<(), Failure> {
+    let pool = connect(url).await?;
     postgres::Guard::new().install(&pool).await?;
     pool.close().await;
     output::note(
         "palisade: the guard is installed; next: SELECT palisade.protect('TABLE', 'RESOURCE')",
     );
+    Ok(())
+}
+
+async fn protect(args: GuardProtectArgs) -> Result<(), Failure> {
+    let (guard, pool) = (
+        postgres::Guard::new(),
+        connect(&args.database.postgres).await?,
+    );
+    if let Some(resource) = &args.resource {
+        guard.protect(&pool, &args.table, resource).await?;
+    } else {
+        let columns: Vec<&str> = args.columns.iter().map(String::as_str).collect();
+        guard
+            .protect_rows(&pool, &args.table, args.prefix.as_ref(), &columns)
+            .await?;
+    }
+    output::note(format_args!("palisade: {} is guarded", args.table));
     Ok(())
 }
 

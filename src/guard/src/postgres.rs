@@ -93,6 +93,7 @@ use std::time::Duration;
 pub use effects::{Backlog, Expired, Pass, Relay, RelayPolicy, Stop};
 pub use audit::{Finding, Severity};
 pub(crate) use errors::plain;
+pub use install::script;
 pub use status::Outcome;
 pub use transaction::{Committed, GuardedTx};
 
@@ -133,6 +134,9 @@ pub enum Isolation {
 /// A wait is at least 1 ms and at most [`SealPolicy::LONGEST`]; other values are moved into that range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SealPolicy {
+    /// Waits until they have ended, however long that takes, up to [`SealPolicy::LONGEST`]. New writers wait
+    /// behind it all the while.
+    Wait,
     /// Gives up with [`GuardError::SealTimeout`](crate::GuardError::SealTimeout), which names the blockers.
     Timeout(Duration),
     /// Ends the blockers and tries again, at most [`SealPolicy::ATTEMPTS`] times in all: running
@@ -154,7 +158,10 @@ impl SealPolicy {
     pub const ATTEMPTS: u32 = 3;
 
     fn wait(self) -> Duration {
-        let (Self::Timeout(wait) | Self::Terminate { after: wait }) = self;
+        let wait = match self {
+            Self::Wait => Self::LONGEST,
+            Self::Timeout(wait) | Self::Terminate { after: wait } => wait,
+        };
         wait.clamp(Duration::from_millis(1), Self::LONGEST)
     }
 }

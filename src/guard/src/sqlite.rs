@@ -51,6 +51,7 @@ mod seal;
 mod transaction;
 
 pub(crate) use errors::known;
+pub use install::script;
 pub use transaction::{Committed, GuardedTx};
 
 /// A grant that was sealed in SQLite; only [`Guard::seal`] makes one.

@@ -145,11 +145,12 @@ BEGIN
         END IF;
     END IF;$part$,
             NULL, side.variable,
-            string_agg(format('%s.%I::pg_catalog.text', side.row, c),
+            string_agg(format('%s.%I::pg_catalog.text COLLATE pg_catalog."C"', side.row, c),
                 ' OPERATOR(pg_catalog.||) ''/'' OPERATOR(pg_catalog.||) ' ORDER BY n),
-            string_agg(format('AND pg_catalog.strpos(%s.%I::pg_catalog.text, ''/'') OPERATOR(pg_catalog.=) 0',
+            string_agg(format(
+                'AND pg_catalog.strpos(%s.%I::pg_catalog.text COLLATE pg_catalog."C", ''/'') OPERATOR(pg_catalog.=) 0',
                 side.row, c), ' ' ORDER BY n),
-            string_agg(format('%s.%I::pg_catalog.text', side.row, c), ', ' ORDER BY n),
+            string_agg(format('%s.%I::pg_catalog.text COLLATE pg_catalog."C"', side.row, c), ', ' ORDER BY n),
             side.admitted, side.not_in, side.first)
             FROM unnest(columns) WITH ORDINALITY AS u (c, n));
     END LOOP;
@@ -184,7 +185,7 @@ BEGIN
         IF found.sound AND wanted.needed AND found.arguments <> arguments THEN
             RAISE EXCEPTION '% is protected as %: unprotect it first', member, palisade.scope(found.arguments)
                 USING ERRCODE = 'duplicate_object';
-        ELSIF NOT (found.sound AND wanted.needed) THEN
+        ELSIF found.trigger IS NOT NULL AND NOT (found.sound AND wanted.needed) THEN
             EXECUTE format('DROP TRIGGER %I ON %s', wanted.trigger, member);
         END IF;
         IF wanted.needed AND found.sound IS NOT TRUE THEN
@@ -269,8 +270,7 @@ CREATE FUNCTION palisade.guard_partitions() RETURNS event_trigger
 DECLARE
     changed regclass;
     member regclass;
-    arguments text[];
-    is_open boolean;
+    wanted text[];
 BEGIN
     FOR changed IN SELECT DISTINCT c.objid::regclass FROM pg_event_trigger_ddl_commands() AS c
         WHERE c.classid = 'pg_class'::regclass AND c.object_type IN ('table', 'foreign table')
@@ -278,30 +278,30 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_inherits AS i WHERE changed IN (i.inhrelid, i.inhparent)) THEN
             CONTINUE;
         END IF;
-        SELECT g.arguments INTO arguments FROM palisade.guards AS g
+        SELECT g.arguments INTO wanted FROM palisade.guards AS g
             WHERE g."table" = palisade.root(changed) AND g.trigger = 'zz_palisade_guard' AND g.sound;
         FOR member IN SELECT f FROM palisade.family(palisade.root(changed)) AS f
             LEFT JOIN palisade.guards AS g ON g."table" = f AND g.trigger = 'zz_palisade_guard'
             LEFT JOIN palisade.guards AS t ON t."table" = f AND t.trigger = 'zz_palisade_truncate'
-            WHERE g.arguments IS DISTINCT FROM arguments
-                OR (t.sound IS NOT TRUE AND cardinality(arguments) > 1)
+            WHERE g.arguments IS DISTINCT FROM wanted
+                OR (t.sound IS NOT TRUE AND cardinality(wanted) > 1)
         LOOP
-            IF arguments IS NULL THEN
+            IF wanted IS NULL THEN
                 RAISE EXCEPTION '% is protected, and % above it is not: it would be open', member, palisade.root(changed)
                     USING ERRCODE = 'object_not_in_prerequisite_state',
                     HINT = 'Protect the one above first, with palisade.protect, or unprotect the other.';
             END IF;
-            PERFORM palisade.put_guard(member, arguments, false);
+            PERFORM palisade.put_guard(member, wanted, false);
         END LOOP;
     END LOOP;
     -- A partition that was detached has lost the row guard that was its root's; its rows are what they were.
-    FOR member, arguments IN SELECT t."table", t.arguments FROM palisade.guards AS t
+    FOR member, wanted IN SELECT t."table", t.arguments FROM palisade.guards AS t
         JOIN pg_class AS c ON c.oid = t."table"
         WHERE tg_tag = 'ALTER TABLE' AND t.trigger = 'zz_palisade_truncate'
             AND pg_has_role(c.relowner, 'USAGE') AND NOT EXISTS (
                 SELECT FROM pg_trigger AS g WHERE g.tgrelid = t."table" AND g.tgname = 'zz_palisade_guard')
     LOOP
-        PERFORM palisade.put_guard(member, arguments, false);
+        PERFORM palisade.put_guard(member, wanted, false);
     END LOOP;
 END $$;
 

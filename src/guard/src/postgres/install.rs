@@ -24,6 +24,23 @@ const MIGRATIONS: &[(i64, &str)] = &[
 /// Who may call what: after the steps, each of which starts from nobody.
 const RIGHTS: &str = include_str!("../../sql/postgres/rights.sql");
 
+/// The calls of another language, as comments.
+const USAGE: &str = include_str!("../../sql/postgres/usage.sql");
+
+/// All that [`Guard::install`] does, as one text for `psql`, and the calls that another language makes. Where
+/// some of it is installed before, it fails and changes nothing.
+#[must_use]
+pub fn script() -> String {
+    let mut script = format!(
+        "BEGIN;\nSELECT pg_catalog.pg_advisory_xact_lock(1346456649, 1024);\n{BOOTSTRAP}\n"
+    );
+    for (version, text) in MIGRATIONS {
+        script +=
+            &format!("INSERT INTO palisade.migration (version) VALUES ({version});\n\n{text}\n");
+    }
+    script + RIGHTS + "\nCOMMIT;\n\n" + USAGE
+}
+
 impl Guard {
     /// Creates the schema `palisade`, or brings it up to date: all of it or nothing. Any number of
     /// installers may run at once. Needs the right to create a schema, unless all is installed.

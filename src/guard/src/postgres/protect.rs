@@ -53,10 +53,8 @@ impl Guard {
         columns: &[&str],
     ) -> Result<(), GuardError> {
         let columns: Vec<String> = columns.iter().map(|column| sql::literal(column)).collect();
-        let prefix = prefix.map_or_else(
-            || "NULL".to_owned(),
-            |prefix| sql::literal(prefix.as_str()),
-        );
+        let prefix =
+            prefix.map_or_else(|| "NULL".to_owned(), |prefix| sql::literal(prefix.as_str()));
         let call = format!(
             "palisade.protect({}::regclass, ARRAY[{}]::text[], {prefix})",
             sql::literal(table),

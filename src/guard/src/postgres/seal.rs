@@ -39,7 +39,7 @@ impl Guard {
             }
             let blockers = blockers(pool, &grant.resource).await?;
             let again = match self.seal_policy {
-                SealPolicy::Timeout(_) => false,
+                SealPolicy::Wait | SealPolicy::Timeout(_) => false,
                 SealPolicy::Terminate { .. } => {
                     attempt < SealPolicy::ATTEMPTS && end(pool, &grant.resource, &blockers).await
                 }

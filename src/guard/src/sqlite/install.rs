@@ -1,7 +1,7 @@
 use sqlx::SqlitePool;
 
 use super::immediate::Immediate;
-use super::{Guard, errors};
+use super::{Guard, errors, protect};
 use crate::GuardError;
 
 const BOOTSTRAP: &str = "CREATE TABLE IF NOT EXISTS main.palisade_migration (
@@ -11,6 +11,29 @@ const BOOTSTRAP: &str = "CREATE TABLE IF NOT EXISTS main.palisade_migration (
 
 /// Version and text of each step. A published step never changes; a new one is added at the end.
 const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../sql/sqlite/0001_guard.sql"))];
+
+/// What another language sends, as comments.
+const USAGE: &str = include_str!("../../sql/sqlite/usage.sql");
+
+/// All that [`Guard::install`] does, as one text for `sqlite3`, and what another language sends. Where some
+/// of it is installed before, it fails and changes nothing, if the client stops at the first error.
+///
+/// The triggers in it are those of a table `orders` for the resource of the same name.
+#[must_use]
+pub fn script() -> String {
+    let mut script = format!("BEGIN IMMEDIATE;\n{BOOTSTRAP};\n");
+    for (version, text) in MIGRATIONS {
+        script += &format!(
+            "INSERT INTO main.palisade_migration (version) VALUES ({version});\n\n{text}\n"
+        );
+    }
+    script += "COMMIT;\n\n";
+    script += USAGE;
+    for line in protect::example().lines() {
+        script += &format!("-- {line}\n");
+    }
+    script
+}
 
 impl Guard {
     /// Creates the tables `palisade_*`, or brings them up to date: all of it or nothing. Any number of

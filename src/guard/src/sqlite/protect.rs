@@ -143,3 +143,11 @@ fn trigger(table: &str, event: &str, resource: &ResourceName) -> String {
          ELSE RAISE(ABORT, '{unguarded}{resource}') END; END"
     )
 }
+
+/// What protects a table `orders` for a resource of that name.
+pub(super) fn example() -> String {
+    let orders = ResourceName::new("orders").expect("it is a name");
+    EVENTS
+        .map(|event| trigger("orders", event, &orders) + ";\n")
+        .concat()
+}

@@ -5,6 +5,7 @@
     reason = "a helper of a test fails like the test; a table of cases is read as one"
 )]
 
+mod audit;
 mod commit;
 mod db;
 mod fence;
@@ -12,9 +13,11 @@ mod install;
 mod interleavings;
 mod names;
 mod observed;
+mod partitions;
 mod pool;
 #[path = "../shared/recording.rs"]
 mod recording;
+mod rows;
 mod seal;
 mod unguarded;
 mod writers;

@@ -1,0 +1,149 @@
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use palisade_token::ResourceName;
+
+use super::Format;
+
+/// Put the guard into a database, and look after it.
+#[derive(Debug, Args)]
+pub(crate) struct GuardArgs {
+    #[command(subcommand)]
+    pub(crate) command: GuardCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GuardCommand {
+    Install(GuardInstallArgs),
+    Protect(GuardProtectArgs),
+    Unprotect(GuardUnprotectArgs),
+    Status(GuardStatusArgs),
+    Audit(GuardAuditArgs),
+    Sql(GuardSqlArgs),
+}
+
+/// Install the guard in a database, or bring it up to date.
+///
+/// PostgreSQL gets the schema `palisade`; from psql then: SELECT palisade.protect('orders', 'orders'), and
+/// palisade.seal, palisade.enter and palisade.check with a grant's three parts. SQLite gets tables whose
+/// names begin with palisade_. What is installed already is no error.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("store").required(true).args(["postgres", "sqlite"]))]
+#[command(after_help = "\
+Examples:
+  palisade guard install --postgres postgres://owner@127.0.0.1:5432/orders
+  palisade guard install --sqlite orders.db")]
+pub(crate) struct GuardInstallArgs {
+    /// The PostgreSQL database
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PALISADE_POSTGRES",
+        hide_env_values = true
+    )]
+    pub(crate) postgres: Option<String>,
+    /// The SQLite file; it must be there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sqlite: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PostgresArgs {
+    /// The PostgreSQL database
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PALISADE_POSTGRES",
+        hide_env_values = true
+    )]
+    pub(crate) postgres: String,
+}
+
+/// Refuse writes to a PostgreSQL table that carry no grant, or a stale one.
+///
+/// Either the whole table is one resource, or each row has its own, named by the prefix and the values of
+/// some columns. Partitions and children are protected with their root. Again, it repairs what was weakened.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("scope").required(true).args(["resource", "columns"]))]
+#[command(after_help = "\
+Examples:
+  palisade guard protect orders --resource orders
+  palisade guard protect accounts --columns shard,id --prefix accounts    # accounts/eu/17")]
+pub(crate) struct GuardProtectArgs {
+    /// The table, written as in SQL
+    #[arg(value_name = "TABLE")]
+    pub(crate) table: String,
+    /// The resource of the whole table
+    #[arg(long, value_name = "RESOURCE")]
+    pub(crate) resource: Option<ResourceName>,
+    /// The columns whose values name the resource of a row
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
+    /// What the names of the rows' resources begin with
+    #[arg(long, value_name = "RESOURCE", requires = "columns")]
+    pub(crate) prefix: Option<ResourceName>,
+    #[command(flatten)]
+    pub(crate) database: PostgresArgs,
+}
+
+/// Take the guard off a PostgreSQL table and what is below it.
+#[derive(Debug, Args)]
+pub(crate) struct GuardUnprotectArgs {
+    /// The table, written as in SQL
+    #[arg(value_name = "TABLE")]
+    pub(crate) table: String,
+    #[command(flatten)]
+    pub(crate) database: PostgresArgs,
+}
+
+/// Show the fence of a resource in PostgreSQL: the token that was sealed last, by whom and when.
+///
+/// To look at. Comparing with it is no check: the answer is old when it arrives.
+#[derive(Debug, Args)]
+pub(crate) struct GuardStatusArgs {
+    #[arg(value_name = "RESOURCE")]
+    pub(crate) resource: ResourceName,
+    #[command(flatten)]
+    pub(crate) database: PostgresArgs,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+/// List what goes past the guard in a PostgreSQL database, and what to do about it.
+///
+/// Errors are open now: partitions, parents and children without a guard, triggers that are disabled, altered
+/// or not ALWAYS, fences from before a restore. Warnings are not, yet. Ends with code 1 if there is an error.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade guard audit --postgres postgres://owner@127.0.0.1:5432/orders
+  palisade guard audit -o jsonl | jq -r 'select(.severity == \"error\").advice'")]
+pub(crate) struct GuardAuditArgs {
+    #[command(flatten)]
+    pub(crate) database: PostgresArgs,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+/// Print the guard as SQL, with the calls that another language makes.
+///
+/// Run by the database's own client it installs all, or nothing where the guard is there before; `palisade
+/// guard install` also brings an older one up to date.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade guard sql --dialect postgres | psql -v ON_ERROR_STOP=1 \"$DATABASE\"
+  palisade guard sql --dialect sqlite | sqlite3 -bail orders.db")]
+pub(crate) struct GuardSqlArgs {
+    /// The database's language
+    #[arg(long, value_enum)]
+    pub(crate) dialect: Dialect,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dialect {
+    Postgres,
+    Sqlite,
+}

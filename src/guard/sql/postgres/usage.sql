@@ -1,0 +1,33 @@
+-- How to use it. A grant is a resource, a token and a holder (32 hexadecimal digits), as `palisade acquire`
+-- or a client of the coordinator gives it. The order is always: acquire, seal, read, write.
+--
+-- Once, as the owner of the tables:
+--
+--     SELECT palisade.protect('orders', 'orders');                     -- the whole table is one resource
+--     SELECT palisade.protect('accounts', resource_columns => ARRAY['shard', 'id'],
+--         resource_prefix => 'accounts');                              -- each row: accounts/eu/17
+--     SELECT palisade.grant_writer('app');                             -- the role that writes
+--     SELECT * FROM palisade.audit();                                  -- what is open, and what to do
+--
+-- At each takeover, in a transaction of its own, before the first read:
+--
+--     SELECT palisade.seal('orders', 42, '000102030405060708090a0b0c0d0e0f');
+--
+-- In each transaction that writes; BEGIN and enter may be one message, so that nothing is slower:
+--
+--     BEGIN;
+--     SELECT palisade.enter('orders', 42, '000102030405060708090a0b0c0d0e0f');  -- once for each resource
+--     UPDATE orders SET paid = true WHERE id = 7;
+--     COMMIT;
+--
+-- enter answers ok, stale, unsealed or collision, and a write raises what it answered. Where a transaction
+-- also writes what is not protected, call palisade.check in its place, or before COMMIT: it raises.
+--
+--     ZF001  stale: a later holder has sealed the resource. Stop; do not retry.
+--     ZF002  unsealed: seal first. If it was sealed, the database went backwards: seal, and read again.
+--     ZF003  unguarded: the transaction has not entered the resource. A bug in the caller.
+--     ZF004  collision: the token was sealed by another holder. Stop; acquire again.
+--     40001, 40P01  run the whole transaction again.
+--
+-- The error's DETAIL is JSON: {"resource": …, "presented": …, "fence": …}. A COMMIT of a transaction in
+-- which a statement has failed is a ROLLBACK, and some drivers do not tell: stop at the first error.

@@ -1,0 +1,26 @@
+-- How to use it. A grant is a resource, a token and a holder (32 hexadecimal digits), as `palisade acquire`
+-- or a client of the coordinator gives it. The order is always: acquire, seal, read, write. On each
+-- connection first: PRAGMA foreign_keys = ON.
+--
+-- To seal, at PRAGMA synchronous = FULL, before the first read; the first INSERT fails if the token is stale, or
+-- another holder's:
+--
+--     BEGIN IMMEDIATE;
+--     INSERT INTO main.palisade_fence (resource, token, holder, sealed_at)
+--         VALUES ('orders', 42, '000102030405060708090a0b0c0d0e0f', unixepoch() * 1000000)
+--         ON CONFLICT (resource) DO UPDATE SET token = excluded.token, holder = excluded.holder,
+--             sealed_at = excluded.sealed_at;
+--     COMMIT;
+--
+-- In each transaction that writes:
+--
+--     BEGIN IMMEDIATE;
+--     INSERT INTO main.palisade_entry (resource, token, holder)
+--         VALUES ('orders', 42, '000102030405060708090a0b0c0d0e0f');
+--     UPDATE orders SET paid = 1 WHERE id = 7;
+--     DELETE FROM main.palisade_entry;
+--     COMMIT;
+--
+-- A write without an entry, or with one that is not the fence's, fails; its message says which. A table is
+-- protected by three triggers; for a table `orders` and a resource `orders`:
+--
