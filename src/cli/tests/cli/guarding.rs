@@ -132,52 +132,158 @@ async fn a_database_that_refuses_is_heard_and_nobody_else() {
     }
 }
 
-/// What an operator is told to ask a database, from `deploy/README.md`.
-fn audit_queries() -> Vec<String> {
-    let text = include_str!("../../../../deploy/README.md");
-    let blocks = text.split("```sql\n").skip(1);
-    blocks
-        .map(|block| block.split("```").next().unwrap().to_owned())
-        .collect()
-}
-
 #[tokio::test]
-async fn the_queries_for_operators_find_what_the_triggers_cannot_see() {
-    let postgres = Postgres::start().await.unwrap();
+async fn the_audit_tells_people_and_programs_what_is_open() {
+    let postgres = Postgres::builder()
+        .setting("idle_in_transaction_session_timeout", "1min")
+        .start()
+        .await
+        .unwrap();
+    let url = postgres.url();
     let psql = async |sql: &str| postgres.psql("postgres", sql).await.unwrap();
-    let installed = run(&["guard", "install", "--postgres", &postgres.url()]);
-    assert_eq!(installed.code, Some(0), "{installed:?}");
-    let queries = audit_queries();
-    let [weak, inheritance] = queries.as_slice() else {
-        panic!("{queries:?}")
+    let guard = |arguments: &[&str]| {
+        let line = [&["guard"], arguments, &["--postgres", &url]].concat();
+        run(&line)
     };
+    // Without a guard there is nothing to ask.
+    assert_eq!(guard(&["audit"]).code, Some(1));
+    assert_eq!(guard(&["install"]).code, Some(0));
     psql(
         "CREATE TABLE orders (id bigint) PARTITION BY RANGE (id); \
          CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (0) TO (9); \
-         SELECT palisade.protect('orders', 'orders'); \
-         CREATE TABLE plain (id bigint) PARTITION BY RANGE (id); \
-         CREATE TABLE plain_1 PARTITION OF plain FOR VALUES FROM (0) TO (9)",
+         CREATE TABLE accounts (shard text, id bigint)",
     )
     .await;
-    for query in &queries {
-        assert_eq!(psql(query).await, "", "{query}");
+    let rows = [
+        "protect",
+        "accounts",
+        "--columns",
+        "shard,id",
+        "--prefix",
+        "accounts",
+    ];
+    for line in [
+        &["protect", "orders", "--resource", "orders"][..],
+        &rows,
+        &rows,
+    ] {
+        let done = guard(line);
+        assert_eq!((done.code, done.stdout.as_str()), (Some(0), ""), "{done:?}");
     }
-    psql("CREATE TABLE orders_2 PARTITION OF orders FOR VALUES FROM (9) TO (99)").await;
-    assert_eq!(psql(inheritance).await.trim(), "orders|t|orders_2|f");
-    psql("SELECT palisade.protect('orders', 'orders')").await;
-    assert_eq!(psql(inheritance).await, "");
-
-    psql(
-        "CREATE TABLE plain_2 (id bigint); SELECT palisade.protect('plain_2', 'plain'); \
-         ALTER TABLE plain ATTACH PARTITION plain_2 FOR VALUES FROM (9) TO (99)",
-    )
+    let absent = guard(&["status", "orders"]);
+    assert_eq!(absent.code, Some(1), "{absent:?}");
+    let holder = "000102030405060708090a0b0c0d0e0f";
+    psql(&format!(
+        "SELECT palisade.seal('orders', 42, '{holder}'); SELECT palisade.seal('accounts/eu/1', 42, '{holder}')"
+    ))
     .await;
-    assert_eq!(psql(inheritance).await.trim(), "plain|f|plain_2|t");
-    psql("SELECT palisade.protect('plain', 'plain')").await;
-    assert_eq!(psql(inheritance).await, "");
+    let status = guard(&["status", "orders", "-o", "json"]);
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(
+        (status["token"].as_u64(), status["holder"].as_str()),
+        (Some(42), Some(holder))
+    );
 
-    psql("ALTER TABLE orders ENABLE TRIGGER zz_palisade_guard").await;
-    assert_eq!(psql(weak).await.trim(), "orders|zz_palisade_guard|O");
-    psql("SELECT palisade.protect('orders', 'orders')").await;
-    assert_eq!(psql(weak).await, "");
+    let sound = guard(&["audit"]);
+    assert_eq!(
+        (sound.code, sound.stdout.as_str()),
+        (Some(0), ""),
+        "{sound:?}"
+    );
+    assert_eq!(guard(&["audit", "-o", "json"]).stdout.trim(), "[]");
+    psql("ALTER TABLE orders_1 ENABLE TRIGGER zz_palisade_guard; ALTER EVENT TRIGGER palisade_partitions DISABLE")
+        .await;
+    let open = guard(&["audit"]);
+    assert_eq!(open.code, Some(1), "{open:?}");
+    let lines: Vec<&str> = open.stdout.lines().collect();
+    assert!(
+        lines[0].starts_with("SEVERITY") && lines[0].ends_with("WHAT TO DO"),
+        "{open:?}"
+    );
+    assert!(lines[1].starts_with("error     weak-trigger"), "{open:?}");
+    assert!(
+        lines[1].ends_with("SELECT palisade.protect('public.orders', 'orders')"),
+        "{open:?}"
+    );
+    assert!(
+        lines[2].starts_with("warning   partitions-unwatched"),
+        "{open:?}"
+    );
+    assert!(open.stderr.contains("1 of 2 findings"), "{open:?}");
+    let open = guard(&["audit", "-o", "jsonl"]);
+    assert_eq!(open.code, Some(1), "{open:?}");
+    let first: serde_json::Value =
+        serde_json::from_str(open.stdout.lines().next().unwrap()).unwrap();
+    for (key, value) in [
+        ("severity", "error"),
+        ("kind", "weak-trigger"),
+        ("object", "public.orders_1"),
+        ("resource", "orders"),
+    ] {
+        assert_eq!(first[key], value, "{first}");
+    }
+    psql(first["advice"].as_str().unwrap()).await;
+    let closed = guard(&["audit"]);
+    assert_eq!(closed.code, Some(0), "a warning is no failure: {closed:?}");
+    assert_eq!(guard(&["unprotect", "orders"]).code, Some(0));
+    psql("TRUNCATE orders").await;
+}
+
+/// The texts that `guard sql` prints do what `guard install` does.
+#[tokio::test]
+async fn the_printed_guard_installs_itself() {
+    let postgres = Postgres::start().await.unwrap();
+    let printed = run(&["guard", "sql", "--dialect", "postgres"]);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    assert!(printed.stdout.contains("palisade.enter('orders', 42,"));
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("guard.sql");
+    std::fs::write(&file, &printed.stdout).unwrap();
+    let load = [
+        "-Xq",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-d",
+        "postgres",
+        "-f",
+        file.to_str().unwrap(),
+    ];
+    postgres.tool("psql", &load).await.unwrap();
+    // Again it changes nothing, and to `install` all is there.
+    assert!(postgres.tool("psql", &load).await.is_err());
+    let installed = run(&["guard", "install", "--postgres", &postgres.url()]);
+    assert_eq!(installed.code, Some(0), "{installed:?}");
+    let psql = async |sql: &str| postgres.psql("postgres", sql).await;
+    psql("CREATE TABLE orders (id int); SELECT palisade.protect('orders', 'orders')")
+        .await
+        .unwrap();
+    psql("DELETE FROM orders").await.unwrap_err();
+
+    let printed = run(&["guard", "sql", "--dialect", "sqlite"]);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    let file = home.path().join("orders.db");
+    std::fs::File::create(&file).unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let script = sqlx::AssertSqlSafe(printed.stdout.clone());
+    sqlx::raw_sql(script).execute(&pool).await.unwrap();
+    // The triggers stand there as comments, ready for the table that they are about.
+    let triggers: String = printed
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("-- "))
+        .filter(|line| line.starts_with("CREATE TRIGGER"))
+        .collect();
+    let protect = format!("CREATE TABLE orders (id INTEGER); {triggers}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(protect))
+        .execute(&pool)
+        .await
+        .unwrap();
+    let refused = sqlx::raw_sql("INSERT INTO orders VALUES (1)")
+        .execute(&pool)
+        .await;
+    assert!(refused.unwrap_err().to_string().contains("orders"));
+    pool.close().await;
+    let installed = run(&["guard", "install", "--sqlite", file.to_str().unwrap()]);
+    assert_eq!(installed.code, Some(0), "{installed:?}");
 }
