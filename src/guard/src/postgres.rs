@@ -90,8 +90,8 @@ mod transaction;
 
 use std::time::Duration;
 
-pub use effects::{Backlog, Expired, Pass, Relay, RelayPolicy, Stop};
 pub use audit::{Finding, Severity};
+pub use effects::{Backlog, Expired, Pass, Relay, RelayPolicy, Stop};
 pub(crate) use errors::plain;
 pub use install::script;
 pub use status::Outcome;
