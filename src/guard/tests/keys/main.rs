@@ -10,6 +10,7 @@ mod crash;
 #[allow(dead_code, reason = "what the tests of the guard itself need, too")]
 #[path = "../postgres/db.rs"]
 mod db;
+mod example;
 mod ledger;
 mod model;
 mod once;
