@@ -84,6 +84,7 @@ impl MariaDbBuilder {
                 LOG_SIZE,
             ])
             .arg(format!("--datadir={}", home.path().join("data").display()))
+            .arg(tmpdir(&home))
             .current_dir(home.path());
         program::run(install).await?;
         let mut server = MariaDb {
@@ -138,6 +139,12 @@ impl MariaDb {
     #[must_use]
     pub fn host_port(&self) -> String {
         format!("127.0.0.1:{}", self.port.number())
+    }
+
+    /// The directory of its Unix socket.
+    #[must_use]
+    pub fn socket_dir(&self) -> &Path {
+        self.home.path()
     }
 
     /// Creates an empty database and returns its URL.
@@ -230,6 +237,7 @@ impl MariaDb {
             .arg(format!("--datadir={}", home.join("data").display()))
             .arg(format!("--socket={}", home.join("socket").display()))
             .arg(format!("--pid-file={}", home.join("pid").display()))
+            .arg(tmpdir(&self.home))
             .args(self.settings.iter().map(|(name, value)| {
                 // Underscores and hyphens are one to the server.
                 format!("--{name}={value}")
@@ -254,6 +262,11 @@ impl MariaDb {
             wait.tick().await?;
         }
     }
+}
+
+/// A server that starts removes what it takes for its own leavings there.
+fn tmpdir(home: &Home) -> String {
+    format!("--tmpdir={}", home.path().display())
 }
 
 /// MariaDB's programs, and whom they run as.
