@@ -5,7 +5,7 @@ use palisade_token::{FencingToken, Grant, ResourceName};
 
 use crate::effects::{IdempotencyKey, Name};
 
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "postgres", feature = "sqlite", feature = "mysql"))]
 use crate::metrics::{self, StoreKind};
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -259,13 +259,21 @@ impl GuardError {
 
 /// Maps what a query has met: a refusal of the guard, else what the store said. In a guarded transaction
 /// use its `refusal`, which knows the transaction's grants besides.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "postgres", feature = "sqlite", feature = "mysql"))]
 impl From<sqlx::Error> for GuardError {
     fn from(error: sqlx::Error) -> Self {
         #[cfg(feature = "sqlite")]
         let error = match crate::sqlite::known(error) {
             Ok(known) => {
                 metrics::refused(StoreKind::Sqlite, &known);
+                return known;
+            }
+            Err(error) => error,
+        };
+        #[cfg(feature = "mysql")]
+        let error = match crate::mysql::known(error) {
+            Ok(known) => {
+                metrics::refused(StoreKind::Mysql, &known);
                 return known;
             }
             Err(error) => error,

@@ -10,7 +10,7 @@
 //! 3. [What to do about an error](#what-to-do-about-an-error)
 //! 4. [What is not promised](#what-is-not-promised)
 //! 5. The stores: module `postgres`, the reference design, and module `sqlite`, each behind a feature
-//!    of its name, both on by default
+//!    of its name, both on by default; module and feature `mysql`, for MySQL and MariaDB
 //! 6. [Effects](effects): writes that are applied once, whatever is tried again
 //! 7. [Your own engine](memory): fences in memory, and a hook that keeps them
 //! 8. The suite that every store runs, and yours can: module and feature `conformance`
@@ -78,10 +78,17 @@ pub mod conformance;
 pub mod decide;
 pub mod effects;
 mod error;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(
+    feature = "postgres",
+    feature = "sqlite",
+    feature = "mysql",
+    feature = "redis"
+))]
 mod fence;
 pub mod memory;
 pub mod metrics;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod sealed;
@@ -92,6 +99,11 @@ pub mod sqlite;
 pub mod tower;
 
 pub use error::{Blocker, Class, GuardError};
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(
+    feature = "postgres",
+    feature = "sqlite",
+    feature = "mysql",
+    feature = "redis"
+))]
 pub use fence::Fence;
 pub use sealed::Sealed;
