@@ -1,4 +1,6 @@
-//! The guard for MySQL (8.0.16 and later) and MariaDB (10.6 and later), for InnoDB tables.
+//! The guard for `InnoDB` tables of MariaDB (10.6 and later) and MySQL (8.0.16 and later).
+//!
+//! The tests run on MariaDB 10.11. Only statements that both servers have are used.
 //!
 //! The fence, the check and the triggers live in the database that holds the data, under names that begin with
 //! `palisade_`, so that writers in any language meet the same guard. From Rust, [`Guard`] seals and begins

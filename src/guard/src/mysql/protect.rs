@@ -12,7 +12,7 @@ const PREFIX: &str = "palisade_guard_";
 
 impl Guard {
     /// Refuses every change of a row of the table (INSERT, REPLACE, UPDATE, DELETE, LOAD DATA) in a transaction
-    /// that has not entered `resource`. `table` is the plain name of an InnoDB table in the pool's database.
+    /// that has not entered `resource`. `table` is the plain name of an `InnoDB` table in the pool's database.
     /// Protecting it again for the same resource changes nothing; run it again after an error.
     ///
     /// It waits for the transactions that use the table now, as long as a seal would.

@@ -9,7 +9,7 @@ use crate::{Fence, GuardError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Weakness {
-    /// InnoDB does not flush its log at each commit.
+    /// `InnoDB` does not flush its log at each commit.
     #[error("innodb_flush_log_at_trx_commit is not 1: a crash of the machine can take a seal back")]
     LogNotFlushed,
     /// The binary log is not flushed at each commit: a crash can take commits from replicas and from recovery.
