@@ -5,6 +5,17 @@
 //! gets the answer of the first. The fence decides *who* may write, the key decides *whether it was written*:
 //! that is why a key never contains a token, and survives the takeover by another holder.
 //!
+//! Streams of effects are numbered instead, or known by the ids of their messages:
+//!
+//! - a *sequence* tells the next number of a producer from one that was applied and from a gap ([`position`]),
+//!   over takeovers; an *offset* says how far a consumer has come, a *version* whether an entity was changed;
+//! - the *inbox* knows the messages that a consumer has handled ([`Receipt`]);
+//! - the *outbox* keeps messages with the effect that they tell of ([`Message`]), until a relay under a
+//!   lease of its own has handed them to a [`Publisher`], at least once and in the order of each aggregate;
+//! - a *dead letter* is a message that failed at every attempt ([`DeadLetter`]), with what is needed to try again.
+//!
+//! The example `queue_consumer` has all of them in one transaction.
+//!
 //! This module holds what does not depend on a store; `postgres::GuardedTx` has the operations.
 
 mod attempt;

@@ -27,8 +27,9 @@ pub trait Publisher: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The broker has seen a later holder of the relay's resource. The relay stops; the message stays.
-    #[error("the broker has seen a later relay, with token {fence}")]
+    /// The broker has seen a later holder of the relay's resource, or another one with the same token. The
+    /// relay stops; the message stays.
+    #[error("the broker has seen another relay, with token {fence}")]
     Fenced {
         /// The token of that relay.
         fence: FencingToken,

@@ -123,7 +123,7 @@ impl Publisher for RedisStreams {
         })?;
         match outcome.as_str() {
             "added" | "seen" => Ok(()),
-            // With one number for two holders there is no later one; the relay has to stop all the same.
+            // Stale, or a collision.
             _ => match fence.parse::<FencingToken>() {
                 Ok(fence) => Err(PublishError::Fenced { fence }),
                 Err(error) => Err(PublishError::Unavailable(Box::new(error))),

@@ -13,6 +13,7 @@ mod broker;
 mod consumer;
 mod dead_letters;
 mod inbox;
+mod model;
 mod outbox;
 mod positions;
 mod redis;

@@ -121,6 +121,17 @@ async fn an_older_transaction_does_not_overtake_a_younger_one_of_its_aggregate()
     a.stage(&named("main"), &second).await.unwrap();
     a.commit().await.unwrap();
     db.stage(&sealed, "y", &["another"]).await;
+    let oldest = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
+    let theirs = "SELECT pg_current_xact_id()::text::bigint";
+    let theirs: i64 = sqlx::query_scalar(theirs)
+        .fetch_one(&mut between)
+        .await
+        .unwrap();
+    eventually("no other test holds the horizon", PATIENCE, async || {
+        db.number(oldest).await == theirs
+    })
+    .await
+    .unwrap();
     // A is below the horizon, B is not: so A waits, too.
     let pass = relay.pass(&db.pool, YES).await.unwrap();
     assert!(pass.is_idle(), "{:?}", broker.taken());

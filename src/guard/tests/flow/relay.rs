@@ -174,22 +174,28 @@ async fn an_outage_of_the_broker_buries_nothing() {
 
 #[tokio::test]
 async fn a_broker_that_has_seen_a_later_relay_stops_this_one() {
-    struct Refusing;
+    struct Refusing(u64);
     impl Publisher for Refusing {
         async fn publish(&self, _: &Envelope, _: &Grant) -> Result<(), PublishError> {
-            let fence = palisade_token::FencingToken::new(9).unwrap();
+            let fence = palisade_token::FencingToken::new(self.0).unwrap();
             Err(PublishError::Fenced { fence })
         }
     }
     let db = Db::new().await;
     db.stage(&db.seal(&grant("r", 5)).await, "x", &["1"]).await;
     let sealed = db.seal(&grant("relay", 1)).await;
-    let relay = Relay::new(db.guard, sealed.clone(), named("main"), Refusing);
+    let relay = Relay::new(db.guard, sealed.clone(), named("main"), Refusing(9));
     assert_stale(&db.pass(&relay).await.unwrap_err(), 1, 9);
     assert!(!sealed.is_live());
     assert!(matches!(
         db.pass(&relay).await,
         Err(GuardError::Stale { .. })
     ));
+    // One number for two holds: there is no later one, and this one stops all the same.
+    let sealed = db.seal(&grant("relay", 1)).await;
+    let relay = Relay::new(db.guard, sealed.clone(), named("main"), Refusing(1));
+    let error = db.pass(&relay).await.unwrap_err();
+    assert!(matches!(error, GuardError::Collision { .. }), "{error:?}");
+    assert!(!sealed.is_live());
     assert_eq!(db.number("SELECT count(*) FROM palisade.outbox").await, 1);
 }

@@ -2,6 +2,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
+use palisade_token::{FencingToken, Grant};
 use sqlx::PgPool;
 
 use super::super::{Guard, GuardedTx, Sealed, sql};
@@ -253,11 +254,7 @@ impl<P: Publisher> Relay<P> {
                 }
                 Err(PublishError::Fenced { fence }) => {
                     metrics::published(STORE, Publish::Fenced, 1);
-                    return Err(self.sealed.learn(GuardError::Stale {
-                        resource: grant.resource.clone(),
-                        presented: grant.token,
-                        fence,
-                    }));
+                    return Err(self.sealed.learn(fenced(grant, fence)));
                 }
                 Err(PublishError::Unavailable(error)) => {
                     results.stopped = Some(Stop::Broker(error));
@@ -331,6 +328,21 @@ impl<P: Publisher> Relay<P> {
         ];
         let answer: String = tx.value("outbox_failed", &arguments).await?;
         verdict(&answer)
+    }
+}
+
+fn fenced(grant: &Grant, fence: FencingToken) -> GuardError {
+    let (resource, presented) = (grant.resource.clone(), grant.token);
+    if fence == presented {
+        return GuardError::Collision {
+            resource,
+            token: presented,
+        };
+    }
+    GuardError::Stale {
+        resource,
+        presented,
+        fence,
     }
 }
 
