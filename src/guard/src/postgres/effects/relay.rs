@@ -28,7 +28,7 @@ const STORE: StoreKind = StoreKind::Postgres;
 ///
 /// ```no_run
 /// # use palisade_guard::{GuardError, effects::{Name, Publisher}, postgres::{Guard, Relay, Sealed}};
-/// # async fn run(pool: &sqlx::PgPool, sealed: Sealed, publisher: impl Publisher, held: impl Fn() -> bool, outbox: Name) -> Result<(), GuardError> {
+/// # async fn run(pool: &sqlx::PgPool, sealed: Sealed, publisher: impl Publisher, held: impl Fn() -> bool + Send + Sync, outbox: Name) -> Result<(), GuardError> {
 /// let relay = Relay::new(Guard::new(), sealed, outbox, publisher);
 /// loop {
 ///     let pass = relay.pass(pool, &held).await?;
