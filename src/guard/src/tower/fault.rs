@@ -207,7 +207,7 @@ impl Fault {
     /// gRPC call. `None` if it is no refusal of this library, or one of a version that is not known here.
     ///
     /// What only the service may know is not there: sources, and who kept a seal waiting. Facts that cannot
-    /// be read make it a [`GuardError::Backend`].
+    /// be read make it a [`GuardError::Backend`], or a [`GuardError::CommitUnknown`] where it may have happened.
     #[must_use]
     pub fn of_headers(headers: &HeaderMap) -> Option<Self> {
         let given = headers.get(REASON)?.as_bytes();
@@ -220,11 +220,7 @@ impl Fault {
         Some(
             facts
                 .and_then(|facts| facts.fault(*reason))
-                .unwrap_or_else(|| {
-                    Self::Guard(GuardError::Backend(Box::from(
-                        "the service's refusal has facts that cannot be read",
-                    )))
-                }),
+                .unwrap_or_else(|| Self::Guard(unreadable(*reason))),
         )
     }
 
@@ -234,8 +230,26 @@ impl Fault {
             Self::Guard(GuardError::SealTimeout {
                 resource, waited, ..
             }) => format!("seal of {resource} waited {waited:?} in vain"),
+            // A row's resource is made of what the row holds, however long that is.
+            Self::Guard(GuardError::Unguarded { resource, .. }) => GuardError::Unguarded {
+                resource: facts::shortened(resource),
+                table: None,
+            }
+            .to_string(),
             other => other.to_string(),
         }
+    }
+}
+
+/// What a reason says without its facts.
+fn unreadable(reason: Reason) -> GuardError {
+    let source = Box::from("the service's refusal has facts that cannot be read");
+    match reason {
+        Reason::CommitUnknown | Reason::KeyExpired => GuardError::CommitUnknown {
+            transaction: None,
+            source,
+        },
+        _ => GuardError::Backend(source),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Request;
 use palisade_guard::effects::{IdempotencyKey, Name};
 use palisade_guard::tower::{Carried, Fault, Protocol, Reason};
-use palisade_guard::{Blocker, GuardError};
+use palisade_guard::{Blocker, Class, GuardError};
 
 use crate::service::{grant, name, token};
 
@@ -261,7 +261,7 @@ fn facts_that_do_not_fit_are_no_refusal_of_a_grant() {
             "FENCE_UNSEALED",
             r#"{"resource":"orders","presented":41,"fence":0}"#,
         ),
-        ("KEY_EXPIRED", r#"{"tenant":"","operation":"o","key":"k"}"#),
+        ("KEY_MISMATCH", r#"{"tenant":"","operation":"o","key":"k"}"#),
         (
             "HEADER_INVALID",
             r#"{"field":"cookie","bound":"b","given":"g"}"#,
@@ -282,4 +282,44 @@ fn facts_that_do_not_fit_are_no_refusal_of_a_grant() {
     headers.insert("x-palisade-reason", "OF_THE_FUTURE".parse().unwrap());
     assert!(Fault::of_headers(headers).is_none());
     assert!(Carried::read(headers).unwrap().grants().is_empty());
+}
+
+/// A detail that was lost on the way, or grew too large for it, must not turn "may have happened" into "nothing
+/// happened": the caller would do it again under another key.
+#[test]
+fn what_may_have_happened_stays_so_without_its_facts() {
+    for reason in ["COMMIT_UNKNOWN", "KEY_EXPIRED"] {
+        for detail in [None, Some("["), Some(r#"{"tenant":"","operation":"o"}"#)] {
+            let mut request = Request::new(());
+            let headers = request.headers_mut();
+            headers.insert("x-palisade-reason", reason.parse().unwrap());
+            if let Some(detail) = detail {
+                headers.insert("x-palisade-detail", detail.parse().unwrap());
+            }
+            let fault = Fault::of_headers(headers).unwrap();
+            assert!(
+                matches!(&fault, Fault::Guard(error) if error.class() == Class::Unknown),
+                "{reason} {detail:?}: {fault:?}"
+            );
+        }
+    }
+}
+
+/// The name of a row's resource is made of what the row holds: its length is bounded by nothing.
+#[test]
+fn a_long_name_from_a_store_makes_no_long_headers() {
+    let fault = Fault::from(GuardError::Unguarded {
+        resource: "ä".repeat(1 << 20),
+        table: Some("t".repeat(1 << 20)),
+    });
+    for protocol in [Protocol::Http, Protocol::Grpc] {
+        let response = fault.response(protocol);
+        let bytes: usize = response.headers().values().map(|value| value.len()).sum();
+        assert!(bytes < 8_192, "{protocol:?}: {bytes} bytes of headers");
+        assert!(
+            response.body().len() < 8_192,
+            "{protocol:?}: {} bytes",
+            response.body().len()
+        );
+    }
 }
