@@ -89,6 +89,8 @@ pub mod memory;
 pub mod metrics;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+#[cfg(feature = "object-store")]
+pub mod object_store;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod sealed;

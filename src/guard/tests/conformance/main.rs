@@ -3,6 +3,7 @@
 
 mod broken;
 mod memory;
+mod object_store;
 mod postgres;
 mod sql;
 mod sqlite;
