@@ -36,12 +36,9 @@ enum Death {
 }
 
 impl<S> Sealed<S> {
-    #[cfg_attr(
-        not(any(feature = "postgres", feature = "sqlite")),
-        allow(
-            dead_code,
-            reason = "each store makes its own; the in-memory table by epoch"
-        )
+    #[allow(
+        dead_code,
+        reason = "each store makes its own; the in-memory table by epoch"
     )]
     pub(crate) fn new(grant: Grant) -> Self {
         Self::of_epoch(grant, 0)
