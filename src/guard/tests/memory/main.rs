@@ -1,6 +1,7 @@
 //! The in-memory fence table: what its conformance subject does not show.
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails like the test")]
 
+mod engine;
 mod seals;
 mod table;
 mod threads;
