@@ -81,7 +81,7 @@ impl Engine {
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
         let (mut values, mut fences) = (BTreeMap::new(), Vec::new());
         for record in records {
             match record {
