@@ -120,6 +120,9 @@ async fn nothing_is_published_once_the_lease_is_not_certain() {
     assert_eq!(pass.published, 1);
     assert_eq!(db.pass(&relay).await.unwrap().published, 2);
     assert_eq!(broker.taken(), ["1", "2", "3"]);
+    // Told even where there is nothing to publish.
+    let pass = relay.pass(&db.pool, || false).await.unwrap();
+    assert!(matches!(pass.stopped, Some(Stop::Lease)));
 }
 
 #[tokio::test]
