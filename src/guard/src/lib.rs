@@ -10,7 +10,8 @@
 //! 3. [What to do about an error](#what-to-do-about-an-error)
 //! 4. [What is not promised](#what-is-not-promised)
 //! 5. The stores: module `postgres`, the reference design, and module `sqlite`, each behind a feature
-//!    of its name, both on by default; module and feature `mysql`, for MySQL and MariaDB
+//!    of its name, both on by default; modules and features `mysql`, for MySQL and
+//!    MariaDB, and `redis`, of efficiency grade
 //! 6. [Effects](effects): writes that are applied once, whatever is tried again
 //! 7. [Your own engine](memory): fences in memory, and a hook that keeps them
 //! 8. The suite that every store runs, and yours can: module and feature `conformance`
@@ -93,6 +94,8 @@ pub mod mysql;
 pub mod object_store;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod sealed;
 mod spans;
 #[cfg(feature = "sqlite")]

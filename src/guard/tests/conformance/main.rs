@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails like the test")]
 
 mod broken;
+mod mariadb;
 mod memory;
 mod object_store;
 mod postgres;
+mod redis;
 mod sql;
 mod sqlite;

@@ -38,7 +38,6 @@ pub(crate) struct Db {
     pub(crate) pool: MySqlPool,
     pub(crate) server: Arc<MariaDb>,
     pub(crate) url: String,
-    pub(crate) name: String,
 }
 
 impl Db {
@@ -69,7 +68,6 @@ impl Db {
             pool,
             server,
             url,
-            name,
         }
     }
 
@@ -156,7 +154,6 @@ pub(crate) const STALE: u16 = 51_001;
 pub(crate) const UNSEALED: u16 = 51_002;
 pub(crate) const UNGUARDED: u16 = 51_003;
 pub(crate) const COLLISION: u16 = 51_004;
-pub(crate) const OVER: u16 = 51_005;
 pub(crate) const DEADLOCK: u16 = 1213;
 
 pub(crate) fn code(error: &sqlx::Error) -> u16 {

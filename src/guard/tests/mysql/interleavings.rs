@@ -9,9 +9,8 @@ use crate::db::{Db, LEVELS, STALE, UNGUARDED, assert_stale, call, grant, name, r
 #[tokio::test]
 async fn a_snapshot_read_would_pass_what_the_locking_read_refuses() {
     let db = Db::new().await;
-    let mut token = 10;
-    db.seal(&grant("orders", token)).await;
-    for level in LEVELS {
+    db.seal(&grant("orders", 10)).await;
+    for (token, level) in (10..).zip(LEVELS) {
         let mut old = db.connect().await;
         let begin = format!(
             "SET TRANSACTION ISOLATION LEVEL {level}; START TRANSACTION; SELECT id FROM plain"
@@ -28,7 +27,6 @@ async fn a_snapshot_read_would_pass_what_the_locking_read_refuses() {
         assert_eq!(entered, Err(STALE), "{level}");
         let written = run(&mut old, "INSERT INTO orders VALUES (1, 1)").await;
         assert_eq!(written, Err(UNGUARDED), "{level}");
-        token += 1;
     }
 }
 
@@ -36,11 +34,10 @@ async fn a_snapshot_read_would_pass_what_the_locking_read_refuses() {
 #[tokio::test]
 async fn a_seal_waits_for_what_was_admitted_and_new_writers_wait_behind_it() {
     let db = Db::new().await;
-    let mut token = 10;
-    for level in [
-        Isolation::ReadCommitted,
-        Isolation::RepeatableRead,
-        Isolation::Serializable,
+    for (token, level) in [
+        (10, Isolation::ReadCommitted),
+        (11, Isolation::RepeatableRead),
+        (12, Isolation::Serializable),
     ] {
         let guard = db.guard.with_isolation(level);
         let old = db.seal(&grant("orders", token)).await;
@@ -77,7 +74,6 @@ async fn a_seal_waits_for_what_was_admitted_and_new_writers_wait_behind_it() {
         assert_eq!(seen, i64::try_from(token).unwrap() - 9, "{level:?}");
         let refused = behind.join_next().await.unwrap().unwrap().unwrap_err();
         assert_stale(&refused, token, token + 1);
-        token += 1;
     }
 }
 

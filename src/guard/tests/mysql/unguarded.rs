@@ -207,7 +207,7 @@ async fn an_entry_counts_for_what_it_was_made_for() {
     assert_eq!(run(&mut session, &enter).await, Err(COLLISION));
 }
 
-/// The one thing that InnoDB has no means against, with its bound: an entry that was committed by hand
+/// The one thing that `InnoDB` has no means against, with its bound: an entry that was committed by hand
 /// counts for its own session, until that enters again, and never past a seal.
 #[tokio::test]
 async fn an_entry_committed_by_hand_counts_for_its_session_and_never_past_a_seal() {
