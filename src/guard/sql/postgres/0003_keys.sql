@@ -1,7 +1,8 @@
 -- Version 3 of the schema `palisade`: effects that are applied once.
 --
 -- A row of palisade.effect is in one of three states:
---     answer IS NULL, attempt_until IS NULL   claimed by a transaction that still runs: never committed so
+--     answer IS NULL, attempt_until IS NULL   claimed, or being finished, by a transaction that still runs: never
+--                                             committed so; attempt is 0 if it is claimed for that one only
 --     answer IS NULL, attempt_until given     an attempt: begun, committed, not finished; never purged
 --     answer given                            done: replayed, and purged after keep_until
 -- The key is (tenant, operation, key), without a token: a retry after a takeover finds the same row.
@@ -36,7 +37,8 @@ CREATE INDEX effect_keep_until ON palisade.effect (keep_until);
 CREATE INDEX effect_unfinished ON palisade.effect (resource, first_seen) WHERE attempt_until IS NOT NULL;
 
 -- A claim without an answer never commits: whoever forgets to finish an effect loses it, instead of
--- leaving a key that nobody can ever claim again.
+-- leaving a key that nobody can ever claim again. Nor does an attempt that was opened to be finished: what was
+-- written for it would be written a second time by whoever takes it over.
 CREATE FUNCTION palisade.keep_effect() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -50,7 +52,7 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
-CREATE CONSTRAINT TRIGGER keep_effect AFTER INSERT ON palisade.effect DEFERRABLE INITIALLY DEFERRED
+CREATE CONSTRAINT TRIGGER keep_effect AFTER INSERT OR UPDATE ON palisade.effect DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW WHEN (NEW.answer IS NULL AND NEW.attempt_until IS NULL)
     EXECUTE FUNCTION palisade.keep_effect();
 ALTER TABLE palisade.effect ENABLE ALWAYS TRIGGER keep_effect;
@@ -187,7 +189,7 @@ BEGIN
     -- A claim is seen by its own transaction only.
     UPDATE palisade.effect AS e SET answer = once_finish.answer
         WHERE e.tenant = once_finish.tenant AND e.operation = once_finish.operation
-            AND e.key = once_finish.key AND e.answer IS NULL AND e.attempt_until IS NULL;
+            AND e.key = once_finish.key AND e.answer IS NULL AND e.attempt_until IS NULL AND e.attempt = 0;
     IF once_finish.answer IS NULL OR NOT FOUND THEN
         RAISE EXCEPTION 'no effect to finish, or no answer: % % %',
             once_finish.tenant, once_finish.operation, once_finish.key
@@ -202,7 +204,7 @@ CREATE FUNCTION palisade.once_cancel(tenant text, operation text, key text) RETU
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM palisade.effect AS e
         WHERE e.tenant = once_cancel.tenant AND e.operation = once_cancel.operation
-            AND e.key = once_cancel.key AND e.answer IS NULL AND e.attempt_until IS NULL
+            AND e.key = once_cancel.key AND e.answer IS NULL AND e.attempt_until IS NULL AND e.attempt = 0
 $$;
 COMMENT ON FUNCTION palisade.once_cancel(text, text, text) IS
     'Gives back a key that this transaction has claimed and not finished. Undo what was written, too.';
@@ -219,7 +221,8 @@ $$;
 COMMENT ON FUNCTION palisade.attempt_begin(text, text, text, text, bytea, interval, interval) IS
     'Records that an external call is about to be made. Commit it before the call.';
 
--- Locks an attempt that this transaction is to finish: open, replayed (it was finished before) or superseded.
+-- Opens an attempt that this transaction is to finish: open, replayed (it was finished before) or superseded
+-- (also when this transaction has opened it before, and not finished).
 CREATE FUNCTION palisade.attempt_open(
     resource text, tenant text, operation text, key text, attempt integer,
     OUT outcome text, OUT answer text, OUT first_seen timestamptz
@@ -242,9 +245,13 @@ BEGIN
             AND known.resource = attempt_open.resource
             AND known.token = entry[4]::bigint AND known.holder = entry[5] THEN 'open'
         ELSE 'superseded' END;
+    IF attempt_open.outcome = 'open' THEN
+        UPDATE palisade.effect AS e SET attempt_until = NULL WHERE e.tenant = attempt_open.tenant
+            AND e.operation = attempt_open.operation AND e.key = attempt_open.key;
+    END IF;
 END $$;
 COMMENT ON FUNCTION palisade.attempt_open(text, text, text, text, integer) IS
-    'Locks an attempt to finish it in this guarded transaction: open, replayed or superseded.';
+    'Opens an attempt, which this guarded transaction then has to finish: open, replayed or superseded.';
 
 -- Finishes an attempt of this transaction's grant; without an answer its holder may begin it again at once.
 CREATE FUNCTION palisade.attempt_finish(
@@ -261,7 +268,7 @@ BEGIN
                 greatest(clock_timestamp(), palisade.key_made_at(e.key)) + attempt_finish.answer_lifetime END,
             attempt_until = CASE WHEN attempt_finish.answer IS NULL THEN clock_timestamp() END
         WHERE e.tenant = attempt_finish.tenant AND e.operation = attempt_finish.operation
-            AND e.key = attempt_finish.key AND e.answer IS NULL AND e.attempt_until IS NOT NULL
+            AND e.key = attempt_finish.key AND e.answer IS NULL AND e.attempt > 0
             AND e.attempt = attempt_finish.attempt AND e.resource = attempt_finish.resource
             AND e.token = entry[4]::bigint AND e.holder = entry[5];
     IF NOT FOUND AND attempt_finish.answer IS NOT NULL THEN
@@ -287,7 +294,7 @@ $$;
 COMMENT ON FUNCTION palisade.unfinished(text, integer) IS
     'The attempts of a resource that were begun and not finished, oldest first.';
 
--- Skips what is locked: a key that is being replayed or finished is none of a purge's business.
+-- Skips what is locked: another purge is at it.
 CREATE FUNCTION palisade.purge_effects(most integer DEFAULT 1000) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -179,6 +179,14 @@ fn to_json<T: Serialize>(value: &T) -> Result<String, GuardError> {
     }
 }
 
+/// The value as JSON, and as it is read back from there: some types are read otherwise than they were written
+/// (`Some(())` as `None`), and some not at all (a float that is not a number).
+fn to_answer<T: Serialize + DeserializeOwned>(value: &T) -> Result<(String, T), GuardError> {
+    let answer = to_json(value)?;
+    let value = from_json(Some(&answer))?;
+    Ok((answer, value))
+}
+
 fn from_json<T: DeserializeOwned>(answer: Option<&str>) -> Result<T, GuardError> {
     let answer = answer.ok_or_else(|| unreadable("an answer that is none"))?;
     serde_json::from_str(answer).map_err(|error| GuardError::Answer(Box::new(error)))

@@ -223,6 +223,45 @@ async fn an_attempt_without_an_answer_is_begun_again_at_once_by_its_holder_only(
     complete(&db, &sealed, &second).await.unwrap();
 }
 
+/// Cut short between its first write and its answer: the call was made, so what was written may not commit
+/// beside an attempt that is open still, which the next holder would complete a second time.
+#[tokio::test]
+async fn a_completion_that_was_cut_short_does_not_commit() {
+    let db = with_ledger().await;
+    let sealed = db.seal(&grant("ledger", 10)).await;
+    let attempt = begun(&db, &sealed, "k").await;
+    let mut tx = db.guard.begin(&db.pool, &sealed).await.unwrap();
+    {
+        let (entered, waits) = tokio::sync::oneshot::channel::<()>();
+        let completion = tx.complete(&attempt, async |c| {
+            let sum = credit(c, "call", 5).await;
+            entered.send(()).unwrap();
+            std::future::pending::<()>().await;
+            sum
+        });
+        tokio::select! {
+            _ = completion => panic!("it never ends"),
+            () = async { waits.await.unwrap() } => {}
+        }
+    }
+    // Nor is it completed around what was written.
+    let again = tx
+        .complete(&attempt, async |c| credit(c, "call", 5).await)
+        .await
+        .unwrap_err();
+    assert!(matches!(again, GuardError::Superseded { .. }), "{again:?}");
+    let error = tx.commit().await.unwrap_err();
+    assert!(
+        matches!(error, GuardError::RolledBack(Some(_))),
+        "{error:?}"
+    );
+    assert_eq!(db.number("SELECT count(*) FROM ledger").await, 0);
+    let new = db.seal(&grant("ledger", 11)).await;
+    let attempt = begun(&db, &new, "k").await;
+    complete(&db, &new, &attempt).await.unwrap();
+    assert_eq!(db.number("SELECT count(*) FROM ledger").await, 1);
+}
+
 /// An attempt that is being finished right now is not waited for.
 #[tokio::test]
 async fn an_attempt_under_completion_is_in_progress() {

@@ -346,6 +346,40 @@ async fn an_answer_that_cannot_be_kept_or_read_is_an_error() {
     assert_eq!(replayed.into_value(), odd);
 }
 
+/// Not every value is read back as it was stored: whoever asks first is told what all others will be.
+#[tokio::test]
+async fn the_first_is_told_what_is_replayed() {
+    let db = with_ledger().await;
+    let sealed = db.seal(&grant("ledger", 10)).await;
+    let some = async || {
+        let mut tx = db.guard.begin(&db.pool, &sealed).await.unwrap();
+        let outcome = tx
+            .once(&key("some"), &asked(5), async |_| {
+                Ok::<_, GuardError>(Some(()))
+            })
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        (outcome.is_replayed(), outcome.into_value())
+    };
+    let (first, again) = (some().await, some().await);
+    assert_eq!((first.0, again.0), (false, true));
+    assert_eq!(first.1, again.1);
+    // What could never be read again is told now, while its effect can be undone.
+    let mut tx = db.guard.begin(&db.pool, &sealed).await.unwrap();
+    let error = tx
+        .once(&key("nan"), &asked(5), async |c| {
+            credit(c, "nan", 5).await?;
+            Ok::<_, GuardError>(f64::NAN)
+        })
+        .await
+        .unwrap_err();
+    assert!(matches!(error, GuardError::Answer(_)), "{error:?}");
+    tx.commit().await.unwrap();
+    assert_eq!(db.number("SELECT count(*) FROM ledger").await, 0);
+    assert!(!deliver(&db, &sealed, "nan", 5).await.unwrap().is_replayed());
+}
+
 /// Its answer may have been there, and purged: it is not taken for new.
 #[tokio::test]
 async fn a_time_ordered_key_older_than_its_answer_would_be_is_refused() {

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, PgPool, Row};
 
 use super::{
     RELEASE, SAVEPOINT, UNDO, arguments, count, from_json, interval, read_grant, read_time,
-    to_json, unreadable,
+    to_answer, unreadable,
 };
 use crate::GuardError;
 use crate::effects::{
@@ -108,7 +108,8 @@ impl GuardedTx {
     /// returns the answer, and stores that. If the attempt was finished before (a commit whose answer was
     /// lost, a later attempt), `f` is not run, and that answer is returned.
     ///
-    /// Nobody but the grant that has begun the attempt last can finish it.
+    /// Nobody but the grant that has begun the attempt last can finish it. If this future is dropped before it is
+    /// ready, the transaction does not commit.
     ///
     /// # Errors
     /// [`GuardError::Stale`] if a later holder has sealed the resource: it takes the attempt over.
@@ -126,16 +127,13 @@ impl GuardedTx {
             return Ok(replayed);
         }
         metrics::store_answered(StoreKind::Postgres, Operation::Attempt, timer);
-        let result = f(&mut *self).await;
-        let stored = match &result {
-            Ok(value) => self.finish(attempt, value).await,
-            Err(_) => {
+        match f(&mut *self).await {
+            Ok(value) => Ok(Outcome::Executed(self.finish(attempt, &value).await?)),
+            Err(error) => {
                 self.undo().await;
-                Ok(())
+                Err(error)
             }
-        };
-        stored?;
-        result.map(Outcome::Executed)
+        }
     }
 
     /// Ends an attempt without an answer: the call has failed in a way that may go otherwise next time. What it
@@ -180,8 +178,9 @@ impl GuardedTx {
         attempt: &Attempt,
     ) -> Result<Option<Outcome<T>>, GuardError> {
         let text = format!(
-            "SELECT outcome, answer, (extract(epoch FROM first_seen) * 1000000)::bigint AS first_seen \
-             FROM palisade.attempt_open({}); {SAVEPOINT}",
+            "{SAVEPOINT}; SELECT outcome, answer, \
+             (extract(epoch FROM first_seen) * 1000000)::bigint AS first_seen \
+             FROM palisade.attempt_open({})",
             of(attempt)
         );
         let row = self.ask(text).await?;
@@ -203,25 +202,25 @@ impl GuardedTx {
         }
     }
 
-    async fn finish<T: Serialize>(
+    async fn finish<T: Serialize + DeserializeOwned>(
         &mut self,
         attempt: &Attempt,
         value: &T,
-    ) -> Result<(), GuardError> {
-        let stored = match to_json(value) {
-            Ok(answer) => {
+    ) -> Result<T, GuardError> {
+        let stored = match to_answer(value) {
+            Ok((answer, value)) => {
                 let text = format!(
                     "{RELEASE}; SELECT palisade.attempt_finish({}, {}, {}) AS ended",
                     of(attempt),
                     sql::literal(&answer),
                     interval(attempt.policy.answer_lifetime()),
                 );
-                self.ask(text).await.map(drop)
+                self.ask(text).await.map(|_| value)
             }
             Err(error) => Err(error),
         };
         match stored {
-            Ok(()) => count(Idempotency::Executed),
+            Ok(_) => count(Idempotency::Executed),
             Err(_) => self.undo().await,
         }
         stored

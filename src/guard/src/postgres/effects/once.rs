@@ -2,7 +2,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::PgConnection;
 
-use super::{RELEASE, UNDO, arguments, count, from_json, to_json};
+use super::{RELEASE, UNDO, arguments, count, from_json, to_answer};
 use crate::GuardError;
 use crate::effects::{Claim, Fingerprint, IdempotencyKey, KeyPolicy, Outcome, Rejections};
 use crate::metrics::{self, Idempotency, Operation, StoreKind, Timer};
@@ -12,7 +12,8 @@ impl GuardedTx {
     /// Applies an effect once: runs `f` in this transaction if the key is new, else gives the answer of the
     /// first time and runs nothing (I14). Key, answer and what `f` writes commit together, or none of them.
     ///
-    /// What `f` returns as `Ok` is stored (as JSON, at most [`KeyPolicy::MAX_ANSWER_BYTES`]) and replayed. After
+    /// What `f` returns as `Ok` is stored (as JSON, at most [`KeyPolicy::MAX_ANSWER_BYTES`]) and replayed; the first
+    /// caller, too, gets it as it is read back from there. After
     /// an `Err` the key is free, and what `f` wrote is undone; the transaction goes on and may commit other
     /// effects. A refusal that is to be replayed is a value, or see [`GuardedTx::once_with`]. The type of an
     /// operation's answers belongs to its contract: older ones are read with it.
@@ -67,8 +68,8 @@ impl GuardedTx {
         }
         match f(&mut *self).await {
             Ok(value) => {
-                self.answer_once(key, &value, RELEASE).await?;
-                Ok(Outcome::Executed(value))
+                let answer = self.answer_once(key, &value, RELEASE).await?;
+                Ok(Outcome::Executed(answer))
             }
             Err(error) => {
                 self.undo_once(key).await;
@@ -100,13 +101,16 @@ impl GuardedTx {
             return Ok(replayed);
         }
         let result = f(&mut *self).await;
-        match &result {
-            Ok(value @ Ok(_)) => self.answer_once(key, value, RELEASE).await?,
+        let result = match result {
+            Ok(value @ Ok(_)) => Ok(self.answer_once(key, &value, RELEASE).await?),
             Ok(value @ Err(_)) if policy.rejections() == Rejections::Replay => {
-                self.answer_once(key, value, UNDO).await?;
+                Ok(self.answer_once(key, &value, UNDO).await?)
             }
-            Ok(Err(_)) | Err(_) => self.undo_once(key).await,
-        }
+            Ok(Err(_)) | Err(_) => {
+                self.undo_once(key).await;
+                result
+            }
+        };
         result.map(Outcome::Executed)
     }
 
@@ -131,25 +135,27 @@ impl GuardedTx {
         }))
     }
 
-    /// Stores the answer and ends the savepoint, by keeping or undoing what the effect wrote.
-    async fn answer_once<T: Serialize>(
+    /// Stores the answer and ends the savepoint, by keeping or undoing what the effect wrote. Returns the answer
+    /// as it will be replayed.
+    async fn answer_once<T: Serialize + DeserializeOwned>(
         &mut self,
         key: &IdempotencyKey,
         value: &T,
         end: &'static str,
-    ) -> Result<(), GuardError> {
-        let stored = match to_json(value) {
-            Ok(answer) => {
+    ) -> Result<T, GuardError> {
+        let stored = match to_answer(value) {
+            Ok((answer, value)) => {
                 let (key, answer) = (arguments(key), sql::literal(&answer));
                 self.send(format!(
                     "{end}; SELECT palisade.once_finish({key}, {answer})"
                 ))
                 .await
+                .map(|()| value)
             }
             Err(error) => Err(error),
         };
         match stored {
-            Ok(()) => count(Idempotency::Executed),
+            Ok(_) => count(Idempotency::Executed),
             // Also when the effect has hidden that a statement of its own had failed.
             Err(_) => self.undo_once(key).await,
         }
