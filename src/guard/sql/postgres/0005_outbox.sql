@@ -8,6 +8,12 @@
 -- * A message waits until every transaction that began before its own has ended (the horizon), so that what is
 --   published is never changed by something older; and all later ones of its aggregate wait with it.
 
+-- What every relay can read: one message that it cannot would stop its whole outbox.
+CREATE DOMAIN palisade.headers AS jsonb CHECK (jsonb_typeof(VALUE) = 'object' AND octet_length(VALUE::text) <= 16384
+    AND NOT jsonb_path_exists(VALUE, 'strict $.* ? (@.type() <> "string")'));
+-- An idempotency key of the library: tenant, operation and key.
+CREATE DOMAIN palisade.key AS text COLLATE "C" CHECK (VALUE ~ '^[!-~]{1,128} [!-~]{1,64} [!-~]{1,255}$');
+
 CREATE TABLE palisade.outbox (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
@@ -15,10 +21,12 @@ CREATE TABLE palisade.outbox (
     message palisade.name NOT NULL,
     topic palisade.name NOT NULL,
     aggregate palisade.name,
-    key text CHECK (octet_length(key) <= 512),
+    key palisade.key,
     resource text COLLATE "C" NOT NULL,
     token bigint NOT NULL,
-    headers jsonb NOT NULL CHECK (jsonb_typeof(headers) = 'object' AND octet_length(headers::text) <= 16384),
+    -- Whose message it is says the relay, and no stager.
+    headers palisade.headers NOT NULL CHECK (NOT headers
+        ?| '{msg-id, fence-token, fence-resource, idempotency-key, aggregate}'),
     payload bytea NOT NULL CHECK (octet_length(payload) <= 1048576),
     staged_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     due_at timestamptz NOT NULL DEFAULT '-infinity',
@@ -46,10 +54,10 @@ CREATE TABLE palisade.dead_letter (
     message palisade.name NOT NULL,
     topic palisade.name NOT NULL,
     aggregate palisade.name,
-    key text,
+    key palisade.key,
     resource text COLLATE "C" NOT NULL,
     token bigint NOT NULL,
-    headers jsonb NOT NULL,
+    headers palisade.headers NOT NULL,
     payload bytea NOT NULL CHECK (octet_length(payload) <= 1048576),
     attempts integer NOT NULL,
     errors text[] NOT NULL,
@@ -126,7 +134,7 @@ BEGIN
         SELECT r.*, sum(octet_length(r.payload)) OVER (ORDER BY r.id) - octet_length(r.payload) AS before
         FROM ready AS r
     )
-    SELECT s.id, s.message::text, s.topic::text, s.aggregate::text, s.key, s.resource, s.token,
+    SELECT s.id, s.message::text, s.topic::text, s.aggregate::text, s.key::text, s.resource, s.token,
         s.headers::text, s.payload, s.attempts
     FROM sized AS s WHERE s.before < most_bytes ORDER BY s.id;
 END $$;
@@ -188,6 +196,11 @@ DECLARE
     mine bigint := palisade.acting(resource);
     failed palisade.failure;
 BEGIN
+    -- It was handled after all: the answer to that commit was lost, or another delivery went through.
+    IF EXISTS (SELECT FROM palisade.inbox AS i WHERE i.consumer = consumer_failed.consumer COLLATE "C"
+            AND i.message = consumer_failed.message COLLATE "C") THEN
+        RETURN 'again';
+    END IF;
     INSERT INTO palisade.failure AS f (consumer, message, attempts, errors, first_attempt_at, last_attempt_at)
         VALUES (consumer_failed.consumer, consumer_failed.message, 1, palisade.chain('{}', error),
             clock_timestamp(), clock_timestamp())
@@ -212,7 +225,7 @@ COMMENT ON FUNCTION palisade.consumer_failed(
 
 -- A dead letter as clients of any language read it.
 CREATE VIEW palisade.letter AS
-    SELECT d.id, d.outbox::text, d.consumer::text, d.message::text, d.topic::text, d.aggregate::text, d.key,
+    SELECT d.id, d.outbox::text, d.consumer::text, d.message::text, d.topic::text, d.aggregate::text, d.key::text,
         d.resource::text AS resource_name, d.token, d.headers::text, d.payload, d.attempts,
         to_json(d.errors)::text AS errors,
         (extract(epoch FROM d.first_attempt_at) * 1000000)::bigint AS first_attempt_micros,

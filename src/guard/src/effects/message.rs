@@ -115,7 +115,7 @@ impl Message {
     }
 
     /// The same message, published in the order of an aggregate: after all messages of that aggregate that were
-    /// committed before it. Transactions that stage for one aggregate of an outbox wait for each other.
+    /// committed before it, but for those that were given up (a dead letter that is replayed comes last). Transactions that stage for one aggregate of an outbox wait for each other.
     #[must_use]
     pub fn in_order_of(mut self, aggregate: Name) -> Self {
         self.aggregate = Some(aggregate);

@@ -176,6 +176,29 @@ async fn a_consumer_buries_what_it_cannot_handle_and_handles_it_later() {
     );
 }
 
+/// The answer to its commit was lost, so it seems to have failed; or another delivery of it went through.
+#[tokio::test]
+async fn a_message_that_was_handled_is_no_dead_letter() {
+    let db = Db::new().await;
+    let (sealed, consumer) = (db.seal(&grant("r", 5)).await, named("c"));
+    let mut tx = db.guard.begin(&db.pool, &sealed).await.unwrap();
+    let receipt = tx.inbox(&consumer, &named("m"), None).await.unwrap();
+    assert_eq!(receipt, Receipt::New);
+    tx.commit().await.unwrap();
+    let error = Posting(Box::from("the connection was lost in the commit"));
+    for (id, expected) in [("m", Verdict::Again), ("n", Verdict::Dead)] {
+        let failing = message("x").with_id(named(id));
+        let mut tx = db.guard.begin(&db.pool, &sealed).await.unwrap();
+        let verdict = tx.failed(&consumer, &failing, 1, &error).await.unwrap();
+        assert_eq!(verdict, expected, "{id}");
+        tx.commit().await.unwrap();
+    }
+    let letters = db.guard.dead_letters(&db.pool, 0, 10).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].message, named("n"));
+    assert_eq!(db.number("SELECT count(*) FROM palisade.failure").await, 0);
+}
+
 #[tokio::test]
 async fn a_holder_that_was_replaced_makes_no_dead_letter() {
     let db = Db::new().await;

@@ -274,6 +274,52 @@ async fn a_batch_is_bounded_by_bytes_too() {
     );
 }
 
+/// One message that no relay can read would stop its whole outbox; one that says whose it is by a header of
+/// its own would pass for another's.
+#[tokio::test]
+async fn what_other_languages_stage_is_what_a_relay_can_read() {
+    let db = Db::new().await;
+    let sealed = db.seal(&grant("r", 5)).await;
+    let mut plain = db.connect().await;
+    let enter = format!("BEGIN; SELECT palisade.enter({});", sql(sealed.grant()));
+    let mut refused = 0;
+    for (arguments, is_fine) in [
+        (r#"headers => '{"n": 1}'"#, false),
+        (r#"headers => '{"n": ["a"]}'"#, false),
+        (r#"headers => '{"n": null}'"#, false),
+        (r#"headers => '{"fence-token": "9007199254740991"}'"#, false),
+        (r#"headers => '{"n": "1", "msg-id": "m"}'"#, false),
+        ("key => 'alone'", false),
+        ("key => 'tenant op k k'", false),
+        ("key => ''", false),
+        (r#"headers => '{"n": "1"}', key => 'tenant op k'"#, true),
+        ("headers => '{}'", true),
+    ] {
+        let stage =
+            format!("{enter} SELECT palisade.stage('r', 'main', 't', 'x', {arguments}); COMMIT");
+        let staged = run(&mut plain, &stage).await;
+        run(&mut plain, "ROLLBACK").await.unwrap();
+        if !is_fine && staged == Err("23514".to_owned()) {
+            refused += 1;
+        } else if is_fine {
+            staged.unwrap();
+        }
+        // What a consumer gives up came with the headers of its outbox.
+        let fail = format!(
+            "{enter} SELECT palisade.consumer_failed('r', 'c', 'm', 'e', true, 1, 't', 'x', {arguments}); COMMIT"
+        );
+        let given_up = run(&mut plain, &fail).await;
+        assert!(given_up.is_ok() || given_up == Err("23514".to_owned()));
+        run(&mut plain, "ROLLBACK").await.unwrap();
+    }
+    let broker = Broker::default();
+    let relay = db.relay(&db.seal(&grant("relay", 1)).await, &broker);
+    let pass = db.pass(&relay).await.unwrap();
+    assert_eq!((pass.published, refused), (2, 8));
+    let letters = db.guard.dead_letters(&db.pool, 0, 20).await.unwrap();
+    assert_eq!(letters.len(), 4);
+}
+
 /// Two relays of different resources do not exclude each other.
 #[tokio::test]
 async fn an_outbox_belongs_to_one_resource() {

@@ -32,7 +32,8 @@ impl GuardedTx {
 
     /// Records that a consumer has failed to handle a message. Roll the failed transaction back first, and
     /// do this in one of its own; a later success ([`GuardedTx::inbox`]) forgets it. At the attempt number
-    /// `most` (1: at once) the message is a dead letter, and the consumer goes past it by its offset.
+    /// `most` (1: at once) the message is a dead letter, and the consumer goes past it by its offset. If the
+    /// message was handled after all, that is no failure: [`Verdict::Again`], and the inbox tells.
     ///
     /// The message needs its id.
     ///
@@ -70,7 +71,8 @@ impl GuardedTx {
     }
 
     /// Takes a dead letter out, to handle it in this transaction under its own key. If the transaction rolls
-    /// back it is there as before. `None` if there is none of this number.
+    /// back it is there as before. `None` if there is none of this number. Ask the [inbox](GuardedTx::inbox) for
+    /// its message, as for any: a later delivery may have been handled meanwhile.
     ///
     /// # Errors
     /// As [`GuardedTx::stage`].
