@@ -5,7 +5,8 @@
 //! Any other process that has sealed a greater token meanwhile makes the commit fail, and nothing of it
 //! happens; what did commit is found by the successor through the offset.
 //!
-//! The source here is a table `deposits`, read like a log; a broker's partition would do as well.
+//! The source here is a table `deposits`, read like a log; a broker's partition would do as well. A table is
+//! no log by itself: positions are given out before the commit, so the consumer waits for those who write.
 //!
 //! ```text
 //! export DATABASE_URL=postgres://postgres@localhost/bank
@@ -84,6 +85,10 @@ async fn one(
 ) -> Result<Option<Receipt>, Failure> {
     let (cursor, consumer, outbox) = (Name::new(CURSOR)?, Name::new(CONSUMER)?, Name::new(OUTBOX)?);
     let mut tx = guard.begin(pool, sealed).await?;
+    // Else a deposit committed late, below one that is consumed by then, would never be seen.
+    sqlx::query("LOCK TABLE deposits IN SHARE MODE")
+        .execute(&mut *tx)
+        .await?;
     let offset = tx.offset(&cursor).await?;
     let next = sqlx::query(
         "SELECT position, message, account, amount FROM deposits

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use palisade_guard::GuardError;
 use palisade_guard::effects::{Envelope, Name, PublishError, Publisher, RedisStreams};
 use palisade_guard::postgres::{Guard, Relay};
-use palisade_test_support::Redis;
+use palisade_test_support::{Redis, eventually};
 use palisade_token::Grant;
 use sqlx::PgPool;
 
 use crate::broker::{Broker, named};
-use crate::db::{Db, grant, name};
+use crate::db::{Db, PATIENCE, grant, name, run};
 
 #[allow(dead_code, reason = "its main is for people")]
 #[path = "../../examples/queue_consumer.rs"]
@@ -49,6 +49,45 @@ async fn assert_whole(db: &Db) {
     }
     let offset = "SELECT at::bigint FROM palisade.mark WHERE name = 'deposits'";
     assert_eq!(db.number(offset).await, DEPOSITS);
+}
+
+/// The trap of every table that is read like a log: positions are given out before the commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deposit_committed_late_is_not_passed_over() {
+    let db = Db::empty().await;
+    queue_consumer::prepare(&db.pool, &name(RESOURCE))
+        .await
+        .unwrap();
+    let deposit = "INSERT INTO deposits (message, account, amount) VALUES";
+    let mut late = db.connect().await;
+    run(&mut late, &format!("BEGIN; {deposit} ('first', 1, 1)"))
+        .await
+        .unwrap();
+    db.run(&format!("{deposit} ('second', 1, 1)")).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    let pool = db.pool.clone();
+    tasks.spawn(async move {
+        let consumed = queue_consumer::consume(&pool, &grant(RESOURCE, 1), async |_| {}).await;
+        consumed.unwrap()
+    });
+    let waiting = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let mut handled = 0;
+    eventually("it is done, or waits", PATIENCE, async || {
+        let done = tasks.try_join_next();
+        handled += done.as_ref().map_or(0, |done| *done.as_ref().unwrap());
+        done.is_some() || db.number(waiting).await == 1
+    })
+    .await
+    .unwrap();
+    run(&mut late, "COMMIT").await.unwrap();
+    handled += tasks.join_all().await.into_iter().sum::<u64>();
+    let rest = queue_consumer::consume(&db.pool, &grant(RESOURCE, 1), async |_| {}).await;
+    assert_eq!(handled + rest.unwrap(), 2);
+    assert_eq!(
+        db.number("SELECT sum(amount)::bigint FROM balances").await,
+        2
+    );
 }
 
 #[tokio::test]
