@@ -1,9 +1,10 @@
-//! Clients of other languages: Python with stubs generated from proto/, as anybody would make them.
+//! Clients of other languages: Python with stubs generated from proto/, as anybody would make them, and the
+//! guard through psycopg.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use palisade_test_support::{Etcd, within};
+use palisade_test_support::{Etcd, Postgres, within};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -74,4 +75,32 @@ async fn python_over_one_stream() {
         "rest": [],
     });
     assert_eq!(rest, expected);
+}
+
+#[tokio::test]
+async fn python_writes_through_the_guard() {
+    let server = Postgres::start().await.unwrap();
+    let url = server.create_database("store").await.unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let script = home.path().join("guard.sql");
+    std::fs::write(&script, palisade_guard::postgres::script()).unwrap();
+    let report = python("guard.py", &[&url, script.to_str().unwrap()]).await;
+    let refused = |entered: Value, code: &str, resource: &str, presented: Value, fence: Value| {
+        let detail = json!({"resource": resource, "presented": presented, "fence": fence});
+        json!({"entered": entered, "refused": [code, detail]})
+    };
+    let none = Value::Null;
+    let expected = json!({
+        "admitted": {"entered": ["ok", "ok"], "refused": null},
+        "stale": refused(json!(["stale"]), "ZF001", "orders", json!(41), json!(42)),
+        "unsealed": refused(json!(["unsealed"]), "ZF002", "orders", json!(43), json!(42)),
+        "unguarded": refused(json!([]), "ZF003", "orders", none.clone(), none.clone()),
+        "collision": refused(json!(["collision"]), "ZF004", "orders", json!(42), json!(42)),
+        "another_row": refused(json!(["ok"]), "ZF003", "accounts/eu/18", none.clone(), none),
+        "after_savepoint": "ZF003",
+        "afterwards": ["ZF003", null],
+        "rows": 2,
+        "audit": [],
+    });
+    assert_eq!(report, expected);
 }

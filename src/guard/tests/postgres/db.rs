@@ -121,9 +121,8 @@ impl Db {
     /// Waits until that many sessions of this database wait for a lock.
     pub(crate) async fn waiting(&self, sessions: i64) {
         eventually("sessions wait", PATIENCE, async || {
-            let sql = "SELECT count(DISTINCT l.pid) FROM pg_locks AS l \
-                       JOIN pg_database AS d ON d.oid = l.database \
-                       WHERE NOT l.granted AND d.datname = current_database()";
+            let sql = "SELECT count(*) FROM pg_stat_activity \
+                       WHERE wait_event_type = 'Lock' AND datname = current_database()";
             self.number(sql).await == sessions
         })
         .await

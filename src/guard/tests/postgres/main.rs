@@ -15,9 +15,12 @@ mod names;
 mod observed;
 mod partitions;
 mod pool;
+mod psql;
+mod queues;
 #[path = "../shared/recording.rs"]
 mod recording;
 mod rows;
 mod seal;
+mod traps;
 mod unguarded;
 mod writers;
