@@ -131,7 +131,8 @@ async fn who_may_ask() {
         .await;
 }
 
-/// Logical replication applies rows without firing statement triggers; row guards stop it.
+/// Logical replication applies rows without firing statement triggers; row guards stop it. Its first copy is
+/// a COPY, and stopped by both.
 #[tokio::test]
 async fn logical_replication_passes_whole_tables_and_stops_at_rows() {
     let server = Postgres::builder()
@@ -147,17 +148,20 @@ async fn logical_replication_passes_whole_tables_and_stops_at_rows() {
         .unwrap();
     let guard = palisade_guard::postgres::Guard::new();
     guard.install(&pool).await.unwrap();
-    let tables =
-        "CREATE TABLE whole (id bigint PRIMARY KEY); CREATE TABLE rows (id bigint PRIMARY KEY)";
+    let tables = "CREATE TABLE whole (id bigint PRIMARY KEY); CREATE TABLE rows (id bigint PRIMARY KEY); \
+         CREATE TABLE copied (id bigint PRIMARY KEY)";
     psql("target", tables).await;
-    guard.protect(&pool, "whole", &name("whole")).await.unwrap();
+    for table in ["whole", "copied"] {
+        guard.protect(&pool, table, &name(table)).await.unwrap();
+    }
     guard
         .protect_rows(&pool, "rows", Some(&name("rows")), &["id"])
         .await
         .unwrap();
     psql("source", tables).await;
     // The slot first: within one server CREATE SUBSCRIPTION would wait for itself.
-    for table in ["whole", "rows"] {
+    psql("source", "INSERT INTO copied VALUES (1)").await;
+    for (table, copies) in [("whole", false), ("rows", false), ("copied", true)] {
         psql(
             "source",
             &format!("CREATE PUBLICATION {table} FOR TABLE {table}"),
@@ -172,7 +176,7 @@ async fn logical_replication_passes_whole_tables_and_stops_at_rows() {
             "target",
             &format!(
                 "CREATE SUBSCRIPTION {table} CONNECTION '{source}' PUBLICATION {table} \
-                 WITH (create_slot = false, slot_name = '{table}', copy_data = false)"
+                 WITH (create_slot = false, slot_name = '{table}', copy_data = {copies})"
             ),
         )
         .await;
@@ -197,22 +201,23 @@ async fn logical_replication_passes_whole_tables_and_stops_at_rows() {
         psql("target", "SELECT count(*) FROM rows").await.trim(),
         "0"
     );
+    eventually("the first copy is refused", PATIENCE, async || {
+        let failed =
+            "SELECT sync_error_count > 0 FROM pg_stat_subscription_stats WHERE subname = 'copied'";
+        psql("target", failed).await.trim() == "t"
+    })
+    .await
+    .unwrap();
+    let copied = psql("target", "SELECT count(*) FROM copied").await;
+    assert_eq!(copied.trim(), "0");
     let findings = guard.audit(&pool).await.unwrap();
     let open: Vec<_> = findings
         .iter()
         .filter(|finding| finding.severity == Severity::Error)
         .map(|finding| (finding.kind.as_str(), finding.object.as_str()))
         .collect();
-    assert_eq!(open, [("replicated-into", "public.whole")]);
-    for table in ["whole", "rows"] {
-        psql("target", &format!("ALTER SUBSCRIPTION {table} DISABLE")).await;
-        psql(
-            "target",
-            &format!("ALTER SUBSCRIPTION {table} SET (slot_name = NONE)"),
-        )
-        .await;
-        psql("target", &format!("DROP SUBSCRIPTION {table}")).await;
-    }
+    let tables = ["public.copied", "public.whole"];
+    assert_eq!(open, tables.map(|table| ("replicated-into", table)));
 }
 
 /// `--disable-triggers` loads data past the guard, and leaves its triggers at less than ALWAYS.

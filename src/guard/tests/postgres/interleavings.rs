@@ -19,18 +19,28 @@ struct Case {
 }
 
 impl Case {
+    /// Each isolation level, for a table that is one resource, and for one whose rows are.
     async fn all(db: &Db) -> Vec<Self> {
         let mut cases = Vec::new();
-        for (index, level) in LEVELS.into_iter().enumerate() {
+        let levels = LEVELS.into_iter().map(|level| (level, false));
+        let by_row = LEVELS.into_iter().map(|level| (level, true));
+        for (index, (level, is_rows)) in levels.chain(by_row).enumerate() {
             let (table, resource) = (format!("orders_{index}"), format!("orders/{index}"));
             db.run(&format!(
-                "CREATE TABLE {table} (token bigint); CREATE TABLE free_{table} (token bigint)"
+                "CREATE TABLE {table} (token bigint, id bigint DEFAULT {index}); \
+                 CREATE TABLE free_{table} (token bigint)"
             ))
             .await;
-            db.guard
-                .protect(&db.pool, &table, &name(&resource))
-                .await
-                .unwrap();
+            let protected = if is_rows {
+                let prefix = name("orders");
+                let rows = db
+                    .guard
+                    .protect_rows(&db.pool, &table, Some(&prefix), &["id"]);
+                rows.await
+            } else {
+                db.guard.protect(&db.pool, &table, &name(&resource)).await
+            };
+            protected.unwrap();
             let old = grant(&resource, 10);
             db.seal(&old).await;
             cases.push(Self {
