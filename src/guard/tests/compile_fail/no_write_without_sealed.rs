@@ -1,0 +1,10 @@
+//! A grant is not enough: it has to be sealed first.
+
+use palisade_guard::{postgres, sqlite};
+
+pub fn write(sealed: &postgres::Sealed) {
+    let grant = sealed.grant();
+    let _begin = postgres::Guard::new().begin(todo!(), grant);
+    let _begin = sqlite::Guard::new().begin(todo!(), grant);
+    let _all = postgres::Guard::new().begin_all(todo!(), &[grant]);
+}
