@@ -10,7 +10,8 @@ use crate::units::{parse_address, parse_duration};
 use etcd_url::EtcdUrl;
 
 pub(crate) use bench::{
-    BenchArgs, BenchCommand, BenchOutput, Rounds, SessionVariant, SessionsArgs, Target, Variant,
+    BenchArgs, BenchCommand, BenchOutput, BenchStore, CoordinatorBench, GuardBenchArgs, Rounds,
+    SessionVariant, SessionsArgs, Target, Variant,
 };
 
 pub(crate) use etcd_access::Switch;

@@ -1,6 +1,8 @@
-//! `palisade bench`: a coordinator against etcd's own lock service, in turns, on the same etcd.
+//! `palisade bench`: a coordinator against etcd's own lock service, in turns, on the same etcd; and what the
+//! guard costs.
 
 mod failure;
+mod guard;
 mod lock;
 mod opening;
 mod party;
@@ -14,7 +16,9 @@ mod unary;
 
 use std::thread;
 
-use crate::args::{BenchArgs, BenchCommand, BenchOutput, Rounds, SessionsArgs, Target};
+use crate::args::{
+    BenchArgs, BenchCommand, BenchOutput, CoordinatorBench, Rounds, SessionsArgs, Target,
+};
 use crate::failure::{Failure, Kind};
 use crate::output;
 use crate::signals::Stop;
@@ -27,11 +31,17 @@ const WAIT_MS: u64 = 60_000;
 
 /// `palisade bench`. Whatever happens, it leaves neither processes nor keys behind.
 pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
-    let mut stop = Stop::listen()?;
-    let target = args.command.target();
-    let mut rig = Rig::build(target)?;
+    let stop = Stop::listen()?;
+    match &args.command {
+        BenchCommand::Coordinator(command) => coordinator(command, stop).await,
+        BenchCommand::Guard(args) => guard::run(args, stop).await,
+    }
+}
+
+async fn coordinator(command: &CoordinatorBench, mut stop: Stop) -> Result<(), Failure> {
+    let mut rig = Rig::build(command.target())?;
     let measured = tokio::select! {
-        measured = Box::pin(measure(&mut rig, &args.command)) => measured,
+        measured = Box::pin(measure(&mut rig, command)) => measured,
         signal = stop.asked() => Err(signal.failure("the bench was stopped")),
     };
     // Where the kind says what is wrong, the log says nothing better.
@@ -49,7 +59,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
     measured.and(struck)
 }
 
-impl BenchCommand {
+impl CoordinatorBench {
     fn target(&self) -> &Target {
         match self {
             Self::Lease(args) => &args.target,
@@ -59,11 +69,11 @@ impl BenchCommand {
     }
 }
 
-async fn measure(rig: &mut Rig, command: &BenchCommand) -> Result<(), Failure> {
+async fn measure(rig: &mut Rig, command: &CoordinatorBench) -> Result<(), Failure> {
     rig.open(&command.target().coordinator_arg).await?;
     let rig = &*rig;
     match command {
-        BenchCommand::Lease(args) => {
+        CoordinatorBench::Lease(args) => {
             let bench = Bench {
                 name: "lease",
                 setting: Setting::Apart,
@@ -72,7 +82,7 @@ async fn measure(rig: &mut Rig, command: &BenchCommand) -> Result<(), Failure> {
             };
             take_turns(rig, &bench, args.target.output).await
         }
-        BenchCommand::Handoff(args) => {
+        CoordinatorBench::Handoff(args) => {
             let bench = Bench {
                 name: "handoff",
                 setting: Setting::Together,
@@ -81,7 +91,7 @@ async fn measure(rig: &mut Rig, command: &BenchCommand) -> Result<(), Failure> {
             };
             take_turns(rig, &bench, args.target.output).await
         }
-        BenchCommand::Sessions(args) => keep_alive(rig, args).await,
+        CoordinatorBench::Sessions(args) => keep_alive(rig, args).await,
     }
 }
 

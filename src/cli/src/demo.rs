@@ -13,7 +13,7 @@ use crate::args::DemoArgs;
 use crate::failure::{Failure, Kind};
 use crate::signals::Stop;
 
-pub(crate) use scratch::delete_prefix;
+pub(crate) use scratch::{create_database, delete_prefix, drop_database};
 pub(crate) use worker::run as worker;
 
 use stage::Stage;

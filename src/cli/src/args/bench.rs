@@ -1,3 +1,5 @@
+mod guard;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum, value_parser};
@@ -5,9 +7,11 @@ use clap::{Args, Subcommand, ValueEnum, value_parser};
 use super::etcd_url::EtcdUrl;
 use crate::units::parse_duration;
 
-/// Measure a coordinator against etcd's own lock service, on the same etcd.
+pub(crate) use guard::{BenchStore, GuardBenchArgs};
+
+/// Measure a coordinator against etcd's own lock service, on the same etcd; or what the guard costs.
 ///
-/// Starts a coordinator of its own, and takes turns: a round through etcd's v3lock, a round through the
+/// For the coordinator it starts one of its own, and takes turns: a round through etcd's v3lock, a round through the
 /// coordinator, and again; all figures are medians over the rounds. etcd, coordinator and load share this
 /// machine where etcd runs on it, so quote the ratios of one run, never the absolute figures.
 ///
@@ -21,6 +25,13 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
+    #[command(flatten)]
+    Coordinator(CoordinatorBench),
+    Guard(GuardBenchArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CoordinatorBench {
     Lease(LeaseArgs),
     Handoff(HandoffArgs),
     Sessions(SessionsArgs),

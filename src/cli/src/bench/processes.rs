@@ -61,13 +61,26 @@ impl Cpu {
 }
 
 /// What a process has used of all CPUs, with its threads that have ended.
-fn cpu_time(pid: u32) -> Option<Duration> {
+pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let ticks = ticks(&stat)?;
     let second = rustix::param::clock_ticks_per_second().max(1);
     Some(Duration::from_nanos(
         ticks.saturating_mul(1_000_000_000 / second),
     ))
+}
+
+/// The same to the nanosecond, for a process with one thread that has used little; where the kernel tells.
+pub(crate) fn exact_cpu_time(pid: u32) -> Option<Duration> {
+    let statistics = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    let nanoseconds = statistics.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds))
+}
+
+/// The name that a process has given itself.
+pub(crate) fn name(pid: u32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim().to_owned())
 }
 
 /// User and system time in a line of `/proc/PID/stat`.
@@ -128,7 +141,7 @@ fn is_loopback(address: IpAddr) -> bool {
 }
 
 fn is_etcd(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "etcd")
+    name(pid).is_some_and(|name| name == "etcd")
 }
 
 fn has_socket(pid: u32, sockets: &HashSet<String>) -> bool {

@@ -184,7 +184,7 @@ fn table(rows: &[Row], ratios: &[Ratio]) -> Table {
 }
 
 /// The value in the middle, or between the two in the middle.
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.len() / 2;

@@ -15,9 +15,9 @@ use crate::clock::{self, Stopwatch};
 use crate::failure::Failure;
 
 /// Connections and caches are warm by then, and all queues as long as they get.
-const WARM_UP: Duration = Duration::from_millis(300);
+pub(super) const WARM_UP: Duration = Duration::from_millis(300);
 /// Everybody has had a turn by then, on whatever etcd; else something hangs.
-const END_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const END_LIMIT: Duration = Duration::from_secs(60);
 
 /// What was measured in one round.
 #[derive(Debug)]
@@ -33,23 +33,23 @@ pub(crate) struct Sample {
 
 /// When a round is measured, by a clock that all its tasks share.
 #[derive(Debug, Clone, Copy)]
-struct Window {
-    clock: Stopwatch,
-    from: Duration,
-    to: Duration,
+pub(super) struct Window {
+    pub(super) clock: Stopwatch,
+    pub(super) from: Duration,
+    pub(super) to: Duration,
 }
 
 impl Window {
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.clock.elapsed() >= self.to
     }
 
     /// Whether what ends now counts.
-    fn counts(&self, now: Duration) -> bool {
+    pub(super) fn counts(&self, now: Duration) -> bool {
         (self.from..self.to).contains(&now)
     }
 
-    async fn until(&self, point: Duration) {
+    pub(super) async fn until(&self, point: Duration) {
         clock::pause(point.saturating_sub(self.clock.elapsed())).await;
     }
 }
@@ -172,7 +172,7 @@ where
 }
 
 /// Takes what tasks have measured that end until then; fails as soon as one of them does.
-async fn gather(
+pub(super) async fn gather(
     tasks: &mut JoinSet<Result<Vec<Duration>, Failure>>,
     into: &mut Vec<Duration>,
     until: impl Future<Output = ()>,
@@ -186,7 +186,7 @@ async fn gather(
     Ok(())
 }
 
-async fn all(
+pub(super) async fn all(
     tasks: &mut JoinSet<Result<Vec<Duration>, Failure>>,
     into: &mut Vec<Duration>,
 ) -> Result<(), Failure> {

@@ -7,6 +7,7 @@
 mod benching;
 mod config;
 mod demo;
+mod guard_costs;
 mod guarding;
 mod holding;
 mod leases;
