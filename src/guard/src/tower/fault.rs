@@ -99,6 +99,8 @@ reasons! {
     OffsetConflict = "OFFSET_CONFLICT", CONFLICT, 10;
     /// [`GuardError::VersionConflict`]
     VersionConflict = "VERSION_CONFLICT", CONFLICT, 10;
+    /// [`GuardError::LimitReached`]
+    LimitReached = "LIMIT_REACHED", SERVICE_UNAVAILABLE, 8;
     /// [`GuardError::Misuse`]
     Misuse = "MISUSE", INTERNAL_SERVER_ERROR, 13;
     /// [`GuardError::Newer`]
@@ -276,8 +278,8 @@ impl Reason {
             GuardError::VersionConflict { .. } => Self::VersionConflict,
             GuardError::Misuse(_) => Self::Misuse,
             GuardError::Newer { .. } => Self::Newer,
-            // How the store is bounded is the service's affair.
-            GuardError::LimitReached { .. } | GuardError::Backend(_) => Self::Backend,
+            GuardError::LimitReached { .. } => Self::LimitReached,
+            GuardError::Backend(_) => Self::Backend,
         }
     }
 }

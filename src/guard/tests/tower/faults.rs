@@ -83,6 +83,10 @@ fn every_error() -> Vec<(GuardError, &'static str, u16, &'static str)> {
         given: 70_000,
         bound: 65_536,
     };
+    let limit = GuardError::LimitReached {
+        what: "writes of one resource at once",
+        limit: 1_000,
+    };
     let newer = GuardError::Newer { found: 9, known: 4 };
     let owner = || Some(Box::new(grant("orders/eu", 41)));
     vec![
@@ -133,6 +137,7 @@ fn every_error() -> Vec<(GuardError, &'static str, u16, &'static str)> {
         (offset, "OFFSET_CONFLICT", 409, "10"),
         (version, "VERSION_CONFLICT", 409, "10"),
         (GuardError::Misuse("x"), "MISUSE", 500, "13"),
+        (limit, "LIMIT_REACHED", 503, "8"),
         (newer, "SCHEMA_NEWER", 500, "13"),
         (GuardError::Backend(source()), "STORE_FAILED", 503, "14"),
     ]
@@ -149,6 +154,7 @@ fn told(error: &GuardError) -> String {
         | GuardError::Answer(_)
         | GuardError::Misuse(_)
         | GuardError::Backend(_) => String::new(),
+        GuardError::LimitReached { limit, .. } => limit.to_string(),
         GuardError::CommitUnknown { transaction, .. } => format!("{transaction:?}"),
         other => format!("{other:?}"),
     }

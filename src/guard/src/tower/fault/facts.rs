@@ -142,6 +142,11 @@ impl Facts {
                 found: u64::try_from(*given).ok(),
                 ..Self::default()
             },
+            GuardError::LimitReached { what, limit } => Self {
+                name: Some((*what).to_owned()),
+                expected: Some(*limit),
+                ..Self::default()
+            },
             GuardError::Newer { found, known } => Self {
                 expected: u64::try_from(*known).ok(),
                 found: u64::try_from(*found).ok(),
@@ -151,7 +156,6 @@ impl Facts {
             | GuardError::RolledBack(_)
             | GuardError::Answer(_)
             | GuardError::Misuse(_)
-            | GuardError::LimitReached { .. }
             | GuardError::Backend(_) => Self::default(),
         }
     }
@@ -283,6 +287,11 @@ impl Facts {
             Reason::AnswerTooLarge => GuardError::AnswerTooLarge {
                 given: self.found?.try_into().ok()?,
                 bound: self.expected?.try_into().ok()?,
+            },
+            Reason::LimitReached => GuardError::LimitReached {
+                // Its kinds of things grow with the service: only it knows them all.
+                what: "of the service's",
+                limit: self.expected?,
             },
             Reason::Newer => GuardError::Newer {
                 found: self.found?.try_into().ok()?,
