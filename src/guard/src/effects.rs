@@ -17,6 +17,38 @@
 //! The example `queue_consumer` has all of them in one transaction.
 //!
 //! This module holds what does not depend on a store; `postgres::GuardedTx` has the operations.
+//!
+//! # In one transaction, or in two
+//!
+//! - What the store does itself is one transaction: `GuardedTx::once`.
+//! - What the world outside does (a charge, an e-mail) cannot be in it, and cannot be fenced. It is an
+//!   [`Attempt`]: `Guard::begin_attempt` commits that the call is about to be made, then comes the call, with
+//!   the same [external key](IdempotencyKey::external) at every attempt, then `GuardedTx::complete` writes what
+//!   follows from it, with the answer. An attempt that was never finished is begun again by the next holder of
+//!   *its own* resource as soon as that has sealed, or by the same holder when the attempt's lifetime is over.
+//!   No other resource's fence, and no time alone, ever takes it over.
+//!
+//! Within the answer's lifetime ([`KeyPolicy`]) an effect is applied once. After it, a key is new again once it
+//! was purged, unless it is a UUID of version 7, which is refused as expired. So let keys be such UUIDs, and the
+//! lifetime be longer than anybody retries.
+//!
+//! # From any language
+//!
+//! PostgreSQL's part is in functions of the schema `palisade`, that `palisade.grant_writer` lets a role use:
+//!
+//! ```sql
+//! BEGIN;
+//! SELECT palisade.enter('orders', 42, '000102030405060708090a0b0c0d0e0f');
+//! SELECT * FROM palisade.once_begin('orders', 'tenant-7', 'pay', 'key', '\x01…'); -- claimed, replayed, …
+//! UPDATE orders SET paid = true WHERE id = 7;              -- only if claimed
+//! SELECT palisade.once_finish('tenant-7', 'pay', 'key', '{"receipt": 1}');
+//! COMMIT;                                                  -- refused if a claim was not finished
+//! ```
+//!
+//! `attempt_begin(resource, tenant, operation, key, fingerprint)` gives the number of the attempt;
+//! `attempt_open(resource, tenant, operation, key, attempt)` and `attempt_finish(…, attempt, answer)` are the
+//! second transaction; `unfinished(resource)` lists what was never finished; `purge_effects(most)` deletes
+//! answers that have expired. All but the last two need the resource entered, and admitted.
 
 mod attempt;
 mod claim;

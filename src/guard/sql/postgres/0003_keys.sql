@@ -311,6 +311,15 @@ END $$;
 COMMENT ON FUNCTION palisade.purge_effects(integer) IS
     'Deletes the longest expired answers, at most so many; never an attempt that is not finished.';
 
+-- For gauges: as many rows as the planner knows of, and the age of the oldest attempt that is not finished.
+CREATE FUNCTION palisade.effects_backlog(OUT rows bigint, OUT oldest_unfinished interval)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT (SELECT greatest(c.reltuples, 0)::bigint FROM pg_class AS c
+            WHERE c.oid = 'palisade.effect'::regclass),
+        (SELECT clock_timestamp() - min(e.first_seen) FROM palisade.effect AS e
+            WHERE e.attempt_until IS NOT NULL)
+$$;
+
 -- What grant_writer gave before, and what effects need.
 ALTER FUNCTION palisade.grant_writer(regrole) RENAME TO grant_writer_2;
 CREATE FUNCTION palisade.grant_writer(role regrole) RETURNS void
@@ -324,7 +333,8 @@ BEGIN
         'palisade.attempt_begin(text, text, text, text, bytea, interval, interval), '
         'palisade.attempt_open(text, text, text, text, integer), '
         'palisade.attempt_finish(text, text, text, text, integer, text, interval), '
-        'palisade.unfinished(text, integer), palisade.purge_effects(integer) TO %s', role);
+        'palisade.unfinished(text, integer), palisade.purge_effects(integer), '
+        'palisade.effects_backlog() TO %s', role);
 END $$;
 COMMENT ON FUNCTION palisade.grant_writer(regrole) IS
     'Lets a role seal, enter and check, and apply effects: no right on a table of this schema.';
@@ -336,4 +346,5 @@ REVOKE ALL ON FUNCTION palisade.grant_writer(regrole), palisade.admitted(text), 
     palisade.attempt_begin(text, text, text, text, bytea, interval, interval),
     palisade.attempt_open(text, text, text, text, integer),
     palisade.attempt_finish(text, text, text, text, integer, text, interval),
-    palisade.unfinished(text, integer), palisade.purge_effects(integer) FROM PUBLIC;
+    palisade.unfinished(text, integer), palisade.purge_effects(integer),
+    palisade.effects_backlog() FROM PUBLIC;

@@ -98,7 +98,7 @@ impl KeyPolicy {
         self
     }
 
-    /// Whether rejections are kept and replayed.
+    /// Whether rejections are kept and replayed (`postgres::GuardedTx::once_or_reject`).
     #[must_use]
     pub const fn with_rejections(mut self, rejections: Rejections) -> Self {
         self.rejections = rejections;

@@ -281,7 +281,7 @@ async fn a_rejection_is_kept_if_the_policy_says_so() {
             let mut runs = false;
             let mut tx = db.guard.begin(&db.pool, &sealed).await.unwrap();
             let outcome = tx
-                .once_with(&key(text), &asked(5), &policy, async |c| {
+                .once_or_reject(&key(text), &asked(5), &policy, async |c| {
                     runs = true;
                     credit(c, text, 5).await?;
                     Ok::<_, GuardError>(Err::<i64, _>("declined".to_owned()))
@@ -399,9 +399,9 @@ async fn a_time_ordered_key_older_than_its_answer_would_be_is_refused() {
     };
     let mut tx = db.guard.begin(&db.pool, &sealed).await.unwrap();
     for (age, is_taken) in [(0, true), (86_000, true), (86_401, false), (-3600, true)] {
-        let result: Result<Outcome<Result<i64, ()>>, GuardError> = tx
+        let result: Result<Outcome<i64>, GuardError> = tx
             .once_with(&key(&made(age)), &asked(age), &policy, async |c| {
-                credit(c, "k", 1).await.map(Ok)
+                credit(c, "k", 1).await
             })
             .await;
         match result {

@@ -15,7 +15,8 @@ impl GuardedTx {
     /// What `f` returns as `Ok` is stored (as JSON, at most [`KeyPolicy::MAX_ANSWER_BYTES`]) and replayed; the first
     /// caller, too, gets it as it is read back from there. After
     /// an `Err` the key is free, and what `f` wrote is undone; the transaction goes on and may commit other
-    /// effects. A refusal that is to be replayed is a value, or see [`GuardedTx::once_with`]. The type of an
+    /// effects. A refusal that is to be replayed is a value, or see
+    /// [`GuardedTx::once_or_reject`]. The type of an
     /// operation's answers belongs to its contract: older ones are read with it.
     ///
     /// Nothing waits: while another transaction has the key in its hands, the answer is
@@ -62,8 +63,26 @@ impl GuardedTx {
         E: From<GuardError>,
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     {
-        let policy = KeyPolicy::new();
-        if let Some(replayed) = self.claim_once(key, fingerprint, &policy).await? {
+        self.once_with(key, fingerprint, &KeyPolicy::new(), f).await
+    }
+
+    /// As [`GuardedTx::once`], with lifetimes of one's own.
+    ///
+    /// # Errors
+    /// As [`GuardedTx::once`].
+    pub async fn once_with<T, E, F>(
+        &mut self,
+        key: &IdempotencyKey,
+        fingerprint: &Fingerprint,
+        policy: &KeyPolicy,
+        f: F,
+    ) -> Result<Outcome<T>, E>
+    where
+        T: Serialize + DeserializeOwned,
+        E: From<GuardError>,
+        F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
+    {
+        if let Some(replayed) = self.claim_once(key, fingerprint, policy).await? {
             return Ok(replayed);
         }
         match f(&mut *self).await {
@@ -78,13 +97,13 @@ impl GuardedTx {
         }
     }
 
-    /// As [`GuardedTx::once`] with a policy of one's own, and with rejections: `Ok(Err(rejection))` is what the
-    /// rules refuse every time. What `f` wrote is undone then, and [`Rejections`] says whether the rejection is
-    /// stored. Answers are stored as the JSON of `Result<T, R>`.
+    /// As [`GuardedTx::once_with`], for an effect that its own rules may refuse: `Ok(Err(rejection))` is what
+    /// they refuse at every try. What `f` wrote is undone then, and the policy's [`Rejections`] say whether the
+    /// rejection is stored and replayed. Answers are stored as the JSON of `Result<T, R>`.
     ///
     /// # Errors
     /// As [`GuardedTx::once`].
-    pub async fn once_with<T, R, E, F>(
+    pub async fn once_or_reject<T, R, E, F>(
         &mut self,
         key: &IdempotencyKey,
         fingerprint: &Fingerprint,

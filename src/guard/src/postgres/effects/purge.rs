@@ -1,7 +1,9 @@
+use std::time::Duration;
+
 use sqlx::{PgPool, Row};
 
 use crate::GuardError;
-use crate::metrics::{self, Purged, StoreKind};
+use crate::metrics::{self, Purged, Rows, StoreKind};
 use crate::postgres::lent::Lent;
 use crate::postgres::{Guard, errors, sql};
 
@@ -14,7 +16,8 @@ impl Guard {
     /// [`Guard::PURGE_BATCH`], until none is left or `most` are deleted. Returns how many were deleted.
     ///
     /// Attempts that are not finished are never deleted, whatever their age: that a call may have been made is
-    /// not forgotten. Any number of purges may run at once, and need no lease.
+    /// not forgotten. Any number of purges may run at once, and need no lease. The gauges of keys are set besides
+    /// (`metrics`): run it every few minutes.
     ///
     /// # Errors
     /// [`GuardError::Backend`]; what was deleted before it stays deleted.
@@ -39,6 +42,27 @@ impl Guard {
                 break;
             }
         }
+        observe(pool).await?;
         Ok(purged)
     }
+}
+
+/// Sets the gauges of effects: whoever purges does it often enough for them.
+async fn observe(pool: &PgPool) -> Result<(), GuardError> {
+    let text = "SELECT rows, (extract(epoch FROM oldest_unfinished) * 1000)::bigint AS oldest \
+                FROM palisade.effects_backlog()";
+    let row = sqlx::raw_sql(text)
+        .fetch_one(pool)
+        .await
+        .map_err(errors::plain)?;
+    let rows: i64 = row.try_get("rows").map_err(errors::plain)?;
+    let oldest: Option<i64> = row.try_get("oldest").map_err(errors::plain)?;
+    let oldest = u64::try_from(oldest.unwrap_or_default()).unwrap_or_default();
+    metrics::rows(
+        StoreKind::Postgres,
+        Rows::Keys,
+        u64::try_from(rows).unwrap_or_default(),
+    );
+    metrics::oldest_in_progress(StoreKind::Postgres, Duration::from_millis(oldest));
+    Ok(())
 }
