@@ -82,6 +82,13 @@ CREATE FUNCTION palisade.key_made_at(key text) RETURNS timestamptz
     THEN to_timestamp(('x' || substr(key, 1, 8) || substr(key, 10, 4))::bit(48)::bigint / 1000.0) END
 $$;
 
+-- From when on the lifetime of an answer counts that is given now: if the key is from later, from then; but
+-- what claims to be from a far future is purged as any other.
+CREATE FUNCTION palisade.keep_from(made timestamptz) RETURNS timestamptz
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT least(greatest(clock_timestamp(), made), clock_timestamp() + interval '1 day')
+$$;
+
 -- Claims a key for an effect of this transaction (attempt_lifetime NULL), or for an attempt that is finished
 -- in a later one. outcome: claimed, taken_over, replayed, in_progress, mismatch, expired.
 CREATE FUNCTION palisade.claim(
@@ -111,7 +118,7 @@ BEGIN
                 resource, token, holder, attempt, attempt_until)
             VALUES (claim.tenant, claim.operation, claim.key, claim.fingerprint,
                 CASE WHEN claim.attempt_lifetime IS NULL
-                    THEN greatest(clock_timestamp(), made) + claim.answer_lifetime ELSE 'infinity' END,
+                    THEN palisade.keep_from(made) + claim.answer_lifetime ELSE 'infinity' END,
                 claim.resource, entry[4]::bigint, entry[5],
                 CASE WHEN claim.attempt_lifetime IS NULL THEN 0 ELSE 1 END,
                 clock_timestamp() + claim.attempt_lifetime)
@@ -265,7 +272,7 @@ BEGIN
     UPDATE palisade.effect AS e SET
             answer = attempt_finish.answer,
             keep_until = CASE WHEN attempt_finish.answer IS NULL THEN e.keep_until ELSE
-                greatest(clock_timestamp(), palisade.key_made_at(e.key)) + attempt_finish.answer_lifetime END,
+                palisade.keep_from(palisade.key_made_at(e.key)) + attempt_finish.answer_lifetime END,
             attempt_until = CASE WHEN attempt_finish.answer IS NULL THEN clock_timestamp() END
         WHERE e.tenant = attempt_finish.tenant AND e.operation = attempt_finish.operation
             AND e.key = attempt_finish.key AND e.answer IS NULL AND e.attempt > 0
@@ -339,7 +346,7 @@ END $$;
 COMMENT ON FUNCTION palisade.grant_writer(regrole) IS
     'Lets a role seal, enter and check, and apply effects: no right on a table of this schema.';
 REVOKE ALL ON FUNCTION palisade.grant_writer(regrole), palisade.admitted(text), palisade.keep_effect(),
-    palisade.key_made_at(text),
+    palisade.key_made_at(text), palisade.keep_from(timestamptz),
     palisade.claim(text, text, text, text, bytea, interval, interval),
     palisade.once_begin(text, text, text, text, bytea, interval),
     palisade.once_finish(text, text, text, text), palisade.once_cancel(text, text, text),

@@ -82,10 +82,12 @@ pub fn claim(
 }
 
 /// Says until when the answer of a key is kept that is given `now`. A key that tells when it was made is kept
-/// until its own age is the lifetime, at least.
+/// until its own age is the lifetime, at least; unless it says that it is from a time more than
+/// [`KeyPolicy::MOST_AHEAD`] from now.
 #[must_use]
 pub fn keep_until(key: &IdempotencyKey, policy: &KeyPolicy, now: SystemTime) -> Option<SystemTime> {
-    let from = key.made_at().map_or(now, |made| made.max(now));
+    let made = key.made_at().unwrap_or(now).max(now);
+    let from = made.min(now.checked_add(KeyPolicy::MOST_AHEAD)?);
     from.checked_add(policy.answer_lifetime())
 }
 
@@ -117,6 +119,15 @@ mod tests {
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    /// Else a wrong clock would fill the table with what is never purged.
+    #[test]
+    fn a_key_from_a_far_future_is_not_kept_until_then() {
+        let key = IdempotencyKey::new("t", "o", "ffffffff-ffff-7fff-8fff-ffffffffffff").unwrap();
+        let policy = KeyPolicy::new().with_answer_lifetime(Duration::from_secs(100));
+        let kept = keep_until(&key, &policy, at(1000)).unwrap();
+        assert_eq!(kept, at(1100) + KeyPolicy::MOST_AHEAD);
     }
 
     proptest! {

@@ -71,6 +71,10 @@ impl KeyPolicy {
     /// The largest answer that is kept, as JSON. Of a larger one keep a reference: a key is looked up often.
     pub const MAX_ANSWER_BYTES: usize = 65_536;
 
+    /// How far the clock of a key's maker may be ahead of the store's: a key that is a UUID of version 7 and
+    /// claims to be from later still is purged as any other.
+    pub const MOST_AHEAD: Duration = Duration::from_secs(86_400);
+
     /// The default policy: answers live seven days, attempts one minute, rejections are not kept.
     #[must_use]
     pub const fn new() -> Self {

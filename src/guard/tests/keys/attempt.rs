@@ -126,6 +126,17 @@ async fn time_alone_takes_no_attempt_over() {
     assert_eq!(owner, 10);
     let error = deliver(&db, &old, "k", 5).await.unwrap_err();
     assert!(matches!(error, GuardError::InProgress { .. }), "{error:?}");
+    // Nor what a store that went backwards might hold: an attempt above the fence, or of another holder.
+    let later = begun(&db, &old, "later").await;
+    for change in ["token = 12", "token = 10, holder = repeat('ab', 16)"] {
+        db.run(&format!(
+            "UPDATE palisade.effect SET {change} WHERE key = 'later'"
+        ))
+        .await;
+        let_time_pass(&db).await;
+        in_progress(&db, &old, "later").await;
+    }
+    assert_eq!(later.number(), 1);
     // Late is not too late, as long as nobody has begun it again.
     assert_eq!(
         complete(&db, &old, &attempt).await.unwrap(),

@@ -398,7 +398,13 @@ async fn a_time_ordered_key_older_than_its_answer_would_be_is_refused() {
         )
     };
     let mut tx = db.guard.begin(&db.pool, &sealed).await.unwrap();
-    for (age, is_taken) in [(0, true), (86_000, true), (86_401, false), (-3600, true)] {
+    for (age, is_taken) in [
+        (0, true),
+        (86_000, true),
+        (86_401, false),
+        (-3600, true),
+        (-999_999_999, true),
+    ] {
         let result: Result<Outcome<i64>, GuardError> = tx
             .once_with(&key(&made(age)), &asked(age), &policy, async |c| {
                 credit(c, "k", 1).await
@@ -414,13 +420,16 @@ async fn a_time_ordered_key_older_than_its_answer_would_be_is_refused() {
         }
     }
     tx.commit().await.unwrap();
-    assert_eq!(db.number("SELECT count(*) FROM palisade.effect").await, 3);
+    assert_eq!(db.number("SELECT count(*) FROM palisade.effect").await, 4);
     // What is known is replayed, however old; and a key from the future is kept for its lifetime from then.
     db.run("UPDATE palisade.effect SET first_seen = first_seen - interval '1 year'")
         .await;
     let early = "SELECT count(*) FROM palisade.effect WHERE keep_until > \
                  clock_timestamp() + interval '24 hours 58 minutes'";
-    assert_eq!(db.number(early).await, 1);
+    assert_eq!(db.number(early).await, 2);
+    // From a far future: not for ever.
+    let late = early.replace("24 hours 58 minutes", "48 hours");
+    assert_eq!(db.number(&late).await, 0);
     let unversioned = Fingerprint::of(&[]);
     assert_eq!(unversioned.as_bytes()[0], Fingerprint::ALGORITHM);
 }

@@ -114,6 +114,13 @@ async fn plain_sql_claims_no_key_without_a_good_entry() {
             run(&mut c, "ROLLBACK").await.unwrap();
         }
     }
+    // Nor is another's attempt finished by who has not taken it over.
+    run(&mut c, &format!("BEGIN; {}", enter(11))).await.unwrap();
+    let open = format!("attempt_open('ledger', {NAME}, 1)");
+    assert_eq!(outcome(&mut c, &open).await, "superseded");
+    let finish = format!("SELECT palisade.attempt_finish('ledger', {NAME}, 1, '1')");
+    assert_eq!(run(&mut c, &finish).await, Err("55000".to_owned()));
+    run(&mut c, "ROLLBACK").await.unwrap();
     let unfinished =
         "SELECT count(*) FROM palisade.effect WHERE attempt = 1 AND attempt_until IS NOT NULL";
     assert_eq!(db.number(unfinished).await, 1);
