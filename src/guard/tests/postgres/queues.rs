@@ -5,28 +5,26 @@ use std::time::Duration;
 use palisade_guard::postgres::SealPolicy;
 use palisade_test_support::within;
 use sqlx::{Connection, PgConnection};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::db::{Db, PATIENCE, assert_stale, grant, name, run, sql};
 
-/// Runs SQL on a session of its own, which it gives back.
-fn spawn(
-    mut session: PgConnection,
-    text: String,
-) -> JoinHandle<(PgConnection, Result<(), String>)> {
-    tokio::spawn(async move {
-        let result = run(&mut session, &text).await;
-        (session, result)
-    })
+/// Something that goes on by itself.
+fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinSet<T> {
+    let mut task = JoinSet::new();
+    task.spawn(work);
+    task
 }
 
-async fn ended(
-    task: JoinHandle<(PgConnection, Result<(), String>)>,
-) -> (PgConnection, Result<(), String>) {
-    within("a session goes on", PATIENCE, task)
-        .await
-        .unwrap()
-        .unwrap()
+async fn ended<T: 'static>(mut task: JoinSet<T>) -> T {
+    let ended = within("a session goes on", PATIENCE, task.join_next()).await;
+    ended.unwrap().unwrap().unwrap()
+}
+
+/// Runs SQL on a session of its own, which it gives back.
+async fn on(mut session: PgConnection, text: String) -> (PgConnection, Result<(), String>) {
+    let result = run(&mut session, &text).await;
+    (session, result)
 }
 
 /// `SELECT … FOR SHARE` would let writers that overlap keep the seal waiting for ever; here who comes later
@@ -38,29 +36,21 @@ async fn a_later_writer_queues_behind_a_waiting_seal() {
     let running = db.guard.begin(&db.pool, &old).await.unwrap();
     let guard = db.guard.with_seal_policy(SealPolicy::Wait);
     let pool = db.pool.clone();
-    let seal = tokio::spawn(async move { guard.seal(&pool, &grant("orders", 11)).await });
+    let mut seal = spawn(async move { guard.seal(&pool, &grant("orders", 11)).await });
     db.waiting(1).await;
     let mut later = Vec::new();
     for _ in 0..5 {
         let (guard, pool, old) = (db.guard, db.pool.clone(), old.clone());
-        later.push(tokio::spawn(async move {
+        later.push(spawn(async move {
             guard.begin(&pool, &old).await.unwrap().commit().await
         }));
     }
     db.waiting(6).await;
-    assert!(!seal.is_finished());
+    assert!(seal.try_join_next().is_none());
     running.commit().await.unwrap();
-    within("the seal returns", PATIENCE, seal)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    ended(seal).await.unwrap();
     for writer in later {
-        let error = within("it is refused", PATIENCE, writer)
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap_err();
+        let error = ended(writer).await.unwrap_err();
         assert_stale(&error, 10, 11);
     }
 }
@@ -85,11 +75,11 @@ async fn opposite_orders_under_waiting_seals_stall_and_go_on() {
     let mut seals = Vec::new();
     for resource in ["left", "right"] {
         let text = format!("SELECT palisade.seal({})", sql(&grant(resource, 11)));
-        seals.push(spawn(db.connect().await, text));
+        seals.push(spawn(on(db.connect().await, text)));
     }
     db.waiting(2).await;
-    let a = spawn(a, format!("{}; COMMIT", enter(&right)));
-    let b = spawn(b, format!("{}; COMMIT", enter(&left)));
+    let a = spawn(on(a, format!("{}; COMMIT", enter(&right))));
+    let b = spawn(on(b, format!("{}; COMMIT", enter(&left))));
     for task in [a, b].into_iter().chain(seals) {
         assert_eq!(ended(task).await.1, Ok(()));
     }
@@ -112,15 +102,15 @@ async fn a_row_lock_before_the_entry_stalls_and_goes_on() {
     )
     .await
     .unwrap();
-    let second = spawn(second, format!("{update}; COMMIT"));
+    let second = spawn(on(second, format!("{update}; COMMIT")));
     db.waiting(1).await;
     let seal = format!("SELECT palisade.seal({})", sql(&grant("orders", 11)));
-    let seal = spawn(db.connect().await, seal);
+    let seal = spawn(on(db.connect().await, seal));
     db.waiting(2).await;
-    let first = spawn(
+    let first = spawn(on(
         first,
         format!("SELECT palisade.check({}); COMMIT", sql(&held)),
-    );
+    ));
     for task in [first, second, seal] {
         assert_eq!(ended(task).await.1, Ok(()));
     }
@@ -149,7 +139,7 @@ async fn a_seal_under_an_entry_of_a_neighbour_deadlocks_as_an_error() {
         ));
     }
     for (session, text) in sessions {
-        tasks.push(spawn(session, text));
+        tasks.push(spawn(on(session, text)));
     }
     let mut results = Vec::new();
     for task in tasks {
@@ -183,14 +173,10 @@ async fn a_seal_waits_or_gives_up_or_ends_its_blockers() {
     // Nothing was sealed: the writer is as good as it was, and the one that waits gets its turn.
     let guard = db.guard.with_seal_policy(SealPolicy::Wait);
     let pool = db.pool.clone();
-    let waiting = tokio::spawn(async move { guard.seal(&pool, &grant("orders", 11)).await });
+    let waiting = spawn(async move { guard.seal(&pool, &grant("orders", 11)).await });
     db.waiting(1).await;
     run(&mut writer, "COMMIT").await.unwrap();
-    within("the seal returns", PATIENCE, waiting)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    ended(waiting).await.unwrap();
     assert_eq!(db.number("SELECT count(*) FROM orders").await, 1);
 
     let mut writer = db.connect().await;
