@@ -39,7 +39,8 @@ impl RedisStreams {
     /// may be repeated after a crash.
     pub const REMEMBERED: u32 = 10_000;
 
-    /// How long one message may take: connecting and the answer. Shorter than the renewal of a lease.
+    /// How long each step of one message may take: connecting and the answer, and twice more where the server
+    /// does not know the script yet. Leave four of them in the relay's lease check.
     pub const TIMEOUT: Duration = Duration::from_secs(1);
 
     /// A publisher for this server. It connects at the first message, and again after an error.

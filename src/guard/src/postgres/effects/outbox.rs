@@ -20,6 +20,9 @@ impl GuardedTx {
     /// commits of their transactions, which therefore wait for each other (as do those of some neighbours: the
     /// locks are striped); take aggregates in one order where a transaction has several.
     ///
+    /// The payload is part of the statement's text, which sqlx logs at DEBUG, and at WARN when it was slow: see to
+    /// `log_slow_statements` and `log_statements` of the pool's options if payloads are not for logs.
+    ///
     /// # Errors
     /// The refusal of the grant; [`GuardError::Serialization`]; [`GuardError::Backend`].
     pub async fn stage(&mut self, outbox: &Name, message: &Message) -> Result<Name, GuardError> {

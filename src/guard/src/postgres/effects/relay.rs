@@ -300,8 +300,10 @@ impl<P: Publisher> Relay<P> {
         }
         for failure in &results.failed {
             match self.note_failure(&mut tx, failure).await? {
-                Verdict::Again => pass.failed += 1,
-                Verdict::Dead => pass.buried += 1,
+                Some(Verdict::Again) => pass.failed += 1,
+                Some(Verdict::Dead) => pass.buried += 1,
+                // Another pass of this grant has settled it.
+                None => {}
             }
         }
         tx.commit().await?;
@@ -315,7 +317,7 @@ impl<P: Publisher> Relay<P> {
         &self,
         tx: &mut GuardedTx,
         failure: &Failure,
-    ) -> Result<Verdict, GuardError> {
+    ) -> Result<Option<Verdict>, GuardError> {
         let arguments = [
             name(&self.outbox),
             failure.row.to_string(),
@@ -327,7 +329,10 @@ impl<P: Publisher> Relay<P> {
                 .to_string(),
         ];
         let answer: String = tx.value("outbox_failed", &arguments).await?;
-        verdict(&answer)
+        match answer.as_str() {
+            "gone" => Ok(None),
+            answer => verdict(answer).map(Some),
+        }
     }
 }
 
