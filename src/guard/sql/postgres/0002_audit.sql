@@ -52,6 +52,12 @@ CREATE FUNCTION palisade.audit()
         FROM guard AS t WHERE t.trigger = 'zz_palisade_truncate' AND NOT EXISTS (
             SELECT FROM main AS g WHERE g."table" = t."table")
     UNION ALL
+    SELECT 'error', 'ambiguous-column', g."table"::text, g.scope,
+        format('the text of column %I depends on the settings of a session: one row has several resources', a.attname),
+        'Give it a textual type, an integer, numeric, uuid, bool or an enum; or guard by other columns'
+        FROM main AS g JOIN pg_attribute AS a ON a.attrelid = g."table" AND a.attname = ANY (g.arguments[2:])
+        WHERE NOT a.attisdropped AND NOT palisade.has_one_text(a.atttypid)
+    UNION ALL
     SELECT 'error', 'replicated-into', g."table"::text, g.scope,
         format('subscription %s writes it: logical replication goes past the guard of a whole table', s.subname),
         'Guard its rows (palisade.protect with resource_columns), or end the subscription to it'

@@ -27,6 +27,37 @@ CREATE FUNCTION palisade.root(member regclass) RETURNS regclass
     SELECT a.parent::regclass FROM above AS a ORDER BY a.depth DESC, a.parent LIMIT 1
 $$;
 
+-- All of them, the guarded first.
+CREATE FUNCTION palisade.roots(member regclass) RETURNS SETOF regclass
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE above (parent) AS (
+        SELECT member::oid
+        UNION
+        SELECT i.inhparent FROM above AS a JOIN pg_inherits AS i ON i.inhrelid = a.parent
+    )
+    SELECT a.parent::regclass FROM above AS a
+        WHERE NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = a.parent)
+        ORDER BY NOT EXISTS (SELECT FROM pg_trigger AS t
+            WHERE t.tgrelid = a.parent AND t.tgname = 'zz_palisade_guard'), a.parent
+$$;
+
+-- Whether a value of this type has one text whatever a session has set (DateStyle, extra_float_digits,
+-- search_path, …): else one row would have several resources, each with a holder of its own.
+CREATE FUNCTION palisade.has_one_text(type oid) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE base (type, below, kind) AS (
+        SELECT t.oid, t.typbasetype, t.typtype FROM pg_type AS t WHERE t.oid = has_one_text.type
+        UNION ALL
+        SELECT t.oid, t.typbasetype, t.typtype FROM base AS b JOIN pg_type AS t ON t.oid = b.below
+    )
+    SELECT COALESCE(bool_or(b.kind = 'e' OR b.type IN ('text'::regtype, 'bpchar'::regtype, 'name'::regtype,
+            '"char"'::regtype, 'bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype,
+            'numeric'::regtype, 'oid'::regtype, 'uuid'::regtype)
+        OR EXISTS (SELECT FROM pg_cast AS k
+            WHERE k.castsource = b.type AND k.casttarget = 'text'::regtype AND k.castmethod = 'b')), false)
+        FROM base AS b WHERE b.kind <> 'd'
+$$;
+
 -- pg_trigger.tgargs: each argument ends with a zero byte.
 CREATE FUNCTION palisade.arguments(packed bytea, count integer) RETURNS text[]
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -88,7 +119,9 @@ BEGIN
         PERFORM palisade.refuse(entry[3], resource, entry[4]::bigint,
             CASE WHEN entry[6] <> '-' THEN entry[6]::bigint END, NULL, NULL);
     END IF;
-    PERFORM palisade.refuse('unguarded', resource, NULL, NULL,
+    -- A value may be of any length; no name is longer than this, and none has a '~'.
+    PERFORM palisade.refuse('unguarded',
+        CASE WHEN octet_length(resource) > 256 THEN left(resource, 256) || '~' ELSE resource END, NULL, NULL,
         concat(act, ' on ', "schema", '.', "table"), "table");
 END $$;
 
@@ -210,9 +243,15 @@ BEGIN
         RAISE EXCEPTION '% is a partition or a child: protect its root, through which it is written too', "table"
             USING ERRCODE = 'wrong_object_type';
     END IF;
+    -- Before it is looked at: a partition that another transaction has just made would be passed over. Writers
+    -- are not in the way of this lock.
+    EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', "table");
+    -- A child of two parents has its guard before the other of them has.
+    PERFORM set_config('palisade.protecting', 'on', true);
     FOR member IN SELECT palisade.family("table") LOOP
         PERFORM palisade.put_guard(member, arguments, true);
     END LOOP;
+    PERFORM set_config('palisade.protecting', '', true);
 END $$;
 
 CREATE FUNCTION palisade.protect("table" regclass, resource text) RETURNS void
@@ -242,6 +281,12 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION '% has no column %', "table", quote_nullable(missing) USING ERRCODE = 'undefined_column';
     END IF;
+    SELECT a.attname INTO missing FROM pg_attribute AS a
+        WHERE a.attrelid = "table" AND a.attname = ANY (resource_columns) AND NOT palisade.has_one_text(a.atttypid);
+    IF FOUND THEN
+        RAISE EXCEPTION 'the text of column % of % depends on the settings of a session', quote_ident(missing), "table"
+            USING ERRCODE = 'datatype_mismatch', HINT = 'Guard by columns of a textual type, an integer, numeric, uuid, bool or an enum.';
+    END IF;
     PERFORM palisade.protect_family("table", COALESCE(resource_prefix || '/', '') || resource_columns);
 END $$;
 COMMENT ON FUNCTION palisade.protect(regclass, text[], text) IS
@@ -268,26 +313,27 @@ END $$;
 CREATE FUNCTION palisade.guard_partitions() RETURNS event_trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    changed regclass;
+    top regclass;
     member regclass;
     wanted text[];
 BEGIN
-    FOR changed IN SELECT DISTINCT c.objid::regclass FROM pg_event_trigger_ddl_commands() AS c
-        WHERE c.classid = 'pg_class'::regclass AND c.object_type IN ('table', 'foreign table')
+    FOR top IN SELECT r FROM (SELECT DISTINCT c.objid::regclass AS changed FROM pg_event_trigger_ddl_commands() AS c
+            WHERE c.classid = 'pg_class'::regclass AND c.object_type IN ('table', 'foreign table')) AS c,
+            palisade.roots(c.changed) AS r
+        WHERE EXISTS (SELECT FROM pg_inherits AS i WHERE c.changed IN (i.inhrelid, i.inhparent))
     LOOP
-        IF NOT EXISTS (SELECT FROM pg_inherits AS i WHERE changed IN (i.inhrelid, i.inhparent)) THEN
-            CONTINUE;
-        END IF;
-        SELECT g.arguments INTO wanted FROM palisade.guards AS g
-            WHERE g."table" = palisade.root(changed) AND g.trigger = 'zz_palisade_guard' AND g.sound;
-        FOR member IN SELECT f FROM palisade.family(palisade.root(changed)) AS f
+        wanted := (SELECT g.arguments FROM palisade.guards AS g
+            WHERE g."table" = top AND g.trigger = 'zz_palisade_guard' AND g.sound);
+        FOR member IN SELECT f FROM palisade.family(top) AS f
             LEFT JOIN palisade.guards AS g ON g."table" = f AND g.trigger = 'zz_palisade_guard'
             LEFT JOIN palisade.guards AS t ON t."table" = f AND t.trigger = 'zz_palisade_truncate'
             WHERE g.arguments IS DISTINCT FROM wanted
                 OR (t.sound IS NOT TRUE AND cardinality(wanted) > 1)
         LOOP
-            IF wanted IS NULL THEN
-                RAISE EXCEPTION '% is protected, and % above it is not: it would be open', member, palisade.root(changed)
+            IF wanted IS NULL AND current_setting('palisade.protecting', true) = 'on' THEN
+                CONTINUE;
+            ELSIF wanted IS NULL THEN
+                RAISE EXCEPTION '% is protected, and % above it is not: it would be open', member, top
                     USING ERRCODE = 'object_not_in_prerequisite_state',
                     HINT = 'Protect the one above first, with palisade.protect, or unprotect the other.';
             END IF;
@@ -310,7 +356,7 @@ CREATE FUNCTION palisade.watch_partitions() RETURNS void
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_event_trigger AS e WHERE e.evtname = 'palisade_partitions') THEN
         CREATE EVENT TRIGGER palisade_partitions ON ddl_command_end
-            WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE FOREIGN TABLE')
+            WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'CREATE SCHEMA')
             EXECUTE FUNCTION palisade.guard_partitions();
     END IF;
     ALTER EVENT TRIGGER palisade_partitions ENABLE ALWAYS;

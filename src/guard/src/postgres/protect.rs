@@ -44,7 +44,9 @@ impl Guard {
     /// logical replication, too, and new partitions have it from the start (for TRUNCATE see there).
     ///
     /// # Errors
-    /// As [`Guard::protect`], also for a column that the table does not have, and for none or more than 8.
+    /// As [`Guard::protect`], also for a column that the table does not have, for one whose text depends on the
+    /// settings of a session (floats, dates and times, `bytea`, …: one row would have several resources), and for
+    /// none or more than 8.
     pub async fn protect_rows(
         &self,
         pool: &PgPool,

@@ -69,4 +69,5 @@ mod rows;
 mod seal;
 mod traps;
 mod unguarded;
+mod ways_round;
 mod writers;
