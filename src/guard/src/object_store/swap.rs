@@ -37,7 +37,8 @@ impl Guard {
             let Err(error) = sent else {
                 return Ok(Swap::Done);
             };
-            if is_final(&error) {
+            // Of an attempt before this one it says nothing.
+            if is_final(&error) && attempt == 1 {
                 return Err(backend(error));
             }
             // 412 may be one's own success, 409 nobody's, and a timeout anything: the manifest knows.

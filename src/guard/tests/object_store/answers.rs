@@ -139,6 +139,31 @@ async fn a_commit_that_cannot_be_looked_for_is_unknown() {
     assert_eq!(bucket.text().await.as_deref(), Some("new"));
 }
 
+/// Credentials that end between two attempts say nothing about the first: it may have happened, or may still.
+#[tokio::test]
+async fn a_commit_that_is_denied_on_its_second_attempt_is_unknown() {
+    for first in [Fault::Happened, Fault::Delayed] {
+        let bucket = Bucket::new();
+        let sealed = bucket.seal(10).await;
+        let mut write = bucket.guard.begin(&sealed).await.unwrap();
+        write.put("new").await.unwrap();
+        bucket.store.next(&[first]);
+        bucket.store.next(&[Fault::Denied; TRIES]);
+        bucket.store.next_reads(&[Fault::Lost; TRIES]);
+        let error = write.commit().await.unwrap_err();
+        assert_eq!(error.class(), Class::Unknown, "{first:?}: {error:?}");
+        bucket.store.arrive().await;
+        assert_eq!(bucket.text().await.as_deref(), Some("new"), "{first:?}");
+    }
+    // On the first it says that nothing happens.
+    let bucket = Bucket::new();
+    let sealed = bucket.seal(10).await;
+    let write = bucket.guard.begin(&sealed).await.unwrap();
+    bucket.store.next(&[Fault::Denied]);
+    let error = write.commit().await.unwrap_err();
+    assert_eq!(error.class(), Class::Backend, "{error:?}");
+}
+
 /// Of two writes that began on the same version one is published: the other has read what is gone.
 #[tokio::test]
 async fn writes_of_one_holder_do_not_overwrite_each_other() {

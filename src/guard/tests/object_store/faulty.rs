@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     Delayed,
     /// It met another request: nothing happens, and it looks like one that exists or has changed.
     Conflict,
+    /// The client's credentials are over.
+    Denied,
     /// The store does not know how.
     Unsupported,
 }
@@ -138,6 +140,10 @@ impl ObjectStore for Faulty {
                 Err(timeout())
             }
             Fault::Conflict => Err(conflict(location, &options.mode)),
+            Fault::Denied => Err(Error::Unauthenticated {
+                path: location.to_string(),
+                source: Box::from("ExpiredToken"),
+            }),
             Fault::Unsupported => match options.mode {
                 PutMode::Update(_) => Err(Error::NotImplemented {
                     operation: "put_opts".to_owned(),

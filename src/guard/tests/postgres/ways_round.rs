@@ -122,11 +122,12 @@ async fn a_partition_under_way_when_its_root_is_protected_is_guarded() {
     let mut maker = db.connect().await;
     let make = "BEGIN; CREATE TABLE leaf PARTITION OF tree FOR VALUES FROM (0) TO (10)";
     run(&mut maker, make).await.unwrap();
-    let (guard, pool) = (db.guard, db.pool.clone());
-    let protect = tokio::spawn(async move { guard.protect(&pool, "tree", &name("orders")).await });
-    db.waiting(1).await;
-    run(&mut maker, "COMMIT").await.unwrap();
-    protect.await.unwrap().unwrap();
+    let orders = name("orders");
+    let (protected, ()) = tokio::join!(db.guard.protect(&db.pool, "tree", &orders), async {
+        db.waiting(1).await;
+        run(&mut maker, "COMMIT").await.unwrap();
+    });
+    protected.unwrap();
     let insert = "INSERT INTO leaf VALUES (1)";
     assert_eq!(run(&mut maker, insert).await, refused("ZF003"));
 }
