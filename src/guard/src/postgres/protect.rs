@@ -13,7 +13,8 @@ impl Guard {
     ///
     /// Partitions that come later are guarded as they come, if a superuser has installed the guard (or has
     /// called `palisade.watch_partitions()`); else they are open until this is run again, and
-    /// [`Guard::audit`] names them.
+    /// [`Guard::audit`] names them. So is one made by a transaction at REPEATABLE READ or SERIALIZABLE whose
+    /// snapshot is older than the protection: it cannot see that there is one.
     ///
     /// It waits for the transactions that write the table now, as long as the seal policy says.
     ///
