@@ -29,7 +29,8 @@
 //!   No other resource's fence, and no time alone, ever takes it over.
 //!
 //! Within the answer's lifetime ([`KeyPolicy`]) an effect is applied once. After it, a key is new again once it
-//! was purged, unless it is a UUID of version 7, which is refused as expired. So let keys be such UUIDs, and the
+//! was purged, unless it is a UUID of version 7, which is refused as expired (when its maker's clock was not more
+//! than [`KeyPolicy::MOST_AHEAD`] ahead). So let keys be such UUIDs, and the
 //! lifetime be longer than anybody retries.
 //!
 //! # From any language

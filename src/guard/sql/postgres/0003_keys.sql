@@ -125,7 +125,8 @@ BEGIN
             ON CONFLICT DO NOTHING RETURNING e.first_seen, e.attempt
             INTO claim.first_seen, claim.attempt;
         IF claim.first_seen IS NOT NULL THEN
-            -- After the insert: a row that was purged before it had been kept until made + lifetime at least.
+            -- After the insert: a row that was purged before it had been kept until made + lifetime at least
+            -- (one from a far future: for the lifetime at least, like a key that tells no time).
             IF made + claim.answer_lifetime <= clock_timestamp() THEN
                 DELETE FROM palisade.effect AS e WHERE e.tenant = claim.tenant
                     AND e.operation = claim.operation AND e.key = claim.key;
