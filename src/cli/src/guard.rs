@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use palisade_guard::{postgres, sqlite};
+use palisade_guard::{mysql, postgres, sqlite};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{Connection, PgPool};
@@ -44,6 +44,7 @@ pub(crate) async fn run(command: GuardCommand) -> Result<(), Failure> {
         }
         GuardCommand::Sql(args) => output::data_once(match args.dialect {
             Dialect::Postgres => postgres::script(),
+            Dialect::Mysql => mysql::script(),
             Dialect::Sqlite => sqlite::script(),
         }),
     }

@@ -94,6 +94,7 @@ mod transaction;
 use std::time::Duration;
 
 pub(crate) use errors::known;
+pub use install::script;
 pub use status::Weakness;
 pub use transaction::{Committed, GuardedTx};
 

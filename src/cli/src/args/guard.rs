@@ -129,12 +129,13 @@ pub(crate) struct GuardAuditArgs {
 
 /// Print the guard as SQL, with the calls that another language makes.
 ///
-/// Run by the database's own client it installs all, or nothing where the guard is there before; `palisade
-/// guard install` also brings an older one up to date.
+/// Run by the database's own client it installs all, or (but for MySQL, where it may be run again) nothing where
+/// the guard is there before; `palisade guard install` also brings an older one up to date.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   palisade guard sql --dialect postgres | psql -v ON_ERROR_STOP=1 \"$DATABASE\"
+  palisade guard sql --dialect mysql | mysql orders
   palisade guard sql --dialect sqlite | sqlite3 -bail orders.db")]
 pub(crate) struct GuardSqlArgs {
     /// The database's language
@@ -145,5 +146,7 @@ pub(crate) struct GuardSqlArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Dialect {
     Postgres,
+    /// MySQL and MariaDB
+    Mysql,
     Sqlite,
 }

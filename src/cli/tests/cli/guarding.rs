@@ -1,4 +1,4 @@
-use palisade_test_support::Postgres;
+use palisade_test_support::{MariaDb, Postgres};
 
 use crate::program::{Dev, run};
 
@@ -309,4 +309,22 @@ async fn the_printed_guard_installs_itself() {
     pool.close().await;
     let installed = run(&["guard", "install", "--sqlite", file.to_str().unwrap()]);
     assert_eq!(installed.code, Some(0), "{installed:?}");
+}
+
+#[tokio::test]
+async fn the_printed_guard_of_mysql_seals_and_refuses() {
+    let printed = run(&["guard", "sql", "--dialect", "mysql"]);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    let server = MariaDb::start().await.unwrap();
+    server.create_database("store").await.unwrap();
+    for _ in 0..2 {
+        server.sql("store", &printed.stdout).await.unwrap();
+    }
+    let seal = |token: u32| format!("CALL palisade_seal('orders', {token}, REPEAT('0a', 16))");
+    server.sql("store", &seal(42)).await.unwrap();
+    let stale = server.sql("store", &seal(41)).await.unwrap_err();
+    assert!(stale.to_string().contains("ZF001"), "{stale}");
+    let enter = "START TRANSACTION; CALL palisade_enter('orders', 42, REPEAT('0a', 16)); \
+                 CALL palisade_leave(); COMMIT";
+    server.sql("store", enter).await.unwrap();
 }

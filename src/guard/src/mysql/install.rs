@@ -18,6 +18,26 @@ const NEXT: &str = "-- next\n";
 /// `ER_SP_ALREADY_EXISTS`, `ER_TRG_ALREADY_EXISTS`: another installer of the same step was quicker.
 const ALREADY: [u16; 2] = [1304, 1359];
 
+/// What another language sends, as comments.
+const USAGE: &str = include_str!("../../sql/mysql/usage.sql");
+
+/// What [`Guard::install`] does, as one text for the client `mysql` or `mariadb`, and the calls that another
+/// language makes. It may be run again. Protecting a table takes [`Guard::protect`].
+#[must_use]
+pub fn script() -> String {
+    let mut script = format!(
+        "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION';\n{BOOTSTRAP};\nDELIMITER $$\n"
+    );
+    for (version, text) in MIGRATIONS {
+        for statement in text.split(NEXT) {
+            script += &format!("{}\n$$\n", statement.trim_end());
+        }
+        script +=
+            &format!("INSERT IGNORE INTO palisade_migration (version) VALUES ({version})\n$$\n");
+    }
+    script + "DELIMITER ;\n\n" + USAGE
+}
+
 impl Guard {
     /// Creates the tables and procedures `palisade_*` in the pool's database, or brings them up to date. Any
     /// number of installers may run at once, and one that was cut short is finished by the next. Needs the

@@ -1,0 +1,23 @@
+-- How to use it. A grant is a resource, a token and a holder (32 hexadecimal digits), as `palisade acquire`
+-- or a client of the coordinator gives it. The order is always: acquire, seal, read, write.
+--
+-- At each takeover, on its own, before the first read; it commits:
+--
+--     CALL palisade_seal('orders', 42, '000102030405060708090a0b0c0d0e0f');
+--
+-- In each transaction that writes:
+--
+--     START TRANSACTION;
+--     CALL palisade_enter('orders', 42, '000102030405060708090a0b0c0d0e0f'); -- first: raises unless admitted
+--     UPDATE orders SET paid = 1 WHERE id = 7;
+--     CALL palisade_leave();                                                 -- last: raises if it is over
+--     COMMIT;
+--
+--     ZF001 (51001)  stale: a later holder has sealed the resource. Stop; do not retry.
+--     ZF002 (51002)  unsealed: seal first. If it was sealed, the database went backwards: seal, and read again.
+--     ZF003 (51003)  unguarded: the transaction has not entered the resource. A bug in the caller.
+--     ZF004 (51004)  collision: the token was sealed by another holder. Stop; acquire again.
+--     1213, 1205     run the whole transaction again, after ROLLBACK.
+--
+-- The message is JSON: {"resource": …, "presented": …, "fence": …}. Tables are protected by the Rust library
+-- (`palisade_guard::mysql::Guard::protect`), which makes three row triggers for each.
