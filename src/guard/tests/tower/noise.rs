@@ -73,7 +73,7 @@ impl Random {
             }
         }
         for _ in 0..self.below(7) {
-            let name: &'static str = *self.pick::<&'static str>(&NAMES);
+            let name = *self.pick(&NAMES);
             let value = self.value();
             headers.append(HeaderName::from_static(name), value);
         }
