@@ -150,6 +150,15 @@ pub(super) async fn read(
     .fetch_optional(connection)
     .await
     .map_err(errors::plain)?;
+    answer(resource, row)
+}
+
+/// The fence that a row tells of.
+pub(super) fn answer(
+    resource: &ResourceName,
+    rows: impl IntoIterator<Item = (i64, String, i64)>,
+) -> Result<Option<Fence>, GuardError> {
+    let row = rows.into_iter().next();
     row.map(|(token, holder, sealed_at)| {
         Fence::from_store(resource, token, &holder, sealed_at)
             .ok_or_else(|| GuardError::Backend(Box::from("palisade_fence holds what is no fence")))

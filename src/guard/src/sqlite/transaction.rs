@@ -61,30 +61,36 @@ impl Guard {
     }
 }
 
+/// Enters a resource and reads its fence, in one message: each costs a change of threads. The entry counts
+/// once the fence has agreed; until then nothing else is sent.
+const NEXT: &str = "INSERT INTO main.palisade_entry (resource, token, holder) VALUES (?, ?, ?); \
+     SELECT token, holder, sealed_at FROM main.palisade_fence WHERE resource = ?";
+
+/// As [`NEXT`]. What others have forgotten there would admit this transaction to their tables.
+const FIRST: &str = "DELETE FROM main.palisade_entry; \
+     INSERT INTO main.palisade_entry (resource, token, holder) VALUES (?, ?, ?); \
+     SELECT token, holder, sealed_at FROM main.palisade_fence WHERE resource = ?";
+
 async fn enter(pool: &SqlitePool, sealed: Vec<Sealed>) -> Result<GuardedTx, GuardError> {
     let timer = Timer::start();
     let mut tx = Immediate::begin(pool).await?;
-    // What others have forgotten here would admit this transaction to their tables.
-    sqlx::query("DELETE FROM main.palisade_entry")
-        .execute(&mut *tx)
-        .await
-        .map_err(errors::plain)?;
-    for entry in &sealed {
+    for (position, entry) in sealed.iter().enumerate() {
         let grant = entry.grant();
-        let fence = seal::read(&mut tx, &grant.resource).await?.map(seal::mark);
+        let text = if position == 0 { FIRST } else { NEXT };
+        let rows: Vec<(i64, String, i64)> = sqlx::query_as(text)
+            .bind(grant.resource.as_str())
+            .bind(grant.token.as_i64())
+            .bind(grant.holder.to_string())
+            .bind(grant.resource.as_str())
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(errors::plain)?;
+        let fence = seal::answer(&grant.resource, rows)?.map(seal::mark);
         let admission = decide::admit(grant.into(), fence);
         if let Some(refusal) = decide::refusal(grant, admission) {
             drop(tx.rollback().await);
             return Err(entry.learn(refusal));
         }
-        let entry = "INSERT INTO main.palisade_entry (resource, token, holder) VALUES (?, ?, ?)";
-        sqlx::query(entry)
-            .bind(grant.resource.as_str())
-            .bind(grant.token.as_i64())
-            .bind(grant.holder.to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(errors::plain)?;
     }
     metrics::store_answered(StoreKind::Sqlite, Operation::Begin, timer);
     Ok(GuardedTx {
@@ -154,13 +160,11 @@ impl GuardedTx {
             "SELECT e.resource, e.token, e.holder FROM main.palisade_entry AS e \
              JOIN main.palisade_fence AS f \
              ON f.resource = e.resource AND f.token = e.token AND f.holder = e.holder \
-             ORDER BY e.resource",
+             ORDER BY e.resource; \
+             DELETE FROM main.palisade_entry",
         )
         .fetch_all(&mut *self.tx)
         .await?;
-        sqlx::query("DELETE FROM main.palisade_entry")
-            .execute(&mut *self.tx)
-            .await?;
         let own = self.grants().map(|grant| {
             (
                 grant.resource.as_str().to_owned(),
