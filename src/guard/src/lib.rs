@@ -9,12 +9,14 @@
 //! 2. [What is decided](#what-is-decided)
 //! 3. [What to do about an error](#what-to-do-about-an-error)
 //! 4. [What is not promised](#what-is-not-promised)
-//! 5. The stores: module `postgres`, the reference design, and module `sqlite`, each behind a feature
-//!    of its name, both on by default; modules and features `mysql`, for MySQL and
-//!    MariaDB, and `redis`, of efficiency grade
+//! 5. The stores, each a module behind a feature of its name: `postgres`, the reference design, and `sqlite`,
+//!    both on by default; `mysql`, for MySQL and MariaDB; `redis`, of efficiency grade; `object_store`
+//!    (feature `object-store`), for S3 and its kin
 //! 6. [Effects](effects): writes that are applied once, whatever is tried again
 //! 7. [Your own engine](memory): fences in memory, and a hook that keeps them
-//! 8. The suite that every store runs, and yours can: module and feature `conformance`
+//! 8. Services in front of a store: module and feature `tower`, grants in headers, for HTTP and gRPC
+//! 9. [What is counted](metrics), through the `metrics` facade
+//! 10. The suite that every store runs, and yours can: module and feature `conformance`
 //!
 //! # Acquire, seal, read, write
 //!

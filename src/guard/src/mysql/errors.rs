@@ -85,9 +85,16 @@ pub(super) fn number(error: &sqlx::Error) -> Option<u16> {
     database(error).map(MySqlDatabaseError::number)
 }
 
-/// Whether the server has refused the statement, which says that the session lives on.
+/// Whether the server itself has refused the statement, which says that the session lives on, and that nothing
+/// after it in the message was done.
 pub(super) fn is_refused(error: &sqlx::Error) -> bool {
-    database(error).is_some()
+    number(error).is_some_and(is_the_servers)
+}
+
+/// A proxy in between tells of a server that it has lost by an error packet of its own: with a number of the
+/// client library (2000 to 2999) or of its own (`ProxySQL`: 9000 to 9999). The server may have gone on.
+const fn is_the_servers(number: u16) -> bool {
+    !matches!(number, 2000..=2999 | 9000..=9999)
 }
 
 /// How the guard has refused, if it has. Both must agree: a number or a state alone may be anybody's.
@@ -140,4 +147,19 @@ pub(crate) fn known(error: sqlx::Error) -> Result<GuardError, sqlx::Error> {
 
 pub(super) fn plain(error: sqlx::Error) -> GuardError {
     known(error).unwrap_or_else(|error| GuardError::Backend(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_the_servers;
+
+    #[test]
+    fn what_a_proxy_says_of_a_lost_server_is_no_refusal() {
+        for own in [1053, 1213, 1644, 3024, 4031, 51_001, 51_005] {
+            assert!(is_the_servers(own), "{own}");
+        }
+        for other in [2006, 2013, 9001, 9999] {
+            assert!(!is_the_servers(other), "{other}");
+        }
+    }
 }

@@ -63,6 +63,9 @@ impl RelayPolicy {
     /// A batch ends where its payloads come to this many bytes; the message that reaches it is in it.
     pub const BATCH_BYTES: u64 = 16 << 20;
 
+    /// The longest wait: who needs a longer one wants a dead letter.
+    pub const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+
     /// Batches of 100; ten attempts, the first again after a second and each later one after twice the time
     /// before, five minutes at most.
     #[must_use]
@@ -90,11 +93,11 @@ impl RelayPolicy {
     }
 
     /// How long a message that failed waits, and its aggregate with it: `first` after the first failure, twice
-    /// as long after each other one, up to `longest`.
+    /// as long after each other one, up to `longest`, which is at most [`RelayPolicy::LONGEST_WAIT`].
     #[must_use]
-    pub const fn with_waits(mut self, first: Duration, longest: Duration) -> Self {
-        self.first_wait = first;
-        self.longest_wait = longest;
+    pub fn with_waits(mut self, first: Duration, longest: Duration) -> Self {
+        self.longest_wait = longest.min(Self::LONGEST_WAIT);
+        self.first_wait = first.min(self.longest_wait);
         self
     }
 
