@@ -3,6 +3,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use foldhash::fast::RandomState;
 use palisade_token::ResourceName;
 
 use super::Slot;
@@ -11,7 +12,8 @@ use crate::GuardError;
 /// Enough that two lookups seldom meet; the locks themselves are small.
 const SHARDS: usize = 64;
 
-type Shard = RwLock<HashMap<ResourceName, Slot>>;
+/// The hash is seeded by chance: names come from clients.
+type Shard = RwLock<HashMap<ResourceName, Slot, RandomState>>;
 
 /// The slots by name. None is ever taken out: a fence is never deleted.
 pub(super) struct Shards {
