@@ -24,6 +24,7 @@ mod process;
 mod program;
 mod proxy;
 mod redis;
+mod template;
 mod tree;
 
 pub use clock::{eventually, within};

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::home::Home;
 use crate::owner::Owner;
-use crate::{Error, Port, Process, program};
+use crate::{Error, Port, Process, program, template};
 
 /// A start replays the log after a kill; on two busy cores that has its time.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -87,7 +87,8 @@ impl MariaDbBuilder {
             .arg(format!("--datadir={}", home.path().join("data").display()))
             .arg(tmpdir(&home))
             .current_dir(home.path());
-        program::run(install).await?;
+        let data = home.path().join("data");
+        template::fill(&data, "mariadb", &programs.path("mariadbd")?, install).await?;
         let mut server = MariaDb {
             process: None,
             programs,

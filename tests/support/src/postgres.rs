@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use self::programs::Programs;
 use crate::home::Home;
-use crate::{Error, Port, Process, program};
+use crate::{Error, Port, Process, program, template};
 
 /// A start replays the log after a kill; on two busy cores that has its time.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -91,7 +91,8 @@ impl PostgresBuilder {
             .arg("-D")
             .arg(home.path().join("data"))
             .current_dir(home.path());
-        program::run(initdb).await?;
+        let data = home.path().join("data");
+        template::fill(&data, "postgres", &programs.path("postgres"), initdb).await?;
         let mut server = Postgres {
             process: None,
             programs,
