@@ -10,5 +10,5 @@ pub fn forge(real: &Sealed) {
     let _other = palisade_guard::Sealed::<Mine>::new(grant.clone());
     let _default: Sealed = Default::default();
     let _from: Sealed = grant.into();
-    let _transaction = GuardedTx::new(todo!(), Vec::new());
+    let _transaction = GuardedTx::new(panic!(), Vec::new());
 }

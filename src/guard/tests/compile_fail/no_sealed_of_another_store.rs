@@ -3,7 +3,7 @@
 use palisade_guard::{postgres, sqlite};
 
 pub fn cross(postgres: &postgres::Sealed, sqlite: &sqlite::Sealed) {
-    let _begin = postgres::Guard::new().begin(todo!(), sqlite);
-    let _begin = sqlite::Guard::new().begin(todo!(), postgres);
-    let _mixed = postgres::Guard::new().begin_all(todo!(), &[postgres, sqlite]);
+    let _begin = postgres::Guard::new().begin(panic!(), sqlite);
+    let _begin = sqlite::Guard::new().begin(panic!(), postgres);
+    let _mixed = postgres::Guard::new().begin_all(panic!(), &[postgres, sqlite]);
 }
