@@ -9,7 +9,7 @@ use crate::GuardError;
 /// The right to begin guarded transactions: a grant that this process has sealed in the store `S`.
 ///
 /// Only a guard's `seal` makes one. Clones share their fate: once the store has refused one of them,
-/// all refuse at once, without asking the store.
+/// all refuse at once, without asking the store. (A `memory::Handle` asks its table, which costs no more.)
 ///
 /// ```compile_fail,E0624
 /// # fn forge(grant: palisade_token::Grant) {

@@ -26,6 +26,9 @@ impl GuardedTx {
     ///
     /// `f` must not end the transaction: a claim without an answer does not commit.
     ///
+    /// The answer is part of the statement's text, which sqlx logs at DEBUG, and at WARN when the statement was
+    /// slow: keep secrets out of answers, or quiet that log.
+    ///
     /// ```no_run
     /// # async fn pay(pool: &sqlx::PgPool, sealed: &palisade_guard::postgres::Sealed) -> Result<(), palisade_guard::GuardError> {
     /// use palisade_guard::GuardError;
