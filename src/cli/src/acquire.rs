@@ -1,7 +1,8 @@
+use std::convert::Infallible;
 use std::time::Duration;
 
 use palisade_client::{
-    AcquireOptions, Client, ClientError, Lease, LostReason, Session, SessionOptions,
+    AcquireOptions, Client, ClientError, Lease, LostReason, Occupancy, Session, SessionOptions,
 };
 use palisade_token::{FencingToken, HolderId, ResourceName};
 use serde::Serialize;
@@ -10,8 +11,14 @@ use crate::args::{AcquireArgs, AcquireOutput};
 use crate::clock;
 use crate::failure::{Failure, Kind};
 use crate::output;
+use crate::progress::{self, Progress};
 use crate::signals::Stop;
+use crate::table::plain;
 use crate::units::show_duration;
+
+/// How often a waiting person is told of the queue, and how far into it this looks.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const SEEN_OF_QUEUE: u16 = 100;
 
 const ONCE_MORE: &str = "a second signal ends it at once";
 
@@ -99,7 +106,13 @@ async fn acquire(args: &AcquireArgs, client: &Client) -> Result<Option<(Session,
     let wanted = AcquireOptions::default()
         .wait(args.wait)
         .metadata(args.metadata.as_bytes());
-    let acquired = session.acquire(&args.resource, wanted).await;
+    let acquired = waiting(
+        client,
+        &session,
+        args,
+        session.acquire(&args.resource, wanted),
+    )
+    .await;
     let lease = match acquired {
         Ok(lease) => lease,
         Err(error) => {
@@ -141,6 +154,46 @@ async fn acquire(args: &AcquireArgs, client: &Client) -> Result<Option<(Session,
         }
     }
     printed.map(|()| None)
+}
+
+/// Tells its place in the queue to whoever waits at a terminal.
+async fn waiting<T>(
+    client: &Client,
+    session: &Session,
+    args: &AcquireArgs,
+    acquired: impl Future<Output = T>,
+) -> T {
+    let progress = Progress::new(&format!("waiting for {}", args.resource));
+    let told = async {
+        if !progress::is_watched() {
+            return std::future::pending::<Infallible>().await;
+        }
+        loop {
+            clock::pause(LOOK_AGAIN).await;
+            if let Ok(found) = client.get_lease(&args.resource, SEEN_OF_QUEUE).await {
+                progress.say(&place(&args.resource, session.id(), &found));
+            }
+        }
+    };
+    let acquired = async {
+        tokio::select! {
+            acquired = acquired => acquired,
+            never = told => match never {},
+        }
+    };
+    progress.during(acquired).await
+}
+
+fn place(resource: &ResourceName, session: &str, found: &Occupancy) -> String {
+    let mut queue = found.queue.iter();
+    let before = queue.position(|waiter| waiter.session_id == session);
+    let holder = found.lease.as_ref().map(|lease| plain(&lease.label));
+    let holder = holder.map_or_else(String::new, |label| format!(", held by {label}"));
+    match before {
+        Some(0) => format!("waiting for {resource}: next in the queue{holder}"),
+        Some(before) => format!("waiting for {resource}: {before} before this one{holder}"),
+        None => format!("waiting for {resource}{holder}"),
+    }
 }
 
 fn default_label() -> String {

@@ -21,6 +21,7 @@ use crate::args::{
 };
 use crate::failure::{Failure, Kind};
 use crate::output;
+use crate::progress::Progress;
 use crate::signals::Stop;
 use party::Setting;
 use report::Samples;
@@ -70,6 +71,15 @@ impl CoordinatorBench {
 }
 
 async fn measure(rig: &mut Rig, command: &CoordinatorBench) -> Result<(), Failure> {
+    let progress = Progress::new("starting a coordinator");
+    progress.during(run_all(rig, command, &progress)).await
+}
+
+async fn run_all(
+    rig: &mut Rig,
+    command: &CoordinatorBench,
+    progress: &Progress,
+) -> Result<(), Failure> {
     rig.open(&command.target().coordinator_arg).await?;
     let rig = &*rig;
     match command {
@@ -80,7 +90,7 @@ async fn measure(rig: &mut Rig, command: &CoordinatorBench) -> Result<(), Failur
                 tasks: &args.concurrency,
                 rounds: &args.rounds,
             };
-            take_turns(rig, &bench, args.target.output).await
+            take_turns(rig, &bench, args.target.output, progress).await
         }
         CoordinatorBench::Handoff(args) => {
             let bench = Bench {
@@ -89,9 +99,9 @@ async fn measure(rig: &mut Rig, command: &CoordinatorBench) -> Result<(), Failur
                 tasks: &args.concurrency,
                 rounds: &args.rounds,
             };
-            take_turns(rig, &bench, args.target.output).await
+            take_turns(rig, &bench, args.target.output, progress).await
         }
-        CoordinatorBench::Sessions(args) => keep_alive(rig, args).await,
+        CoordinatorBench::Sessions(args) => keep_alive(rig, args, progress).await,
     }
 }
 
@@ -103,7 +113,12 @@ struct Bench<'a> {
     rounds: &'a Rounds,
 }
 
-async fn take_turns(rig: &Rig, bench: &Bench<'_>, output: BenchOutput) -> Result<(), Failure> {
+async fn take_turns(
+    rig: &Rig,
+    bench: &Bench<'_>,
+    output: BenchOutput,
+    progress: &Progress,
+) -> Result<(), Failure> {
     let mut samples = Samples::new();
     let Rounds {
         variants,
@@ -111,7 +126,7 @@ async fn take_turns(rig: &Rig, bench: &Bench<'_>, output: BenchOutput) -> Result
         round: length,
     } = bench.rounds;
     for number in 1..=*rounds {
-        output::note(format_args!("round {number} of {rounds}"));
+        progress.step(&format!("round {number} of {rounds}"));
         for tasks in bench.tasks {
             for variant in variants {
                 let size = usize::try_from(*tasks).unwrap_or(usize::MAX);
@@ -134,11 +149,11 @@ async fn take_turns(rig: &Rig, bench: &Bench<'_>, output: BenchOutput) -> Result
     report::tell(bench.name, rig.etcd_version(), &samples, output)
 }
 
-async fn keep_alive(rig: &Rig, args: &SessionsArgs) -> Result<(), Failure> {
+async fn keep_alive(rig: &Rig, args: &SessionsArgs, progress: &Progress) -> Result<(), Failure> {
     if args.target.output == BenchOutput::Table {
         output::data(place(rig))?;
     }
-    sessions::run(rig, args).await
+    sessions::run(rig, args, progress).await
 }
 
 fn place(rig: &Rig) -> String {

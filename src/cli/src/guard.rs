@@ -9,11 +9,23 @@ use sqlx::{Connection, PgPool};
 use crate::args::{Dialect, GuardCommand, GuardProtectArgs};
 use crate::failure::Failure;
 use crate::output;
+use crate::progress;
 
 mod report;
 
 /// `palisade guard`.
 pub(crate) async fn run(command: GuardCommand) -> Result<(), Failure> {
+    let doing = match &command {
+        GuardCommand::Install(_) => "installing the guard",
+        GuardCommand::Protect(_) => "guarding the table, once its writers have ended",
+        GuardCommand::Unprotect(_) => "taking the guard off the table, once its writers have ended",
+        GuardCommand::Status(_) | GuardCommand::Sql(_) => "asking the database",
+        GuardCommand::Audit(_) => "looking for what goes past the guard",
+    };
+    progress::during(doing, carry_out(command)).await
+}
+
+async fn carry_out(command: GuardCommand) -> Result<(), Failure> {
     match command {
         GuardCommand::Install(args) => match (args.postgres, args.sqlite) {
             (Some(url), _) => install_in_postgres(&url).await,
@@ -42,7 +54,7 @@ pub(crate) async fn run(command: GuardCommand) -> Result<(), Failure> {
             let findings = postgres::Guard::new().audit(&pool).await?;
             report::audit(&findings, args.output)
         }
-        GuardCommand::Sql(args) => output::data_once(match args.dialect {
+        GuardCommand::Sql(args) => output::data(match args.dialect {
             Dialect::Postgres => postgres::script(),
             Dialect::Mysql => mysql::script(),
             Dialect::Sqlite => sqlite::script(),

@@ -12,6 +12,7 @@ mod guard;
 mod leases;
 mod log;
 mod output;
+mod progress;
 mod release;
 mod serve;
 mod signals;

@@ -4,13 +4,21 @@
     reason = "this module is what the rest of the crate prints through"
 )]
 
-use std::env;
 use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
+use std::ops::ControlFlow;
 
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::progress;
+
+pub(crate) use colour::{has_colour, is_dumb, painted};
+#[allow(unused_imports, reason = "for what cannot be taken back")]
+pub(crate) use confirm::confirm;
+
+mod colour;
+mod confirm;
 
 /// Prints a line of data. A reader that has gone away has seen what it wanted.
 pub(crate) fn data(line: impl Display) -> Result<(), Failure> {
@@ -25,6 +33,17 @@ pub(crate) fn data(line: impl Display) -> Result<(), Failure> {
 /// Prints a line of data that is told only once: without a reader that is a failure.
 pub(crate) fn data_once(line: impl Display) -> Result<(), Failure> {
     put(line).map_err(Failure::io("write to stdout"))
+}
+
+/// Prints a line of data that others will follow. Breaks off where nobody reads them.
+#[allow(dead_code, reason = "for what goes on until nobody reads it")]
+pub(crate) fn next(line: impl Display) -> Result<ControlFlow<()>, Failure> {
+    match put(line) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        result => result
+            .map(ControlFlow::Continue)
+            .map_err(Failure::io("write to stdout")),
+    }
 }
 
 /// Prints a value as one line of JSON.
@@ -47,29 +66,33 @@ fn no_json(error: serde_json::Error) -> Failure {
     Failure::other(format!("cannot write JSON: {error}"))
 }
 
+/// Prints bytes that are data as they stand. A reader that has gone away has seen what it wanted.
+#[allow(dead_code, reason = "for completions and manual pages")]
+pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    match write(|stdout| stdout.write_all(bytes)) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::io("write to stdout")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn put(line: impl Display) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}")?;
-    stdout.flush()
+    write(|stdout| writeln!(stdout, "{line}"))
+}
+
+fn write(text: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> io::Result<()> {
+    progress::aside(|| {
+        let mut stdout = io::stdout().lock();
+        text(&mut stdout)?;
+        stdout.flush()
+    })
 }
 
 /// Tells people something. Nobody may be listening, which is no reason to stop.
 pub(crate) fn note(line: impl Display) {
-    let mut stderr = io::stderr().lock();
-    drop(writeln!(stderr, "{line}"));
-}
-
-/// Whether to show colours there: a terminal that can, and nobody who asked for none.
-pub(crate) fn has_colour(stream: &impl IsTerminal) -> bool {
-    let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
-    stream.is_terminal() && !refused && !dumb
-}
-
-/// Text with an ANSI colour, or as it is.
-pub(crate) fn painted(text: &str, colour: Option<u8>) -> String {
-    colour.map_or_else(
-        || text.to_owned(),
-        |code| format!("\u{1b}[{code}m{text}\u{1b}[0m"),
-    )
+    progress::aside(|| {
+        let mut stderr = io::stderr().lock();
+        drop(writeln!(stderr, "{line}"));
+    });
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::args::{BenchStore, GuardBenchArgs};
 use crate::failure::{Failure, Kind};
-use crate::output;
+use crate::progress::Progress;
 use crate::signals::Stop;
 use postgres::Database;
 use tell::Findings;
@@ -53,20 +53,29 @@ async fn measure(
     database: Option<&Database>,
     home: &TempDir,
 ) -> Result<(), Failure> {
+    let progress = Progress::new("making a database");
+    progress
+        .during(run_all(args, database, home, &progress))
+        .await
+}
+
+async fn run_all(
+    args: &GuardBenchArgs,
+    database: Option<&Database>,
+    home: &TempDir,
+    progress: &Progress,
+) -> Result<(), Failure> {
     let mut findings = Findings::default();
     if let Some(database) = database {
         database.make().await?;
         let most = args.concurrency.iter().copied().max().unwrap_or(1);
         let stage = postgres::Stage::open(database, most).await?;
         for number in 1..=args.rounds {
-            output::note(format_args!(
-                "PostgreSQL: round {number} of {}",
-                args.rounds
-            ));
+            progress.step(&format!("PostgreSQL: round {number} of {}", args.rounds));
             stage.round(args, number, &mut findings).await?;
         }
         stage.tell_tuples(&mut findings).await?;
-        seals::run(&stage, args, most, &mut findings).await?;
+        seals::run(&stage, args, most, (&mut findings, progress)).await?;
         stage.close().await;
     }
     if args.measures(BenchStore::Sqlite) {
@@ -80,14 +89,14 @@ async fn measure(
         };
         let file = file::Scratch(file);
         for number in 1..=args.rounds {
-            output::note(format_args!("SQLite: round {number} of {}", args.rounds));
+            progress.step(&format!("SQLite: round {number} of {}", args.rounds));
             file::round(&file, args, number, &mut findings).await?;
         }
     }
     if args.measures(BenchStore::Memory) {
         let table = memory::Sealing::all().await?;
         for number in 1..=args.rounds {
-            output::note(format_args!("memory: round {number} of {}", args.rounds));
+            progress.step(&format!("memory: round {number} of {}", args.rounds));
             // Its own threads count; nothing else is to be done here meanwhile.
             tokio::task::block_in_place(|| table.round(args, &mut findings))?;
         }

@@ -17,6 +17,7 @@ use crate::args::{BenchOutput, SessionVariant, SessionsArgs};
 use crate::clock::{self, Stopwatch};
 use crate::failure::Failure;
 use crate::output;
+use crate::progress::Progress;
 use crate::table::{Table, plain};
 use life::{Fate, Life, Session, Times, live};
 
@@ -49,7 +50,12 @@ struct Period {
 }
 
 /// `palisade bench sessions`, once a coordinator runs.
-pub(super) async fn run(rig: &Rig, args: &SessionsArgs) -> Result<(), Failure> {
+pub(super) async fn run(
+    rig: &Rig,
+    args: &SessionsArgs,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    progress.say(&format!("opening {} sessions", args.sessions));
     let times = Arc::new(Times {
         clock: Stopwatch::start(),
         ttl: args.ttl,
@@ -60,7 +66,7 @@ pub(super) async fn run(rig: &Rig, args: &SessionsArgs) -> Result<(), Failure> {
     let before = memory();
     let mut lives = open_all(rig, args, &times).await?;
     let (from, cpu_before, all_open) = (times.clock.elapsed(), rig.watched().cpu(), memory());
-    output::note(format_args!(
+    progress.step(&format!(
         "{} sessions are open after {:.1} s; renewing them for {} s",
         args.sessions,
         from.as_secs_f64(),

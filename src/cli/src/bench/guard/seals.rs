@@ -15,7 +15,7 @@ use crate::args::GuardBenchArgs;
 use crate::bench::round::Window;
 use crate::clock;
 use crate::failure::Failure;
-use crate::output;
+use crate::progress::Progress;
 
 /// Between seals, so that the writers are at full speed again.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -52,12 +52,12 @@ pub(super) async fn run(
     stage: &Stage,
     args: &GuardBenchArgs,
     tasks: u32,
-    findings: &mut Findings,
+    (findings, progress): (&mut Findings, &Progress),
 ) -> Result<(), Failure> {
     let elsewhere = elsewhere(&stage.pool).await?;
     let mut token = 1;
     for number in 1..=args.rounds {
-        output::note(format_args!("seals: round {number} of {}", args.rounds));
+        progress.step(&format!("seals: round {number} of {}", args.rounds));
         for seals in Seals::ALL {
             // Twice as long: there are far fewer of them than of transactions.
             let window = load::window(args.round * 2);
