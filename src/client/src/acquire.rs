@@ -64,8 +64,7 @@ impl AcquireOptions {
     }
 
     /// For how long nobody gets the resource after this lease expired or was revoked: not at all unless set,
-    /// at most 5 min. For resources without a guard; it proves nothing. Coordinators of version 0.1 answer
-    /// [`ClientError::NotServed`] to one above 0.
+    /// at most 5 min. For resources without a guard; it proves nothing.
     pub fn lock_delay(mut self, delay: Duration) -> Self {
         self.lock_delay = delay;
         self

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use crate::client::Transport;
 use crate::clock::{Clock, Moment, within};
-use crate::endpoints::{Endpoints, Stub};
+use crate::endpoints::{Connected, Endpoints, Stub};
 use crate::epoch::Epochs;
 use crate::error::ClientError;
 use crate::error::status::{Failure, Verdict};
@@ -156,14 +156,30 @@ impl Shared {
         Sent: Future<Output = Result<Response<Resp>, Status>>,
     {
         let used = self.endpoints.connected(limit).await?;
+        let send = |used: &Connected, request| send(used.stub.clone(), request);
+        self.try_over(&used, limit, at_fault, message, send).await
+    }
+
+    /// As [`Shared::try_once`], over an endpoint that was chosen.
+    pub(crate) async fn try_over<Req, Resp, Sent>(
+        &self,
+        used: &Connected,
+        limit: Duration,
+        at_fault: bool,
+        message: Req,
+        send: impl FnOnce(&Connected, Request<Req>) -> Sent,
+    ) -> Result<Answer<Resp>, Failure>
+    where
+        Sent: Future<Output = Result<Response<Resp>, Status>>,
+    {
         let mut request = Request::new(message);
         request.set_timeout(limit.saturating_add(TIMEOUT_SLACK));
         let sent = self.clock.now();
         // Boxed: a call's future has kilobytes, and users hold many of them.
-        let answering = Box::pin(send(used.stub.clone(), request));
+        let answering = Box::pin(send(used, request));
         let failure = match within(&self.clock, limit, answering).await {
             Some(Ok(response)) => {
-                self.endpoints.succeeded(&used);
+                self.endpoints.succeeded(used);
                 return Ok(Answer {
                     sent,
                     body: response.into_inner(),
@@ -178,7 +194,7 @@ impl Shared {
             None => Failure::no_answer(at_fault),
         };
         if failure.endpoint_at_fault {
-            self.endpoints.failed(&used).await;
+            self.endpoints.failed(used).await;
         }
         Err(failure)
     }

@@ -48,6 +48,10 @@ pub struct Client {
 }
 
 impl Client {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// A client of one coordinator. Connects with the first call, not here.
     ///
     /// # Errors
@@ -87,13 +91,26 @@ impl Client {
         DetachedSession::new(Arc::clone(&self.shared), credentials)
     }
 
-    /// Who holds a resource and how many wait, with the first `queue_size` (0 to 1000) of them. True at the
-    /// revision told; by the time it is read it may be otherwise. Coordinators of version 0.1 count the
-    /// waiters and do not list them: they answer [`ClientError::NotServed`] to a `queue_size` above 0.
+    /// Who holds a resource and how many wait, with the first `queue_size` (0 to 1000) of them; of a vacant
+    /// resource how its last lease ended, and what is left of a lock-delay. True at the revision told; by the
+    /// time it is read it may be otherwise.
     ///
     /// # Errors
-    /// [`ClientError::Invalid`], [`ClientError::Denied`], [`ClientError::NotServed`],
-    /// [`ClientError::Unavailable`].
+    /// [`ClientError::Invalid`], [`ClientError::Denied`], [`ClientError::Unavailable`].
+    ///
+    /// ```no_run
+    /// # async fn example(client: palisade_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let seen = client.get_lease(&"orders".parse()?, 10).await?;
+    /// match &seen.lease {
+    ///     Some(lease) => println!("held by {} with token {}", lease.label, lease.grant.token),
+    ///     None => println!("vacant; before: {:?}", seen.previous),
+    /// }
+    /// for waiter in &seen.queue {
+    ///     println!("waits: {}", waiter.label);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get_lease(
         &self,
         resource: &ResourceName,

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use palisade_api::v1::admin_service_client::AdminServiceClient;
 use palisade_api::v1::lease_service_client::LeaseServiceClient;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint as Address};
@@ -30,9 +31,13 @@ const LONGEST_EJECTION: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 
 pub(crate) type Stub = LeaseServiceClient<InterceptedService<Channel, Bearer>>;
+/// For operators.
+pub(crate) type AdminStub = AdminServiceClient<InterceptedService<Channel, Bearer>>;
 
 #[derive(Debug)]
 struct Endpoint {
+    /// As it was given.
+    name: String,
     address: Address,
     connection: tokio::sync::Mutex<Option<(u64, Channel)>>,
     health: Mutex<Health>,
@@ -55,8 +60,15 @@ impl Endpoint {
 #[derive(Debug)]
 pub(crate) struct Connected {
     pub(crate) stub: Stub,
+    pub(crate) admin: AdminStub,
     endpoint: usize,
     connection: u64,
+}
+
+impl Connected {
+    pub(crate) fn endpoint(&self) -> usize {
+        self.endpoint
+    }
 }
 
 #[derive(Debug)]
@@ -85,6 +97,7 @@ impl Endpoints {
             .iter()
             .map(|address| {
                 Ok(Endpoint {
+                    name: address.clone(),
                     address: address_of(address, tls)?,
                     connection: tokio::sync::Mutex::default(),
                     health: Mutex::default(),
@@ -104,24 +117,58 @@ impl Endpoints {
     /// The endpoint used last, unless it is ejected: then the next that is not, then the one whose
     /// ejection ends first.
     fn pick(&self) -> usize {
-        let now = self.clock.now();
-        let first = self.preferred.load(Ordering::Relaxed);
-        let chosen = (0..self.all.len())
-            .map(|step| (first + step) % self.all.len())
-            .min_by_key(|index| self.all[*index].health(|health| health.ejected_until.max(now)))
-            .unwrap_or_default();
+        let chosen = self.best_but(None);
         self.preferred.store(chosen, Ordering::Relaxed);
         chosen
     }
 
+    fn best_but(&self, avoided: Option<usize>) -> usize {
+        let now = self.clock.now();
+        let first = self.preferred.load(Ordering::Relaxed);
+        let ejected = |index: usize| self.all[index].health(|health| health.ejected_until.max(now));
+        (0..self.all.len())
+            .map(|step| (first + step) % self.all.len())
+            .min_by_key(|index| (ejected(*index), avoided == Some(*index)))
+            .unwrap_or_default()
+    }
+
+    /// The endpoints as they were given, in that order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().map(|endpoint| endpoint.name.as_str())
+    }
+
+    /// Which endpoint was given so.
+    pub(crate) fn named(&self, name: &str) -> Option<usize> {
+        self.names().position(|given| given == name)
+    }
+
     /// A connection for one try, made within `limit`. A failure means that nothing was sent.
     pub(crate) async fn connected(&self, limit: Duration) -> Result<Connected, Failure> {
-        let index = self.pick();
+        self.connected_to(self.pick(), limit).await
+    }
+
+    /// As [`Endpoints::connected`], to another one than this if there is one that serves. What the client's
+    /// other calls prefer stays.
+    pub(crate) async fn connected_but(
+        &self,
+        avoided: Option<usize>,
+        limit: Duration,
+    ) -> Result<Connected, Failure> {
+        self.connected_to(self.best_but(avoided), limit).await
+    }
+
+    /// As [`Endpoints::connected`], to one of them and no other.
+    pub(crate) async fn connected_to(
+        &self,
+        index: usize,
+        limit: Duration,
+    ) -> Result<Connected, Failure> {
         let connecting = self.connection_of(index);
         match within(&self.clock, limit.min(CONNECT_LIMIT), connecting).await {
             Some(Ok((connection, channel))) => Ok(Connected {
-                stub: LeaseServiceClient::with_interceptor(channel, self.bearer.clone())
+                stub: LeaseServiceClient::with_interceptor(channel.clone(), self.bearer.clone())
                     .max_decoding_message_size(MAX_ANSWER_BYTES),
+                admin: AdminServiceClient::with_interceptor(channel, self.bearer.clone()),
                 endpoint: index,
                 connection,
             }),

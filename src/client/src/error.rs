@@ -90,7 +90,9 @@ pub enum ClientError {
     },
     /// The token named is above the resource's current one, or of another session's hold. Final.
     #[error(
-        "token {presented:?} is not this session's (current: {current:?}); it cannot be released"
+        "{} is above the resource's current one, or another session's (current: {})",
+        named(*presented),
+        current.map_or_else(|| "none".to_owned(), |token| token.to_string())
     )]
     StaleToken {
         /// The token named.
@@ -109,6 +111,18 @@ pub enum ClientError {
     FenceAhead {
         /// The fence.
         fence: Option<FencingToken>,
+    },
+    /// The generation would go more than a day past the coordinator's clock. If the token named is right, and
+    /// the clock too, force it.
+    #[error(
+        "{} is more than a day past the coordinator's clock; force it if both are right",
+        named(*past)
+    )]
+    ForceRequired {
+        /// The token named.
+        past: Option<FencingToken>,
+        /// The coordinator's clock, in microseconds since 1970 UTC, where it was told.
+        clock_unix_micros: Option<u64>,
     },
     /// A limit of the coordinator or of its store is reached. Try again later, with fewer.
     #[error(
@@ -142,6 +156,10 @@ pub enum ClientError {
     },
 }
 
+fn named(token: Option<FencingToken>) -> String {
+    token.map_or_else(|| "the token".to_owned(), |token| format!("token {token}"))
+}
+
 /// What the last try of a call met that no coordinator served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -162,6 +180,8 @@ pub enum Unavailable {
     Superseded,
     /// A fault of the coordinator.
     Internal,
+    /// A limit of the coordinator: of its watches, or of how far one may lag behind.
+    Limit,
 }
 
 impl ClientError {

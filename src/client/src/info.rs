@@ -32,6 +32,31 @@ pub struct LeaseInfo {
     pub ttl: Duration,
     /// How many requests wait behind it, where they were counted.
     pub waiters: Option<u32>,
+    /// The generation that it was granted under, where that is told.
+    pub generation: Option<Generation>,
+}
+
+/// How revisions of the store's present history become tokens:
+/// token = base + (revision − `since_revision`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Generation {
+    /// What tells generations apart: 32 hexadecimal digits.
+    pub nonce: String,
+    /// The token that `since_revision` itself would give.
+    pub base: i64,
+    /// The revision from which it counts.
+    pub since_revision: i64,
+}
+
+impl From<v1::Generation> for Generation {
+    fn from(generation: v1::Generation) -> Self {
+        Self {
+            nonce: hex::encode(generation.nonce),
+            base: generation.base,
+            since_revision: generation.since_revision,
+        }
+    }
 }
 
 /// Opaque bytes that a holder attached to a lease, at most 4 KiB. `{:?}` shows their number only.
@@ -160,6 +185,7 @@ impl TryFrom<v1::Lease> for LeaseInfo {
             lock_delay: Duration::from_millis(lease.lock_delay_ms),
             ttl: Duration::from_millis(lease.ttl_ms),
             waiters: lease.waiters,
+            generation: lease.generation.map(Generation::from),
         })
     }
 }

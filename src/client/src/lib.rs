@@ -35,12 +35,14 @@ mod epoch;
 mod error;
 mod info;
 mod lease;
+mod operator;
 mod random;
 mod release;
 mod session;
 mod standing;
 mod stream;
 mod tasks;
+mod watch;
 
 pub use palisade_token::{FencingToken, Grant, HolderId, ResourceName};
 
@@ -51,9 +53,15 @@ pub use self::credentials::{Credentials, Secret};
 pub use self::detached::DetachedSession;
 pub use self::error::{ClientError, LeaseError, Source, Unavailable};
 pub use self::info::{
-    LeaseEnd, LeaseInfo, LeasePage, Metadata, Occupancy, PreviousLease, WaiterInfo,
+    Generation, LeaseEnd, LeaseInfo, LeasePage, Metadata, Occupancy, PreviousLease, WaiterInfo,
 };
 pub use self::lease::{Lease, LeaseLoss, RevokeRequest};
+pub use self::operator::{
+    AdvanceOptions, CoordinatorLimits, CoordinatorStatus, CoordinatorUsage, DrainOptions,
+    EndpointStatus, GenerationChange, Revocation, RevokeOptions, RevokeOutcome, StoreEndpoint,
+    StoreKind, TokenCheck, TokenState,
+};
 pub use self::release::{Hold, Released};
 pub use self::session::{Session, SessionOptions};
 pub use self::standing::{LostReason, SessionState};
+pub use self::watch::{LeaseWatch, WatchEvent, WatchOptions, WatchPosition, WatchScope};

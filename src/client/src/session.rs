@@ -218,8 +218,7 @@ impl Session {
     /// [`ClientError::Held`] without a wait, [`ClientError::WaitExpired`] after it,
     /// [`ClientError::AlreadyHeld`], [`ClientError::SessionLost`], [`ClientError::Invalid`],
     /// [`ClientError::Denied`], [`ClientError::LimitReached`] (on a stream also, before anything is sent, for
-    /// more than 1000 open requests), [`ClientError::NotServed`] with a lock-delay,
-    /// [`ClientError::Unavailable`].
+    /// more than 1000 open requests), [`ClientError::Unavailable`].
     pub async fn acquire(
         &self,
         resource: &ResourceName,

@@ -294,6 +294,10 @@ fn answer(reason: ErrorReason, facts: &Facts, source: Source) -> ClientError {
         ErrorReason::FenceAhead => ClientError::FenceAhead {
             fence: facts.token("fence"),
         },
+        ErrorReason::ForceRequired => ClientError::ForceRequired {
+            past: facts.token("past"),
+            clock_unix_micros: facts.text("bound").parse().ok(),
+        },
         ErrorReason::LimitReached => facts.limit_reached(false),
         ErrorReason::Unauthenticated | ErrorReason::PermissionDenied => facts.denied(false, source),
         ErrorReason::NotServed => ClientError::NotServed,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::stream::BoxStream;
+use palisade_api::v1::admin_service_server::AdminServiceServer;
 use palisade_api::v1::lease_service_server::{LeaseService, LeaseServiceServer};
 use palisade_api::v1::{self, acquire_request, release_request};
 use palisade_api::{AcquireRequest, AcquireResponse, ReleaseRequest, ReleaseResponse, SessionRef};
@@ -16,6 +17,10 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+
+mod operators;
+
+pub(crate) use self::operators::{Watching, event};
 
 /// No test waits longer for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,6 +35,11 @@ pub(crate) enum Method {
     Release,
     Get,
     List,
+    Check,
+    Revoke,
+    Advance,
+    Status,
+    Drain,
 }
 
 /// What a call said.
@@ -45,6 +55,9 @@ pub(crate) struct Call {
     pub(crate) wait_ms: u64,
     pub(crate) token: i64,
     pub(crate) fence: i64,
+    pub(crate) patience_ms: u64,
+    pub(crate) reason: String,
+    pub(crate) actor: String,
 }
 
 /// What to do with a call instead of answering it well.
@@ -66,6 +79,8 @@ struct Script {
     previous: Option<v1::PreviousEnd>,
     ttl_ms: u64,
     epoch: u64,
+    watches: Vec<Watching>,
+    refused_watches: VecDeque<Status>,
 }
 
 #[derive(Debug)]
@@ -111,9 +126,11 @@ impl Fake {
             ..Script::default()
         }));
         let service = LeaseServiceServer::new(Service(Arc::clone(&script)));
+        let operators = AdminServiceServer::new(Service(Arc::clone(&script)));
         let server = tokio::spawn(async move {
             let serving = tonic::transport::Server::builder()
                 .add_service(service)
+                .add_service(operators)
                 .serve_with_incoming(TcpListenerStream::new(listener));
             serving.await.unwrap();
         });
@@ -376,16 +393,16 @@ impl LeaseService for Service {
 
     async fn watch_leases(
         &self,
-        _request: Request<v1::WatchLeasesRequest>,
+        request: Request<v1::WatchLeasesRequest>,
     ) -> Result<Response<Self::WatchLeasesStream>, Status> {
-        Err(Status::unimplemented(""))
+        self.watch(request.into_inner()).map(Response::new)
     }
 
     async fn check_token(
         &self,
-        _request: Request<v1::CheckTokenRequest>,
+        request: Request<v1::CheckTokenRequest>,
     ) -> Result<Response<v1::CheckTokenResponse>, Status> {
-        Err(Status::unimplemented(""))
+        self.check(request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -10,5 +10,7 @@ mod clock;
 mod deadline;
 mod fake;
 mod giving_back;
+mod operators;
 mod retries;
 mod session;
+mod watch;
