@@ -9,19 +9,25 @@ use palisade_token::{FencingToken, ResourceName};
 use crate::units::{parse_address, parse_duration};
 use etcd_url::EtcdUrl;
 
+pub(crate) use about::{ENVIRONMENT, EXIT_CODES, FILES, GROUPS, command};
 pub(crate) use bench::{
     BenchArgs, BenchCommand, BenchOutput, BenchStore, CoordinatorBench, GuardBenchArgs, Rounds,
     SessionVariant, SessionsArgs, Target, Variant,
 };
 
+pub(crate) use completions::CompletionsArgs;
 pub(crate) use etcd_access::Switch;
 pub(crate) use guard::{Dialect, GuardArgs, GuardCommand, GuardProtectArgs};
+pub(crate) use man::ManArgs;
 pub(crate) use settings::{CheckArgs, ConfigArgs, ConfigCommand, DumpArgs, SettingsArgs, Words};
 
+mod about;
 mod bench;
+mod completions;
 mod etcd_access;
 mod etcd_url;
 mod guard;
+mod man;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -29,23 +35,10 @@ mod tests;
 /// Where clients look for a coordinator unless told otherwise.
 pub(crate) const DEFAULT_ADDR: &str = "http://127.0.0.1:7650";
 
-const EXIT_CODES: &str = "\
-Exit codes:
-   0  done
-   1  anything without a code of its own
-   2  the command line, or a value in it, cannot be used
-  69  no coordinator, or none with its store, or no database can be reached
-  70  the lease was lost
-  75  another session holds the resource, and the wait was over
-  78  a coordinator's settings, in a file or in the environment, cannot be used
- 129, 130, 143  ended by SIGHUP, SIGINT or SIGTERM before it was done
-
-SIGHUP, of a terminal that goes away, ends a command as SIGTERM does, but not under `nohup`.
-Data goes to stdout, everything else to stderr. PALISADE_LOG or RUST_LOG filter the log.";
-
 /// Leases with fencing tokens, and the guard that makes them count.
 #[derive(Debug, Parser)]
-#[command(name = "palisade", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "palisade", version, max_term_width = 100)]
+#[command(after_help = about::HINT, after_long_help = about::long())]
 #[command(propagate_version = true, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -64,6 +57,8 @@ pub(crate) enum Command {
     Guard(GuardArgs),
     Bench(BenchArgs),
     Config(ConfigArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
     /// A worker of `palisade demo`: reads what to do from stdin.
     #[command(hide = true)]
     DemoWorker,
@@ -98,7 +93,7 @@ pub(crate) struct ServeArgs {
     pub(crate) end_with_stdin: bool,
 }
 
-/// Run a coordinator to try things out; its state is thrown away at the end.
+/// Run one to try things out; its state is thrown away at the end.
 ///
 /// Takes free ports with --listen 127.0.0.1:0 --http 127.0.0.1:0, and prints where it listens.
 #[derive(Debug, Args)]
@@ -138,7 +133,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Watch a paused leader be refused, and lose data where nothing refuses it.
+/// See a paused leader be refused, and what is lost otherwise.
 ///
 /// Starts a coordinator, two workers and a database, all thrown away at the end. The first worker becomes
 /// leader and is frozen between its read and its write for longer than its lease; the second takes over
@@ -222,9 +217,9 @@ pub(crate) struct ClientArgs {
     pub(crate) timeout: Duration,
 }
 
-/// Acquire a resource and hold it until SIGINT, SIGTERM or SIGHUP, then release it.
+/// Hold a resource until told to end, then release it.
 ///
-/// Prints the fencing token, or with `-o grant` the grant (resource#token#holder) that a guard takes, and
+/// SIGINT, SIGTERM and SIGHUP tell it to end. Prints the fencing token, or with `-o grant` the grant (resource#token#holder) that a guard takes, and
 /// renews the lease in the foreground. The exit code is 70 if it is lost, and 75 if it is not granted.
 ///
 /// With --detach it prints token, holder, grant, session, secret and epoch, and ends; the lease stands until it is
@@ -233,7 +228,7 @@ pub(crate) struct ClientArgs {
 #[command(after_help = "\
 Examples:
   palisade acquire orders/eu-1
-  palisade acquire orders/eu-1 --ttl 10s --wait 30s --label nightly-import -o json
+  palisade acquire orders/eu-1 --ttl 10s --wait 30s --label nightly-import --output json
   held=$(palisade acquire orders/eu-1 --ttl 60s --detach) && eval \"$held\" && echo \"$grant\"")]
 pub(crate) struct AcquireArgs {
     /// What to acquire
@@ -260,7 +255,7 @@ pub(crate) struct AcquireArgs {
     #[arg(long)]
     pub(crate) detach: bool,
     /// What is printed
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) output: AcquireOutput,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
@@ -277,7 +272,7 @@ pub(crate) enum AcquireOutput {
     Json,
 }
 
-/// Release a lease of another process, by its session's secret.
+/// Give back a lease of another process, by its session's secret.
 ///
 /// Named by its token, or by the request that asked for it, which also gives up that request's place in
 /// the queue. To release what has ended already is no error.
@@ -320,30 +315,30 @@ pub(crate) struct ReleaseArgs {
 #[command(after_help = "\
 Examples:
   palisade get orders/eu-1
-  palisade get orders/eu-1 -o json")]
+  palisade get orders/eu-1 --output json")]
 pub(crate) struct GetArgs {
     /// What to look at
     #[arg(value_name = "RESOURCE")]
     pub(crate) resource: ResourceName,
     /// How it is shown
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) output: Format,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }
 
-/// List the resources that are held.
+/// Show the resources that are held.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   palisade list
-  palisade list orders/ -o jsonl")]
+  palisade list orders/ --output jsonl")]
 pub(crate) struct ListArgs {
     /// What their names begin with; end it with / to stay within a segment
     #[arg(value_name = "PREFIX", default_value = "", hide_default_value = true)]
     pub(crate) prefix: String,
-    /// How they are shown
-    #[arg(short, long, value_enum, default_value_t)]
+    /// How it is shown
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) output: Format,
     #[command(flatten)]
     pub(crate) client: ClientArgs,

@@ -5,12 +5,14 @@ mod args;
 mod bench;
 mod child;
 mod clock;
+mod completions;
 mod config;
 mod demo;
 mod failure;
 mod guard;
 mod leases;
 mod log;
+mod man;
 mod output;
 mod progress;
 mod release;
@@ -27,7 +29,7 @@ use std::process::ExitCode;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use mimalloc::MiMalloc;
 use tokio::runtime::Builder;
 
@@ -47,7 +49,8 @@ const THREADS: &str = "TOKIO_WORKER_THREADS";
 const LINGER: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&args::command().get_matches());
+    let cli = cli.unwrap_or_else(|error| error.exit());
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -105,6 +108,8 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Dev(args) => serve::dev(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Config(args) => config::run(args.command).await,
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Bench(args) => bench::run(args).await,
         Command::Acquire(args) => acquire::run(args).await,
         Command::Release(args) => release::run(args).await,

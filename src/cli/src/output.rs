@@ -67,7 +67,6 @@ fn no_json(error: serde_json::Error) -> Failure {
 }
 
 /// Prints bytes that are data as they stand. A reader that has gone away has seen what it wanted.
-#[allow(dead_code, reason = "for completions and manual pages")]
 pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     match write(|stdout| stdout.write_all(bytes)) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

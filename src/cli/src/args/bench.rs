@@ -9,9 +9,9 @@ use crate::units::parse_duration;
 
 pub(crate) use guard::{BenchStore, GuardBenchArgs};
 
-/// Measure a coordinator against etcd's own lock service, on the same etcd; or what the guard costs.
+/// Measure a coordinator against etcd's locks, or the guard's cost.
 ///
-/// For the coordinator it starts one of its own, and takes turns: a round through etcd's v3lock, a round through the
+/// A coordinator is measured on the same etcd as etcd's own lock service: the bench starts one of its own, and takes turns: a round through etcd's v3lock, a round through the
 /// coordinator, and again; all figures are medians over the rounds. etcd, coordinator and load share this
 /// machine where etcd runs on it, so quote the ratios of one run, never the absolute figures.
 ///
@@ -44,7 +44,7 @@ pub(crate) enum CoordinatorBench {
 #[command(after_help = "\
 Examples:
   palisade bench lease --etcd http://127.0.0.1:2379
-  palisade bench lease --etcd http://127.0.0.1:2379 --concurrency 1,64,256 --rounds 3 -o jsonl")]
+  palisade bench lease --etcd http://127.0.0.1:2379 --concurrency 1,64,256 --rounds 3 --output jsonl")]
 pub(crate) struct LeaseArgs {
     #[command(flatten)]
     pub(crate) target: Target,
@@ -70,7 +70,7 @@ pub(crate) struct LeaseArgs {
 #[command(after_help = "\
 Examples:
   palisade bench handoff --etcd http://127.0.0.1:2379
-  palisade bench handoff --etcd http://127.0.0.1:2379 --concurrency 8,64 -o jsonl")]
+  palisade bench handoff --etcd http://127.0.0.1:2379 --concurrency 8,64 --output jsonl")]
 pub(crate) struct HandoffArgs {
     #[command(flatten)]
     pub(crate) target: Target,
@@ -95,7 +95,7 @@ pub(crate) struct HandoffArgs {
 #[command(after_help = "\
 Examples:
   palisade bench sessions --etcd http://127.0.0.1:2379
-  palisade bench sessions --etcd http://127.0.0.1:2379 --sessions 50000 --for 10m -o jsonl")]
+  palisade bench sessions --etcd http://127.0.0.1:2379 --sessions 50000 --for 10m --output jsonl")]
 pub(crate) struct SessionsArgs {
     #[command(flatten)]
     pub(crate) target: Target,
@@ -136,8 +136,8 @@ pub(crate) struct Target {
     /// One more argument for the coordinator's `serve`; may be repeated
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub(crate) coordinator_arg: Vec<String>,
-    /// How it is told
-    #[arg(short, long, value_enum, default_value_t)]
+    /// How it is shown
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) output: BenchOutput,
 }
 

@@ -67,8 +67,9 @@ pub(crate) struct PostgresArgs {
 #[command(group = ArgGroup::new("scope").required(true).args(["resource", "columns"]))]
 #[command(after_help = "\
 Examples:
-  palisade guard protect orders --resource orders
-  palisade guard protect accounts --columns shard,id --prefix accounts    # accounts/eu/17")]
+  palisade guard protect orders --resource orders --postgres \"$DATABASE\"
+  # each row is a resource of its own, such as accounts/eu/17
+  palisade guard protect accounts --columns shard,id --prefix accounts --postgres \"$DATABASE\"")]
 pub(crate) struct GuardProtectArgs {
     /// The table, written as in SQL
     #[arg(value_name = "TABLE")]
@@ -77,7 +78,7 @@ pub(crate) struct GuardProtectArgs {
     #[arg(long, value_name = "RESOURCE")]
     pub(crate) resource: Option<ResourceName>,
     /// The columns whose values name the resource of a row
-    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    #[arg(long, value_name = "COLUMN[,COLUMN...]", value_delimiter = ',')]
     pub(crate) columns: Vec<String>,
     /// What the names of the rows' resources begin with
     #[arg(long, value_name = "RESOURCE", requires = "columns")]
@@ -88,6 +89,9 @@ pub(crate) struct GuardProtectArgs {
 
 /// Take the guard off a PostgreSQL table and what is below it.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade guard unprotect orders --postgres postgres://owner@127.0.0.1:5432/shop")]
 pub(crate) struct GuardUnprotectArgs {
     /// The table, written as in SQL
     #[arg(value_name = "TABLE")]
@@ -100,13 +104,18 @@ pub(crate) struct GuardUnprotectArgs {
 ///
 /// To look at. Comparing with it is no check: the answer is old when it arrives.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade guard status orders --postgres postgres://owner@127.0.0.1:5432/shop
+  palisade guard status orders --postgres \"$DATABASE\" --output json | jq .token")]
 pub(crate) struct GuardStatusArgs {
+    /// What to look at
     #[arg(value_name = "RESOURCE")]
     pub(crate) resource: ResourceName,
     #[command(flatten)]
     pub(crate) database: PostgresArgs,
-    /// How to print it
-    #[arg(short, long, value_enum, default_value_t)]
+    /// How it is shown
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) output: Format,
 }
 
@@ -118,12 +127,12 @@ pub(crate) struct GuardStatusArgs {
 #[command(after_help = "\
 Examples:
   palisade guard audit --postgres postgres://owner@127.0.0.1:5432/orders
-  palisade guard audit -o jsonl | jq -r 'select(.severity == \"error\").advice'")]
+  palisade guard audit --postgres \"$DATABASE\" --output jsonl | jq -r 'select(.severity == \"error\").advice'")]
 pub(crate) struct GuardAuditArgs {
     #[command(flatten)]
     pub(crate) database: PostgresArgs,
-    /// How to print them
-    #[arg(short, long, value_enum, default_value_t)]
+    /// How it is shown
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) output: Format,
 }
 

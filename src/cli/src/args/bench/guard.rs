@@ -20,7 +20,7 @@ use super::{BenchOutput, parse_round};
 #[command(after_help = "\
 Examples:
   palisade bench guard --postgres postgres://postgres@127.0.0.1/postgres
-  palisade bench guard --postgres 'postgres://postgres@127.0.0.1/postgres?options[synchronous_commit]=off' -o jsonl
+  palisade bench guard --postgres 'postgres://postgres@127.0.0.1/postgres?options[synchronous_commit]=off' --output jsonl
   palisade bench guard --only sqlite,memory")]
 pub(crate) struct GuardBenchArgs {
     /// The PostgreSQL server to measure on, as somebody who may create databases; not measured without this
@@ -53,8 +53,8 @@ pub(crate) struct GuardBenchArgs {
     /// How long each round is measured: 100ms to 10m
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_round)]
     pub(crate) round: Duration,
-    /// How it is told
-    #[arg(short, long, value_enum, default_value_t)]
+    /// How it is shown
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) output: BenchOutput,
 }
 
