@@ -10,13 +10,15 @@ use crate::error::{ClientError, LeaseError};
 use crate::info::{LeaseInfo, PreviousLease};
 use crate::release::{self, Hold, Release, Released};
 use crate::session::core::{Owner, lost_error};
-use crate::standing::{LostReason, SessionState};
+use crate::standing::SessionState;
 use crate::stream::{self, RequestKey, ToRelease};
 
 mod news;
+mod view;
 
 pub(crate) use self::news::LeaseNews;
 pub use self::news::{LeaseLoss, RevokeRequest};
+pub(crate) use self::view::LeaseView;
 
 /// The right of a session to a resource, from its grant until it is released or its session ends.
 ///
@@ -83,12 +85,7 @@ impl Lease {
     /// [`LeaseError::Expired`] past the local deadline, [`LeaseError::Lost`] if the lease or its session has
     /// ended otherwise. Neither is ever followed by a grant again.
     pub fn grant(&self) -> Result<Grant, LeaseError> {
-        match self.state() {
-            SessionState::Held | SessionState::Suspect => Ok(self.info.grant.clone()),
-            SessionState::Expired => Err(LeaseError::Expired),
-            SessionState::Lost(LostReason::Expired) => Err(LeaseError::Expired),
-            SessionState::Lost(reason) => Err(LeaseError::Lost(reason)),
-        }
+        view::grant(self.state(), &self.info)
     }
 
     /// The fencing token, also after the lease is lost: for logs, and for messages.
@@ -119,10 +116,16 @@ impl Lease {
     /// alone, which news of it on the session's stream says.
     #[must_use]
     pub fn state(&self) -> SessionState {
-        let state = self.owner.core.state();
-        match self.news.lost_reason() {
-            Some(reason) if state.is_held() => SessionState::Lost(reason),
-            _ => state,
+        view::state(&self.owner.core, &self.news)
+    }
+
+    /// What tells how it stands, without keeping its session open.
+    pub(crate) fn view(&self) -> LeaseView {
+        LeaseView {
+            core: Arc::clone(&self.owner.core),
+            info: self.info.clone(),
+            previous: self.previous.clone(),
+            news: Arc::clone(&self.news),
         }
     }
 

@@ -34,6 +34,7 @@ mod endpoints;
 mod epoch;
 mod error;
 mod info;
+mod leadership;
 mod lease;
 mod operator;
 mod random;
@@ -54,6 +55,10 @@ pub use self::detached::DetachedSession;
 pub use self::error::{ClientError, LeaseError, Source, Unavailable};
 pub use self::info::{
     Generation, LeaseEnd, LeaseInfo, LeasePage, Metadata, Occupancy, PreviousLease, WaiterInfo,
+};
+pub use self::leadership::{
+    Ended, LeaderError, Leadership, LeadershipEnd, LeadershipOptions, Next, SealError, Sealer,
+    Stopped, Trouble,
 };
 pub use self::lease::{Lease, LeaseLoss, RevokeRequest};
 pub use self::operator::{

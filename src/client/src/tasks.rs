@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug_span};
 
@@ -39,6 +40,16 @@ impl Tasks {
     ) {
         let work = work.instrument(debug_span!("palisade_client", task = name));
         drop(self.tracker.spawn_on(work, &self.runtime));
+    }
+
+    /// As [`Tasks::spawn`], for work whose end is waited for, or which is ended.
+    pub(crate) fn spawn_watched<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        let work = work.instrument(debug_span!("palisade_client", task = name));
+        self.tracker.spawn_on(work, &self.runtime)
     }
 
     /// Waits until no task runs. Says whether that was so within `limit`.

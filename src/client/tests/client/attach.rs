@@ -13,7 +13,7 @@ mod deadline;
 mod many;
 mod news;
 mod streams;
-mod world;
+pub(crate) mod world;
 
 use self::world::Host;
 

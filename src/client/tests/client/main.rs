@@ -11,6 +11,7 @@ mod deadline;
 mod fake;
 mod giving_back;
 mod operators;
+mod leadership;
 mod retries;
 mod session;
 mod watch;
