@@ -75,10 +75,6 @@ impl Client {
         Box::pin(Session::open(Arc::clone(&self.shared), options)).await
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
     /// Sends another bearer token from now on, with calls and with streams that are yet to begin. It must be one of
     /// the same principal: sessions belong to it.
     ///
