@@ -25,11 +25,11 @@ mod sessions;
 mod term;
 
 pub(crate) use self::backoff::Backoff;
-pub(crate) use self::campaign::Campaign;
+pub(crate) use self::campaign::{Campaign, Hurdle, Waited, hurdle};
 pub use self::options::LeadershipOptions;
 pub use self::seal::{SealError, Sealer};
 pub(crate) use self::sessions::Kept;
-pub(crate) use self::term::Outcome;
+use self::term::Outcome;
 
 /// What is done under a leadership.
 pub(crate) type Work<S> = Arc<dyn Fn(Leadership<S>) -> BoxFuture<'static, Next> + Send + Sync>;

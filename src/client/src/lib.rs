@@ -40,6 +40,7 @@ mod operator;
 mod random;
 mod release;
 mod session;
+mod shards;
 mod standing;
 mod stream;
 mod tasks;
@@ -68,5 +69,6 @@ pub use self::operator::{
 };
 pub use self::release::{Hold, Released};
 pub use self::session::{Session, SessionOptions};
+pub use self::shards::{Shards, ShardsEnded, Spread};
 pub use self::standing::{LostReason, SessionState};
 pub use self::watch::{LeaseWatch, WatchEvent, WatchOptions, WatchPosition, WatchScope};

@@ -76,6 +76,10 @@ impl<G: Sealer> Campaign<G> {
         })
     }
 
+    pub(crate) fn options(&self) -> &LeadershipOptions {
+        &self.options
+    }
+
     pub(crate) fn backoff(&self) -> Backoff {
         let (least, most) = self.options.pauses;
         Backoff::new(least, most)
@@ -336,7 +340,7 @@ fn asked_pause(error: &ClientError) -> Option<Duration> {
 }
 
 /// What is final is so for every campaign. Credentials that were good once may be good again.
-fn hurdle(error: ClientError, worked_before: bool) -> Hurdle {
+pub(crate) fn hurdle(error: ClientError, worked_before: bool) -> Hurdle {
     match error {
         ClientError::Held { .. } | ClientError::WaitExpired { .. } => Hurdle::Held(error),
         ClientError::Invalid { .. } | ClientError::NotServed | ClientError::NoRuntime => {

@@ -58,4 +58,12 @@ impl Kept {
             Some(Ok(())) => {}
         }
     }
+
+    /// Lets it expire: something still runs under it.
+    pub(crate) async fn let_expire(&self) {
+        let kept = self.session.lock().await.take();
+        if let Some(session) = kept {
+            drop(session.detach());
+        }
+    }
 }

@@ -24,7 +24,9 @@ mod stop;
     clippy::disallowed_methods,
     reason = "the one place where these tests start tasks"
 )]
-fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+pub(crate) fn spawn<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
     tokio::spawn(work)
 }
 

@@ -14,4 +14,5 @@ mod leadership;
 mod operators;
 mod retries;
 mod session;
+mod shards;
 mod watch;

@@ -86,6 +86,7 @@ pub(crate) struct Place {
     pub(crate) session: String,
     pub(crate) request: String,
     seq: u64,
+    metadata: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +101,8 @@ pub(crate) struct World {
     seen: Vec<(usize, AttachRequest)>,
     /// The largest number of messages served at which a violation was seen, with what it was.
     pub(crate) violations: Vec<String>,
+    /// Lists are refused.
+    pub(crate) lists_nothing: bool,
 }
 
 pub(crate) type Shared = Arc<Mutex<World>>;
@@ -331,8 +334,31 @@ impl World {
             holder: vec![9; 16],
             session_id: place.session.clone(),
             request_id: place.request.clone(),
+            metadata: place.metadata.clone(),
             ..palisade_api::Lease::default()
         })
+    }
+
+    /// Pages of three, so that there are many.
+    fn list(&self, prefix: &str, after: &str) -> v1::ListLeasesResponse {
+        let mut names = self
+            .held
+            .keys()
+            .filter(|name| name.starts_with(prefix) && name.as_str() > after);
+        let leases: Vec<_> = names
+            .by_ref()
+            .take(3)
+            .filter_map(|name| self.lease(name))
+            .collect();
+        let next_page_token = match (names.next(), leases.last()) {
+            (Some(_), Some(last)) => last.resource.clone(),
+            _ => String::new(),
+        };
+        v1::ListLeasesResponse {
+            leases,
+            next_page_token,
+            revision: 1,
+        }
     }
 
     fn granted(&self, resource: &str) -> Told {
@@ -514,6 +540,7 @@ impl World {
             session: session.to_owned(),
             request: asked.request_id.clone(),
             seq,
+            metadata: asked.metadata.clone(),
         };
         let own = |found: &Place| found.session == session && found.request == asked.request_id;
         match self.held.get_mut(&asked.resource) {
@@ -811,9 +838,16 @@ impl LeaseService for Service {
 
     async fn list_leases(
         &self,
-        _: Request<v1::ListLeasesRequest>,
+        request: Request<v1::ListLeasesRequest>,
     ) -> Result<Response<v1::ListLeasesResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let request = request.into_inner();
+        let world = self.world.lock().unwrap();
+        if world.lists_nothing {
+            return Err(Status::unavailable("away"));
+        }
+        Ok(Response::new(
+            world.list(&request.prefix, &request.page_token),
+        ))
     }
 
     async fn watch_leases(
