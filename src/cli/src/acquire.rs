@@ -120,7 +120,7 @@ async fn acquire(args: &AcquireArgs, client: &Client) -> Result<Option<(Session,
             if let Err(error) = session.close().await {
                 tracing::debug!(%error, "the session was not closed");
             }
-            return Err(refused(error, args));
+            return Err(refused(error, &args.resource, args.wait));
         }
     };
     let grant = lease.grant()?;
@@ -200,8 +200,8 @@ fn default_label() -> String {
     format!("palisade acquire, pid {}", std::process::id())
 }
 
-fn refused(error: ClientError, args: &AcquireArgs) -> Failure {
-    let resource = &args.resource;
+/// Why it was not granted.
+pub(crate) fn refused(error: ClientError, resource: &ResourceName, wait: Duration) -> Failure {
     match error {
         ClientError::Held { .. } => Failure::new(
             Kind::Busy,
@@ -211,10 +211,7 @@ fn refused(error: ClientError, args: &AcquireArgs) -> Failure {
         ),
         ClientError::WaitExpired { .. } => Failure::new(
             Kind::Busy,
-            format!(
-                "{resource} was not granted within {}",
-                show_duration(args.wait)
-            ),
+            format!("{resource} was not granted within {}", show_duration(wait)),
         ),
         other => other.into(),
     }

@@ -17,7 +17,9 @@ pub(crate) use bench::{
 
 pub(crate) use completions::CompletionsArgs;
 pub(crate) use etcd_access::Switch;
-pub(crate) use guard::{Dialect, GuardArgs, GuardCommand, GuardProtectArgs};
+pub(crate) use guard::{
+    Dialect, GuardArgs, GuardCommand, GuardProtectArgs, GuardSealArgs, StoreArgs,
+};
 pub(crate) use man::ManArgs;
 pub(crate) use settings::{CheckArgs, ConfigArgs, ConfigCommand, DumpArgs, SettingsArgs, Words};
 
@@ -112,10 +114,20 @@ pub(crate) struct DevArgs {
 #[derive(Debug, Args)]
 pub(crate) struct Faces {
     /// Serve gRPC here; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7650")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "PALISADE_LISTEN",
+        default_value = "127.0.0.1:7650"
+    )]
     pub(crate) listen: SocketAddr,
     /// Serve health (/livez, /readyz) over HTTP here; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7651")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "PALISADE_HTTP",
+        default_value = "127.0.0.1:7651"
+    )]
     pub(crate) http: SocketAddr,
 }
 

@@ -1,9 +1,11 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
-use palisade_token::ResourceName;
+use palisade_token::{Grant, ResourceName};
 
-use super::Format;
+use super::{ClientArgs, Format};
+use crate::units::parse_duration;
 
 /// Put the guard into a database, and look after it.
 #[derive(Debug, Args)]
@@ -17,6 +19,7 @@ pub(crate) enum GuardCommand {
     Install(GuardInstallArgs),
     Protect(GuardProtectArgs),
     Unprotect(GuardUnprotectArgs),
+    Seal(GuardSealArgs),
     Status(GuardStatusArgs),
     Audit(GuardAuditArgs),
     Sql(GuardSqlArgs),
@@ -28,12 +31,19 @@ pub(crate) enum GuardCommand {
 /// palisade.seal, palisade.enter and palisade.check with a grant's three parts. SQLite gets tables whose
 /// names begin with palisade_. What is installed already is no error.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("store").required(true).args(["postgres", "sqlite"]))]
 #[command(after_help = "\
 Examples:
   palisade guard install --postgres postgres://owner@127.0.0.1:5432/orders
   palisade guard install --sqlite orders.db")]
 pub(crate) struct GuardInstallArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// The database that is guarded.
+#[derive(Debug, Args)]
+#[group(id = "store", required = true, multiple = false)]
+pub(crate) struct StoreArgs {
     /// The PostgreSQL database
     #[arg(
         long,
@@ -59,15 +69,17 @@ pub(crate) struct PostgresArgs {
     pub(crate) postgres: String,
 }
 
-/// Refuse writes to a PostgreSQL table that carry no grant, or a stale one.
+/// Refuse writes to a table that carry no grant, or a stale one.
 ///
-/// Either the whole table is one resource, or each row has its own, named by the prefix and the values of
-/// some columns. Partitions and children are protected with their root. Again, it repairs what was weakened.
+/// Either the whole table is one resource, or in PostgreSQL each row has its own, named by the prefix and the values
+/// of some columns. Partitions and children are protected with their root. Again, it repairs what was weakened. In a
+/// SQLite file the guard is installed first, if it is not there.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("scope").required(true).args(["resource", "columns"]))]
 #[command(after_help = "\
 Examples:
   palisade guard protect orders --resource orders --postgres \"$DATABASE\"
+  palisade guard protect orders --resource orders --sqlite shop.db
   # each row is a resource of its own, such as accounts/eu/17
   palisade guard protect accounts --columns shard,id --prefix accounts --postgres \"$DATABASE\"")]
 pub(crate) struct GuardProtectArgs {
@@ -79,41 +91,70 @@ pub(crate) struct GuardProtectArgs {
     pub(crate) resource: Option<ResourceName>,
     /// The columns whose values name the resource of a row
     #[arg(long, value_name = "COLUMN[,COLUMN...]", value_delimiter = ',')]
+    #[arg(conflicts_with = "sqlite")]
     pub(crate) columns: Vec<String>,
     /// What the names of the rows' resources begin with
     #[arg(long, value_name = "RESOURCE", requires = "columns")]
     pub(crate) prefix: Option<ResourceName>,
     #[command(flatten)]
-    pub(crate) database: PostgresArgs,
+    pub(crate) store: StoreArgs,
 }
 
-/// Take the guard off a PostgreSQL table and what is below it.
+/// Take the guard off a table and what is below it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  palisade guard unprotect orders --postgres postgres://owner@127.0.0.1:5432/shop")]
+  palisade guard unprotect orders --postgres postgres://owner@127.0.0.1:5432/shop
+  palisade guard unprotect orders --sqlite shop.db")]
 pub(crate) struct GuardUnprotectArgs {
     /// The table, written as in SQL
     #[arg(value_name = "TABLE")]
     pub(crate) table: String,
     #[command(flatten)]
-    pub(crate) database: PostgresArgs,
+    pub(crate) store: StoreArgs,
 }
 
-/// Show the fence of a resource in PostgreSQL: the token that was sealed last, by whom and when.
+/// Seal a resource: from then on nobody older writes.
+///
+/// With --grant that grant is sealed: what its holder does before its first read. Without it the resource is acquired
+/// here, sealed and released again, which stops the writes of whoever held it before: one whose lease was revoked, or
+/// everybody after the database was restored. It returns once no write with an older token can commit.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["resource", "grant"]))]
+#[command(after_help = "\
+Examples:
+  palisade guard seal orders --wait 5m --postgres \"$DATABASE\"
+  palisade guard seal --grant \"$grant\" --sqlite shop.db")]
+pub(crate) struct GuardSealArgs {
+    /// What to acquire, seal and release
+    #[arg(value_name = "RESOURCE")]
+    pub(crate) resource: Option<ResourceName>,
+    /// Seal this grant, as `palisade acquire --output grant` prints it, without asking a coordinator
+    #[arg(long, value_name = "RESOURCE#TOKEN#HOLDER")]
+    pub(crate) grant: Option<Grant>,
+    /// How long to wait while others hold it, on top of --timeout; without it the answer comes at once
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
+    pub(crate) wait: Duration,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Show the fence of a resource: the token that was sealed last, by whom and when.
 ///
 /// To look at. Comparing with it is no check: the answer is old when it arrives.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   palisade guard status orders --postgres postgres://owner@127.0.0.1:5432/shop
-  palisade guard status orders --postgres \"$DATABASE\" --output json | jq .token")]
+  palisade guard status orders --sqlite shop.db --output json | jq .token")]
 pub(crate) struct GuardStatusArgs {
     /// What to look at
     #[arg(value_name = "RESOURCE")]
     pub(crate) resource: ResourceName,
     #[command(flatten)]
-    pub(crate) database: PostgresArgs,
+    pub(crate) store: StoreArgs,
     /// How it is shown
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) output: Format,

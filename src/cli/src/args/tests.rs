@@ -187,7 +187,7 @@ fn every_example_can_be_parsed() {
 }
 
 /// What stands in scripts for values of a kind.
-const VARIABLES: [(&str, &str); 7] = [
+const VARIABLES: [(&str, &str); 8] = [
     ("$token", "1795220472530687"),
     ("$session", "0123456789abcdef"),
     ("$secret", "000102030405060708090a0b0c0d0e0f"),
@@ -195,6 +195,10 @@ const VARIABLES: [(&str, &str); 7] = [
     ("$epoch", "1"),
     ("FILE", "palisade.toml"),
     ("$DATABASE", "postgres://owner@127.0.0.1/orders"),
+    (
+        "$grant",
+        "orders#1795220472530687#000102030405060708090a0b0c0d0e0f",
+    ),
 ];
 
 /// The command lines of this program in a script: words, with quotes taken off.
