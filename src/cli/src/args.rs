@@ -95,8 +95,9 @@ pub(crate) struct ServeArgs {
     pub(crate) end_with_stdin: bool,
 }
 
-/// Run one to try things out; its state is thrown away at the end.
+/// Run a coordinator to try things out, and forget its state.
 ///
+/// Its state is in a directory that is deleted at the end.
 /// Takes free ports with --listen 127.0.0.1:0 --http 127.0.0.1:0, and prints where it listens.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -134,14 +135,16 @@ pub(crate) struct Faces {
 #[derive(Debug, Args)]
 pub(crate) struct LogArgs {
     /// How log lines on stderr look
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum LogFormat {
+    /// A line for people
     #[default]
     Text,
+    /// A line of JSON
     Json,
 }
 
@@ -197,6 +200,7 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 
 /// How coordinators are reached.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Coordinators")]
 pub(crate) struct ClientArgs {
     /// The coordinators
     #[arg(long, value_name = "URL[,URL...]", env = "PALISADE_ADDR", default_value = DEFAULT_ADDR)]
@@ -231,7 +235,7 @@ pub(crate) struct ClientArgs {
 
 /// Hold a resource until told to end, then release it.
 ///
-/// SIGINT, SIGTERM and SIGHUP tell it to end. Prints the fencing token, or with `-o grant` the grant (resource#token#holder) that a guard takes, and
+/// SIGINT, SIGTERM and SIGHUP tell it to end. Prints the fencing token, or with `--output grant` the grant (resource#token#holder) that a guard takes, and
 /// renews the lease in the foreground. The exit code is 70 if it is lost, and 75 if it is not granted.
 ///
 /// With --detach it prints token, holder, grant, session, secret and epoch, and ends; the lease stands until it is
@@ -358,6 +362,7 @@ pub(crate) struct ListArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Format {
+    /// Columns, for people
     #[default]
     Table,
     /// One JSON document

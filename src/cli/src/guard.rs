@@ -98,6 +98,12 @@ async fn in_postgres(url: &str) -> Result<PgPool, Failure> {
 }
 
 async fn in_sqlite(file: &Path) -> Result<SqlitePool, Failure> {
+    if !file.exists() {
+        let file = file.display();
+        return Err(Failure::other(format!(
+            "{file} is not there; --sqlite takes the file of a database that exists"
+        )));
+    }
     let options = SqliteConnectOptions::new().filename(file);
     Ok(SqlitePoolOptions::new()
         .max_connections(1)

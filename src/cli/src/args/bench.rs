@@ -44,7 +44,7 @@ pub(crate) enum CoordinatorBench {
 #[command(after_help = "\
 Examples:
   palisade bench lease --etcd http://127.0.0.1:2379
-  palisade bench lease --etcd http://127.0.0.1:2379 --concurrency 1,64,256 --rounds 3 --output jsonl")]
+  palisade bench lease --etcd http://127.0.0.1:2379 --concurrency 1,64 --output jsonl")]
 pub(crate) struct LeaseArgs {
     #[command(flatten)]
     pub(crate) target: Target,
@@ -95,7 +95,7 @@ pub(crate) struct HandoffArgs {
 #[command(after_help = "\
 Examples:
   palisade bench sessions --etcd http://127.0.0.1:2379
-  palisade bench sessions --etcd http://127.0.0.1:2379 --sessions 50000 --for 10m --output jsonl")]
+  palisade bench sessions --etcd http://127.0.0.1:2379 --sessions 50000 --for 10m")]
 pub(crate) struct SessionsArgs {
     #[command(flatten)]
     pub(crate) target: Target,
@@ -195,6 +195,7 @@ pub(crate) enum SessionVariant {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum BenchOutput {
+    /// Columns, for people
     #[default]
     Table,
     /// One line of JSON for each variant, and one for the ratios

@@ -81,7 +81,8 @@ Examples:
   palisade guard protect orders --resource orders --postgres \"$DATABASE\"
   palisade guard protect orders --resource orders --sqlite shop.db
   # each row is a resource of its own, such as accounts/eu/17
-  palisade guard protect accounts --columns shard,id --prefix accounts --postgres \"$DATABASE\"")]
+  palisade guard protect accounts --columns shard,id --prefix accounts \\
+      --postgres \"$DATABASE\"")]
 pub(crate) struct GuardProtectArgs {
     /// The table, written as in SQL
     #[arg(value_name = "TABLE")]
@@ -141,7 +142,7 @@ pub(crate) struct GuardSealArgs {
     pub(crate) client: ClientArgs,
 }
 
-/// Show the fence of a resource: the token that was sealed last, by whom and when.
+/// Show a resource's fence: the token sealed last, by whom and when.
 ///
 /// To look at. Comparing with it is no check: the answer is old when it arrives.
 #[derive(Debug, Args)]
@@ -160,7 +161,7 @@ pub(crate) struct GuardStatusArgs {
     pub(crate) output: Format,
 }
 
-/// List what goes past the guard in a PostgreSQL database, and what to do about it.
+/// List what goes past the guard in PostgreSQL, and what to do.
 ///
 /// Errors are open now: partitions, parents and children without a guard, triggers that are disabled, altered
 /// or not ALWAYS, fences from before a restore. Warnings are not, yet. Ends with code 1 if there is an error.
@@ -168,7 +169,7 @@ pub(crate) struct GuardStatusArgs {
 #[command(after_help = "\
 Examples:
   palisade guard audit --postgres postgres://owner@127.0.0.1:5432/orders
-  palisade guard audit --postgres \"$DATABASE\" --output jsonl | jq -r 'select(.severity == \"error\").advice'")]
+  palisade guard audit --postgres \"$DATABASE\" --output jsonl | jq -r .advice")]
 pub(crate) struct GuardAuditArgs {
     #[command(flatten)]
     pub(crate) database: PostgresArgs,
@@ -177,7 +178,7 @@ pub(crate) struct GuardAuditArgs {
     pub(crate) output: Format,
 }
 
-/// Print the guard as SQL, with the calls that another language makes.
+/// Print the guard as SQL, and the calls of other languages.
 ///
 /// Run by the database's own client it installs all, or (but for MySQL, where it may be run again) nothing where
 /// the guard is there before; `palisade guard install` also brings an older one up to date.
@@ -195,8 +196,10 @@ pub(crate) struct GuardSqlArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Dialect {
+    /// PostgreSQL
     Postgres,
     /// MySQL and MariaDB
     Mysql,
+    /// SQLite
     Sqlite,
 }

@@ -150,7 +150,9 @@ fn every_argument_says_what_it_is_and_every_last_command_shows_an_example() {
     for (path, command) in every_command() {
         let about = command.get_about().map(ToString::to_string);
         let about = about.unwrap_or_else(|| panic!("{path} has no first sentence"));
-        assert!(!about.ends_with('.'), "{path}: {about}");
+        // With its name before it in a line of 80 columns.
+        let fits = about.chars().count() <= 65 && !about.ends_with('.');
+        assert!(fits, "{path}: {about}");
         for argument in command.get_arguments().filter(|one| !one.is_hide_set()) {
             let told = argument.get_help().is_some() || argument.get_long_help().is_some();
             assert!(told, "{path}: {} is not explained", argument.get_id());
@@ -164,6 +166,12 @@ fn every_argument_says_what_it_is_and_every_last_command_shows_an_example() {
         let after = after.map(ToString::to_string).unwrap_or_default();
         assert!(after.starts_with("Examples:\n"), "{path} has no example");
         assert!(after.contains(&path), "{path} is not in its own examples");
+        for line in after.lines() {
+            assert!(
+                line.chars().count() <= 88,
+                "{path}: too long an example: {line}"
+            );
+        }
     }
 }
 

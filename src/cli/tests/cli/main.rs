@@ -12,8 +12,11 @@ mod guarding;
 mod holding;
 mod leases;
 mod program;
+mod readme;
 mod secured;
 mod serving;
+mod shells;
+mod snapshots;
 #[cfg(feature = "otlp")]
 mod traces;
 mod usage;

@@ -9,7 +9,7 @@ use super::{BenchOutput, parse_round};
 ///
 /// On PostgreSQL it makes a database of its own and drops it at the end, and in a round of each kind writes through
 /// transactions of one and of four statements, all with one token for one resource: without a guard, with this one,
-/// with `SELECT … FOR SHARE` on a fence row and with an upsert of it, which are what is usually written by hand; and
+/// with `SELECT ... FOR SHARE` on a fence row and with an upsert of it, which are what is usually written by hand; and
 /// through single statements with and without the check in them. Then it seals under busy writers, of the resource and
 /// of another. SQLite writes to a file of its own. All figures are medians over the rounds; server, load and
 /// database share this machine where the server runs on it, so quote the ratios of one run.
@@ -20,7 +20,7 @@ use super::{BenchOutput, parse_round};
 #[command(after_help = "\
 Examples:
   palisade bench guard --postgres postgres://postgres@127.0.0.1/postgres
-  palisade bench guard --postgres 'postgres://postgres@127.0.0.1/postgres?options[synchronous_commit]=off' --output jsonl
+  palisade bench guard --postgres \"$DATABASE\" --output jsonl
   palisade bench guard --only sqlite,memory")]
 pub(crate) struct GuardBenchArgs {
     /// The PostgreSQL server to measure on, as somebody who may create databases; not measured without this
