@@ -235,8 +235,8 @@ pub(crate) struct ClientArgs {
 
 /// Hold a resource until told to end, then release it.
 ///
-/// SIGINT, SIGTERM and SIGHUP tell it to end. Prints the fencing token, or with `--output grant` the grant (resource#token#holder) that a guard takes, and
-/// renews the lease in the foreground. The exit code is 70 if it is lost, and 75 if it is not granted.
+/// SIGINT, SIGTERM and SIGHUP tell it to end. Prints the fencing token, or with `--output grant` the grant
+/// (resource#token#holder) that a guard takes, and renews the lease in the foreground. The exit code is 70 if it is lost, and 75 if it is not granted.
 ///
 /// With --detach it prints token, holder, grant, session, secret and epoch, and ends; the lease stands until it is
 /// released or its TTL is over. The secret lets whoever has it release the lease.

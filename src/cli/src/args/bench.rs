@@ -11,9 +11,10 @@ pub(crate) use guard::{BenchStore, GuardBenchArgs};
 
 /// Measure a coordinator against etcd's locks, or the guard's cost.
 ///
-/// A coordinator is measured on the same etcd as etcd's own lock service: the bench starts one of its own, and takes turns: a round through etcd's v3lock, a round through the
-/// coordinator, and again; all figures are medians over the rounds. etcd, coordinator and load share this
-/// machine where etcd runs on it, so quote the ratios of one run, never the absolute figures.
+/// A coordinator is measured on the same etcd as etcd's own lock service: the bench starts one of its own, and
+/// takes turns: a round through etcd's v3lock, a round through the coordinator, and again; all figures are
+/// medians over the rounds. etcd, coordinator and load share this machine where etcd runs on it, so quote the
+/// ratios of one run, never the absolute figures.
 ///
 /// It keeps to keys below a prefix of its own and deletes them at the end, but it loads etcd as much as it can:
 /// name one that nobody else relies on.
@@ -37,9 +38,10 @@ pub(crate) enum CoordinatorBench {
     Sessions(SessionsArgs),
 }
 
-/// Acquire and release, each task a resource of its own: cycles a second, and the time of one.
+/// Time acquires and releases, each task with its own resource.
 ///
-/// `ratio` is the stream's cycles a second over v3lock's, with the most tasks.
+/// Cycles a second, and the time of one. `ratio` is the stream's cycles a second over v3lock's, with the most
+/// tasks.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -61,11 +63,10 @@ pub(crate) struct LeaseArgs {
     pub(crate) rounds: Rounds,
 }
 
-/// Many clients take turns at one resource: hand-overs a second, and the time from release to the next
-/// client's grant.
+/// Time the hand-overs of one resource between many clients.
 ///
-/// Each client has a session of its own; with v3lock, an etcd lease of its own. `ratio` is the stream's
-/// hand-overs a second over v3lock's.
+/// Hand-overs a second, and the time from release to the next client's grant. Each client has a session of its
+/// own; with v3lock, an etcd lease of its own. `ratio` is the stream's hand-overs a second over v3lock's.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -87,10 +88,10 @@ pub(crate) struct HandoffArgs {
     pub(crate) rounds: Rounds,
 }
 
-/// Keep many sessions alive: those that end all the same, the coordinator's memory for one, and renewals.
+/// Keep many sessions alive, and count those that end all the same.
 ///
-/// Each session is a stream of its own and is renewed each third of its TTL. `ratio` is the share of the sessions
-/// that live to the end: 1 if none expired.
+/// Besides, the coordinator's memory for one of them, and renewals. Each session is a stream of its own and is
+/// renewed each third of its TTL. `ratio` is the share of the sessions that live to the end: 1 if none expired.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

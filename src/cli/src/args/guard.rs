@@ -71,9 +71,9 @@ pub(crate) struct PostgresArgs {
 
 /// Refuse writes to a table that carry no grant, or a stale one.
 ///
-/// Either the whole table is one resource, or in PostgreSQL each row has its own, named by the prefix and the values
-/// of some columns. Partitions and children are protected with their root. Again, it repairs what was weakened. In a
-/// SQLite file the guard is installed first, if it is not there.
+/// Either the whole table is one resource, or in PostgreSQL each row has its own, named by the prefix and the
+/// values of some columns. Partitions and children are protected with their root. Again, it repairs what was
+/// weakened. In a SQLite file the guard is installed first, if it is not there.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("scope").required(true).args(["resource", "columns"]))]
 #[command(after_help = "\
@@ -117,9 +117,10 @@ pub(crate) struct GuardUnprotectArgs {
 
 /// Seal a resource: from then on nobody older writes.
 ///
-/// With --grant that grant is sealed: what its holder does before its first read. Without it the resource is acquired
-/// here, sealed and released again, which stops the writes of whoever held it before: one whose lease was revoked, or
-/// everybody after the database was restored. It returns once no write with an older token can commit.
+/// With --grant that grant is sealed: what its holder does before its first read. Without it the resource is
+/// acquired here, sealed and released again, which stops the writes of whoever held it before: one whose lease
+/// was revoked, or everybody after the database was restored. It returns once no write with an older token can
+/// commit.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).args(["resource", "grant"]))]
 #[command(after_help = "\

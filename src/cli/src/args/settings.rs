@@ -80,10 +80,10 @@ pub(crate) enum ConfigCommand {
     Dump(DumpArgs),
 }
 
-/// Say whether `serve` could use a file, with the environment over it, and what is wrong.
+/// Say whether `serve` could use a file, and what is wrong with it.
 ///
-/// Also reads the certificates, keys and tokens that it names. No address is taken and no store opened. The exit
-/// code is 78 if anything is wrong.
+/// The environment comes before the file. This also reads the certificates, keys and tokens that it names. No
+/// address is taken and no store opened. The exit code is 78 if anything is wrong.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

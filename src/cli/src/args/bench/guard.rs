@@ -5,14 +5,15 @@ use clap::{Args, ValueEnum, value_parser};
 
 use super::{BenchOutput, parse_round};
 
-/// What the guard costs: guarded writes against the same writes without it, in turns.
+/// Time guarded writes against the same writes without a guard.
 ///
-/// On PostgreSQL it makes a database of its own and drops it at the end, and in a round of each kind writes through
-/// transactions of one and of four statements, all with one token for one resource: without a guard, with this one,
-/// with `SELECT ... FOR SHARE` on a fence row and with an upsert of it, which are what is usually written by hand; and
-/// through single statements with and without the check in them. Then it seals under busy writers, of the resource and
-/// of another. SQLite writes to a file of its own. All figures are medians over the rounds; server, load and
-/// database share this machine where the server runs on it, so quote the ratios of one run.
+/// They take turns. On PostgreSQL it makes a database of its own and drops it at the end, and in a round of
+/// each kind writes through transactions of one and of four statements, all with one token for one resource:
+/// without a guard, with this one, with `SELECT ... FOR SHARE` on a fence row and with an upsert of it, which
+/// are what is usually written by hand; and through single statements with and without the check in them. Then
+/// it seals under busy writers, of the resource and of another. SQLite writes to a file of its own. All figures
+/// are medians over the rounds; server, load and database share this machine where the server runs on it, so
+/// quote the ratios of one run.
 ///
 /// `ratio` is the guarded transactions of four statements a second over the unguarded ones, with the most
 /// connections.
