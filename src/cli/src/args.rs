@@ -159,7 +159,7 @@ pub(crate) enum LogFormat {
 #[command(after_help = "\
 Examples:
   palisade demo
-  palisade demo --etcd http://127.0.0.1:2379 --postgres postgres://postgres@127.0.0.1:5432/postgres
+  palisade demo --etcd http://127.0.0.1:2379 --postgres postgres://postgres@127.0.0.1
 
 With --etcd the coordinator uses keys below a prefix of its own, and deletes them at the end. With
 --postgres it makes a database of its own beside the named one, and drops it at the end: the role
