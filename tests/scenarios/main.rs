@@ -16,3 +16,4 @@ mod resurrected;
 mod rolling;
 mod setup;
 mod streams;
+mod watching;

@@ -191,7 +191,7 @@ impl Endpoints {
         if endpoint.health(|health| health.failures) > failures {
             return Err(Failure::unreachable("no connection"));
         }
-        match Box::pin(endpoint.address.connect()).await {
+        match Box::pin(connect(&endpoint.address)).await {
             Ok(channel) => {
                 let connection = endpoint.health(|health| {
                     health.connections += 1;
@@ -259,6 +259,14 @@ impl Endpoints {
         });
         debug!(endpoint = %endpoint.address.uri(), ?pause, "endpoint left out");
     }
+}
+
+async fn connect(address: &Address) -> Result<Channel, tonic::transport::Error> {
+    #[cfg(test)]
+    if let Some(dialled) = crate::simulation::dialled(address).await {
+        return dialled;
+    }
+    address.connect().await
 }
 
 fn address_of(text: &str, tls: Option<&ClientTlsConfig>) -> Result<Address, ClientError> {

@@ -41,6 +41,8 @@ mod random;
 mod release;
 mod session;
 mod shards;
+#[cfg(test)]
+mod simulation;
 mod standing;
 mod stream;
 mod tasks;
