@@ -4,6 +4,7 @@
     reason = "a scenario that meets an unforeseen error has failed"
 )]
 
+mod abandoned;
 mod coordinators;
 mod curl;
 mod durability;

@@ -228,7 +228,8 @@ impl Simulation {
         match self.dice.below(8) {
             0..=4 => self.dice.below(SECOND / 20),
             5 => self.dice.below(SECOND),
-            6 => self.dice.below(4 * SECOND),
+            6 => self.dice.below(3 * SECOND),
+            _ if self.dice.one_in(2) => self.dice.below(3 * SECOND),
             _ => self.dice.below(25 * SECOND),
         }
     }
@@ -301,6 +302,12 @@ impl Simulation {
                 let left = answer.as_ref().map(|given| given.left_ms).ok();
                 self.note(format!("{} answers {:?}: {left:?}", asked.host, asked.what));
                 asked.reply.send(&asked.what, answer);
+                // The worst moment to be cut off: what is believed now has to do.
+                if !matches!(asked.what, What::Other) && self.happens(10) {
+                    let length = self.dice.between(self.store.ttl / 2, 2 * self.store.ttl);
+                    self.plan_at(now, Event::Down(0, length));
+                    self.plan_at(now, Event::Down(1, length));
+                }
             }
             Event::Look => {}
             Event::Suspend(length) => self.suspend(now, length),
