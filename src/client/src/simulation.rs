@@ -126,7 +126,7 @@ impl Store {
                 self.left_ms(if told_late { now } else { relayed }, relayed)
             }
             What::Acquire { .. } => self.left_ms(now, self.relayed),
-            What::Other => 0,
+            What::Release { .. } | What::Other => 0,
         };
         Ok(Given { ttl_ms, left_ms })
     }
@@ -142,6 +142,8 @@ enum Event {
     },
     Answered(Asked, Answer),
     Look,
+    /// Something else is asked for, and released.
+    Acquire,
     /// The process, or the machine, stands still for so long.
     Suspend(u64),
     /// A coordinator is gone for so long.
@@ -157,6 +159,8 @@ struct Simulation {
     inbox: SharedInbox,
     events: BTreeMap<(u64, u64), Event>,
     count: u64,
+    /// So much else is to be asked for.
+    wanted: u64,
     /// What happened, for whoever reads of a failure.
     trace: Vec<String>,
 }
@@ -202,6 +206,7 @@ impl Simulation {
             inbox,
             events: BTreeMap::new(),
             count: 0,
+            wanted: 0,
             trace: Vec::new(),
             dice,
         };
@@ -310,6 +315,7 @@ impl Simulation {
                 }
             }
             Event::Look => {}
+            Event::Acquire => self.wanted += 1,
             Event::Suspend(length) => self.suspend(now, length),
             Event::Down(host, length) => {
                 self.note(format!("{host} is down"));
@@ -340,7 +346,7 @@ impl Simulation {
                     relayed,
                     is_copy,
                 } => self.at_store(at, asked, relayed, is_copy),
-                Event::Look | Event::Suspend(_) => {}
+                Event::Look | Event::Acquire | Event::Suspend(_) => {}
                 other => found.push(other),
             }
         }
@@ -398,6 +404,10 @@ impl Simulation {
         for _look in 0..30 {
             let at = begun + self.dice.below(LENGTH);
             self.plan_at(at, Event::Look);
+        }
+        for _acquire in 0..8 {
+            let at = begun + self.dice.below(LENGTH);
+            self.plan_at(at, Event::Acquire);
         }
         if self.plan.is_calm {
             return;
@@ -461,6 +471,9 @@ impl Simulation {
                 // The first look comes before anything that arrived is taken in.
                 self.look(&mut holder)?;
             }
+            for _wanted in 0..std::mem::take(&mut self.wanted) {
+                acquire_another(&holder.session);
+            }
             settle().await;
             self.look(&mut holder)?;
         }
@@ -478,6 +491,21 @@ async fn turn<T>(work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     .await;
     tokio::task::yield_now().await;
     done
+}
+
+/// Its answer tells what is left of the TTL, too.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "it ends with the simulation's runtime"
+)]
+fn acquire_another(session: &Session) {
+    let session = session.clone();
+    tokio::spawn(async move {
+        let resource = "another".parse().unwrap();
+        if let Ok(lease) = session.try_acquire(&resource).await {
+            drop(lease.release().await);
+        }
+    });
 }
 
 async fn settle() {

@@ -27,7 +27,10 @@ pub(super) enum What {
         resource: String,
         request_id: String,
     },
-    /// Anything that the deadline does not depend on.
+    Release {
+        resource: String,
+    },
+    /// Anything else.
     Other,
 }
 
@@ -173,6 +176,12 @@ fn on_stream(what: &What, seq: u64, answer: Answer) -> Option<Result<AttachRespo
             ttl_left_ms: left_ms,
             previous: None,
         }),
+        What::Release { resource } => Message::Released(v1::AttachReleased {
+            resource: resource.clone(),
+            outcome: v1::ReleaseOutcome::Released.into(),
+            end: v1::LeaseEnd::Released.into(),
+            ..v1::AttachReleased::default()
+        }),
         What::Other => return None,
     };
     Some(Ok(AttachResponse {
@@ -208,6 +217,9 @@ fn of_stream(message: Option<v1::attach_request::Message>) -> What {
         Some(Message::Acquire(acquire)) => What::Acquire {
             resource: acquire.resource,
             request_id: acquire.request_id,
+        },
+        Some(Message::Release(release)) => What::Release {
+            resource: release.resource,
         },
         _ => What::Other,
     }

@@ -30,6 +30,15 @@ impl ManualClock {
         state.now = state.now.after(by);
     }
 
+    /// How long it is to the next timer, if somebody waits for one.
+    pub(crate) fn next_timer(&self) -> Option<Duration> {
+        let mut state = self.0.lock().unwrap();
+        state.sleepers.retain(|(_, sleeper)| !sleeper.is_closed());
+        let now = state.now;
+        let ends = state.sleepers.iter().map(|(end, _)| now.until(*end));
+        ends.min()
+    }
+
     /// Time passes, and timers that are due fire.
     pub(crate) fn advance(&self, by: Duration) {
         self.jump(by);

@@ -62,6 +62,75 @@ async fn a_suspend_past_the_deadline_is_seen_at_the_first_look() {
 }
 
 #[tokio::test]
+async fn drift_and_margin_are_what_they_are_set_to() {
+    let fake = Fake::start().await;
+    let clock = ManualClock::shared();
+    let client = Client::builder()
+        .transport(palisade_client::Transport::Unary)
+        .endpoint(&fake.address)
+        .clock(Arc::<ManualClock>::clone(&clock));
+    let client = client.connect().unwrap();
+    for (drift_ppm, margin, believed) in [
+        (0, Duration::ZERO, Duration::from_secs(15)),
+        (0, Duration::from_secs(2), Duration::from_secs(13)),
+        (100_000, Duration::ZERO, Duration::from_millis(13_500)),
+        (
+            50_000,
+            Duration::from_secs(2),
+            Duration::from_millis(12_250),
+        ),
+    ] {
+        let sent = clock.now();
+        let options = SessionOptions::default()
+            .drift_ppm(drift_ppm)
+            .margin(margin);
+        let session = in_time(client.open_session(options)).await.unwrap();
+        assert_eq!(session.deadline(), sent.after(believed));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_another_endpoints_overtook_moves_nothing() {
+    let (one, other) = (Fake::start().await, Fake::start().await);
+    let clock = ManualClock::shared();
+    let client = Client::builder()
+        .transport(palisade_client::Transport::Unary)
+        .endpoints([&one.address, &other.address])
+        .clock(Arc::<ManualClock>::clone(&clock));
+    let client = client.connect().unwrap();
+    let session = in_time(client.open_session(SessionOptions::default()))
+        .await
+        .unwrap();
+    let (first, second) = if one.calls(Method::Open).is_empty() {
+        (&other, &one)
+    } else {
+        (&one, &other)
+    };
+    let gate = Arc::new(Notify::new());
+    first.next(Method::Renew, Step::Gate(Arc::clone(&gate)));
+    clock.advance(INTERVAL);
+    first.saw(Method::Renew, 1).await;
+    // The end of the try, and then a pause.
+    clock.advance(Duration::from_millis(2500));
+    until_state(&session, SessionState::Suspect).await;
+    let sent = async || {
+        clock.advance(Duration::from_millis(10));
+        session.state() == SessionState::Held
+    };
+    eventually("renewed elsewhere", PATIENCE, sent)
+        .await
+        .unwrap();
+    let deadline = session.deadline();
+    assert!(deadline <= clock.now().after(BELIEVED));
+    assert_eq!(second.calls(Method::Renew).len(), 1);
+    gate.notify_one();
+    let _lease = in_time(session.try_acquire(&orders())).await.unwrap();
+    assert_eq!(session.deadline(), deadline);
+    clock.jump(clock.now().until(deadline));
+    assert_eq!(session.state(), SessionState::Expired);
+}
+
+#[tokio::test]
 async fn without_a_look_the_timer_tells() {
     let fake = Fake::start().await;
     fake.ttl(Duration::from_secs(300));

@@ -1,11 +1,13 @@
 //! What nobody waits for any more is given back (I5).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use palisade_client::{AcquireOptions, ClientError, Hold, LeaseEnd, LostReason, SessionState};
 use palisade_test_support::eventually;
 use tonic::{Code, Status};
 
+use crate::clock::ManualClock;
 use crate::fake::{
     Fake, Method, PATIENCE, Step, client_of, in_time, lost_reply, orders, refusal, session_of,
 };
@@ -30,6 +32,35 @@ async fn an_abandoned_acquire_is_given_back_by_its_request_above_its_epoch() {
         releases[0].epoch > acquires[1].epoch,
         "{releases:?} {acquires:?}"
     );
+}
+
+/// Nothing is under way then: what an earlier try was granted is given back all the same.
+#[tokio::test]
+async fn an_acquire_abandoned_between_two_tries_is_given_back() {
+    let fake = Fake::start().await;
+    let clock = ManualClock::shared();
+    let client = palisade_client::Client::builder()
+        .transport(palisade_client::Transport::Unary)
+        .endpoint(&fake.address)
+        .clock(Arc::<ManualClock>::clone(&clock))
+        .connect()
+        .unwrap();
+    let session = in_time(client.open_session(Default::default()))
+        .await
+        .unwrap();
+    fake.always(Method::Acquire, Some(lost_reply()));
+    let longest_pause = Duration::from_millis(50);
+    let pauses = async || clock.next_timer().is_some_and(|next| next <= longest_pause);
+    let resource = orders();
+    tokio::select! {
+        lease = session.try_acquire(&resource) => panic!("{lease:?}"),
+        paused = eventually("a pause", PATIENCE, pauses) => paused.unwrap(),
+    }
+    let releases = fake.saw(Method::Release, 1).await;
+    let acquires = fake.calls(Method::Acquire);
+    assert_eq!(acquires.len(), 1);
+    assert_eq!(releases[0].request_id, acquires[0].request_id);
+    assert!(releases[0].epoch > acquires[0].epoch);
 }
 
 #[tokio::test]

@@ -1,12 +1,16 @@
 //! Calls are tried over the endpoints until they are answered, and a retry can never be taken for new.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use palisade_client::{AcquireOptions, ClientError, Unavailable};
+use palisade_client::{AcquireOptions, Client, ClientError, Transport, Unavailable};
+use palisade_test_support::eventually;
 use tonic::Code;
 
+use crate::clock::ManualClock;
 use crate::fake::{
-    Fake, Method, Step, client_of, in_time, lost_reply, orders, refusal, session_of,
+    Fake, Method, PATIENCE, Step, client_of, in_time, lost_reply, orders, refusal, session_of,
 };
 
 #[tokio::test]
@@ -32,6 +36,63 @@ async fn a_lost_reply_is_asked_for_again_with_the_same_request_and_a_larger_epoc
         "{calls:?}"
     );
     assert_eq!(lease.token().get(), 42);
+}
+
+/// Clients that lost the same coordinator do not come back all at once, and one that is back is found soon.
+#[tokio::test]
+async fn retries_pause_for_a_random_part_of_a_time_that_doubles_up_to_its_bound() {
+    const TICK: Duration = Duration::from_nanos(1);
+    let fake = Fake::start().await;
+    let clock = ManualClock::shared();
+    let client = Client::builder()
+        .transport(Transport::Unary)
+        .endpoint(&fake.address)
+        .operation_timeout(Duration::from_secs(8))
+        .clock(Arc::<ManualClock>::clone(&clock))
+        .connect()
+        .unwrap();
+    let session = in_time(client.open_session(Default::default()))
+        .await
+        .unwrap();
+    fake.always(Method::Acquire, Some(lost_reply()));
+    let mut shares = BTreeSet::new();
+    let resource = orders();
+    let acquiring = session.try_acquire(&resource);
+    let time_passes = async {
+        for (tries, longest_ms) in [50, 100, 200, 400, 800, 1000, 1000, 1000]
+            .iter()
+            .enumerate()
+        {
+            let longest = Duration::from_millis(*longest_ms);
+            fake.saw(Method::Acquire, tries + 1).await;
+            // Renewals and deadlines are seconds away, and so is the end of a try.
+            let pauses = async || clock.next_timer().is_some_and(|next| next <= longest);
+            eventually("a pause", PATIENCE, pauses).await.unwrap();
+            let pause = clock.next_timer().unwrap();
+            assert!(pause >= longest / 2, "{pause:?} of {longest:?}");
+            shares.insert(pause.as_micros() * 1000 / longest.as_micros());
+            clock.advance(pause - TICK);
+            tokio::task::yield_now().await;
+            assert_eq!(fake.calls(Method::Acquire).len(), tries + 1);
+            clock.advance(TICK);
+        }
+        fake.always(Method::Acquire, None);
+        std::future::pending::<()>().await;
+    };
+    let lease = in_time(async {
+        tokio::select! {
+            lease = acquiring => lease.unwrap(),
+            () = time_passes => unreachable!("it waits for ever"),
+        }
+    });
+    assert!(lease.await.grant().is_ok());
+    assert!(shares.len() > 1, "all the same: {shares:?}");
+    let calls = fake.calls(Method::Acquire);
+    assert!(
+        calls
+            .iter()
+            .all(|call| call.request_id == calls[0].request_id)
+    );
 }
 
 #[tokio::test]
@@ -66,8 +127,8 @@ async fn what_was_not_sent_is_no_retry() {
     drop(gone);
     for _client in 0..8 {
         // Each begins with one of the two, at random.
-        let client = palisade_client::Client::builder()
-            .transport(palisade_client::Transport::Unary)
+        let client = Client::builder()
+            .transport(Transport::Unary)
             .endpoints([address.clone(), fake.address.clone()])
             .connect()
             .unwrap();
@@ -151,8 +212,8 @@ async fn an_opening_that_is_tried_again_is_the_same_opening() {
 async fn when_nobody_answers_it_is_said_whether_it_may_have_happened() {
     let (fake, gone) = (Fake::start().await, Fake::start().await);
     let impatient = |fake: &Fake| {
-        palisade_client::Client::builder()
-            .transport(palisade_client::Transport::Unary)
+        Client::builder()
+            .transport(Transport::Unary)
             .endpoint(&fake.address)
             .call_timeout(Duration::from_millis(100))
             .operation_timeout(Duration::from_millis(300))

@@ -111,6 +111,37 @@ async fn a_silent_stream_is_given_up_well_before_the_deadline() {
     assert!(session.deadline() > born);
 }
 
+/// The first coordinator was only slow: its answer comes once another one serves.
+#[tokio::test]
+async fn an_answer_that_comes_after_the_failover_moves_nothing() {
+    let ((one, other), clock) = (Host::pair().await, ManualClock::shared());
+    let session = with_clock(&[&one, &other], &clock).await;
+    let lease = held(&session, "orders").await;
+    let (first, second) = if one.seen(Kind::Open).is_empty() {
+        (&other, &one)
+    } else {
+        (&one, &other)
+    };
+    let (seq, renewed) = renewal_under_way(first, &clock).await;
+    clock.advance(Duration::from_secs(2));
+    until_state(&session, SessionState::Suspect).await;
+    let taken_over = async || {
+        clock.advance(STEP);
+        session.state() == SessionState::Held
+    };
+    eventually("another coordinator", PATIENCE, taken_over)
+        .await
+        .unwrap();
+    assert_eq!(second.seen(Kind::Open).len(), 1);
+    let deadline = session.deadline();
+    first.answer(seq, &renewed);
+    second.answer(seq, &renewed);
+    drop(held(&session, "other").await);
+    assert!(session.deadline() <= clock.now().after(BELIEVED));
+    clock.jump(clock.now().until(deadline.max(session.deadline())));
+    assert_eq!(lease.grant(), Err(LeaseError::Expired));
+}
+
 #[tokio::test]
 async fn without_a_coordinator_it_is_suspect_then_expired_and_never_held_again() {
     let (host, clock) = (Host::start().await, ManualClock::shared());

@@ -152,6 +152,46 @@ async fn what_was_cancelled_is_not_named_again() {
     .unwrap();
 }
 
+/// One waits in the queue when the stream breaks, one is asked for when there is none: both are dropped before
+/// there is another.
+#[tokio::test]
+async fn what_is_abandoned_while_there_is_no_stream_is_neither_kept_nor_asked_for() {
+    let host = Host::start().await;
+    let (one, other) = (session_of(&[&host]).await, session_of(&[&host]).await);
+    let first = held(&one, "orders").await;
+    let (queued, late) = (orders(), "late".parse().unwrap());
+    let failing = async |opens: usize| {
+        host.saw(Kind::Open, opens).await;
+    };
+    tokio::select! {
+        lease = other.acquire(&queued, waiting()) => panic!("{lease:?}"),
+        () = async {
+            host.saw(Kind::Acquire, 2).await;
+            host.always(Kind::Open, Some(Fault::Cut));
+            host.cut();
+            failing(4).await;
+        } => {}
+    }
+    assert_eq!(host.world().queue["orders"].len(), 1);
+    let opens = host.seen(Kind::Open).len();
+    tokio::select! {
+        lease = other.acquire(&late, waiting()) => panic!("{lease:?}"),
+        () = failing(opens + 2) => {}
+    }
+    host.always(Kind::Open, None);
+    let given_back = async || host.world().queue["orders"].is_empty();
+    eventually("its place is given back", PATIENCE, given_back)
+        .await
+        .unwrap();
+    drop(held(&other, "another").await);
+    in_time(first.release()).await.unwrap();
+    assert_eq!(held(&other, "orders").await.token().get(), 103);
+    let for_late = host.seen(Kind::Acquire).into_iter().filter(|request| {
+        matches!(&request.message, Some(Asked::Acquire(asked)) if asked.resource == "late")
+    });
+    assert_eq!(for_late.count(), 0);
+}
+
 #[tokio::test]
 async fn a_place_in_the_queue_survives_a_cut() {
     let host = Host::start().await;
