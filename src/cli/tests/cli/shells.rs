@@ -1,7 +1,7 @@
 //! What shells and `man` make of this program, and readers that go away.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -197,6 +197,47 @@ fn nobody_minds_a_reader_that_went_away() {
             assert_eq!(ended.stderr, "", "{line}");
         }
     }
+}
+
+/// Runs a command line of sh at a terminal, with this typed there.
+fn at_a_terminal(dev: &Dev, line: &str, typed: &str) -> Command {
+    let mut script = tool("script");
+    script
+        .args(["-qec", line, "/dev/null"])
+        .env("TERM", "xterm");
+    script.env("PALISADE", env!("CARGO_BIN_EXE_palisade"));
+    script.env("PALISADE_ADDR", &dev.addr);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(typed.as_bytes()).unwrap();
+    script.stdin(reader).stdout(Stdio::piped());
+    script
+}
+
+#[test]
+fn whoever_waits_at_a_terminal_sees_the_place_in_the_queue() {
+    let dev = Dev::start();
+    let held = dev.run(&[
+        "acquire", "a", "--detach", "--ttl", "5m", "--label", "nightly",
+    ]);
+    assert_eq!(held.code, Some(0), "{held:?}");
+    let line = "exec \"$PALISADE\" acquire a --wait 60s";
+    let mut waiting = at_a_terminal(&dev, line, "").spawn().unwrap();
+    let mut shown = Vec::new();
+    let mut stdout = waiting.stdout.take().unwrap();
+    let place = "waiting for a: next in the queue, held by nightly";
+    while !String::from_utf8_lossy(&shown).contains(place) {
+        let mut some = [0; 256];
+        let read = stdout.read(&mut some).unwrap();
+        assert_ne!(read, 0, "{}", String::from_utf8_lossy(&shown));
+        shown.extend_from_slice(&some[..read]);
+    }
+    // Its terminal goes away with it.
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+
+    let elsewhere = dev.run(&["acquire", "a", "--wait", "1500ms"]);
+    assert_eq!(elsewhere.code, Some(75), "{elsewhere:?}");
+    assert_eq!(elsewhere.stderr.lines().count(), 1, "{elsewhere:?}");
 }
 
 /// A terminal has colours and progress; what is read by a program has neither.
