@@ -59,7 +59,8 @@ impl Abandoning {
     }
 
     async fn acquires(&self, resource: &str) {
-        let acquiring = self.session.acquire(&name(resource), waiting(LIMIT));
+        let resource = name(resource);
+        let acquiring = self.session.acquire(&resource, waiting(LIMIT));
         acquiring.await.unwrap().release().await.unwrap();
     }
 }
@@ -94,8 +95,9 @@ async fn nothing_is_left(transport: Transport) {
 
     // Nothing gets through before nobody waits any more.
     here.link.blackhole();
+    let late = name("late");
     tokio::select! {
-        lease = here.session.acquire(&name("late"), waiting(LONG_TTL)) => panic!("{lease:?}"),
+        lease = here.session.acquire(&late, waiting(LONG_TTL)) => panic!("{lease:?}"),
         () = pause(Duration::from_millis(100)) => {}
     }
     here.link.heal().await.unwrap();
