@@ -22,6 +22,7 @@ pub(crate) use guard::{
 };
 pub(crate) use man::ManArgs;
 pub(crate) use settings::{CheckArgs, ConfigArgs, ConfigCommand, DumpArgs, SettingsArgs, Words};
+pub(crate) use top::TopArgs;
 
 mod about;
 mod bench;
@@ -33,6 +34,7 @@ mod man;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod top;
 
 /// Where clients look for a coordinator unless told otherwise.
 pub(crate) const DEFAULT_ADDR: &str = "http://127.0.0.1:7650";
@@ -56,6 +58,7 @@ pub(crate) enum Command {
     Release(ReleaseArgs),
     Get(GetArgs),
     List(ListArgs),
+    Top(TopArgs),
     Guard(GuardArgs),
     Bench(BenchArgs),
     Config(ConfigArgs),

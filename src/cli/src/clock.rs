@@ -5,7 +5,7 @@
 )]
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Measures from its making on.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +47,14 @@ pub(crate) async fn poll<T>(limit: Duration, mut ask: impl AsyncFnMut() -> Optio
 }
 
 /// The wall clock, where something outside wants to know when a thing was.
-#[cfg(feature = "otlp")]
-pub(crate) fn wall() -> std::time::SystemTime {
-    std::time::SystemTime::now()
+pub(crate) fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The wall clock in milliseconds since 1970 UTC, to tell people how long ago something was.
+pub(crate) fn unix_ms() -> i64 {
+    let since = wall().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
 }

@@ -19,6 +19,7 @@ mod release;
 mod serve;
 mod signals;
 mod table;
+mod top;
 mod traces;
 mod units;
 
@@ -115,6 +116,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Release(args) => release::run(args).await,
         Command::Get(args) => leases::get(args).await,
         Command::List(args) => leases::list(args).await,
+        Command::Top(args) => top::run(args).await,
         Command::Guard(args) => guard::run(args.command).await,
         Command::DemoWorker => demo::worker().await,
     }
