@@ -25,6 +25,7 @@ mod program;
 mod proxy;
 mod redis;
 mod template;
+mod tmux;
 mod tree;
 
 pub use clock::{eventually, within};
@@ -37,6 +38,7 @@ pub use postgres::{Postgres, PostgresBuilder};
 pub use process::Process;
 pub use proxy::Proxy;
 pub use redis::{Redis, RedisBuilder};
+pub use tmux::Tmux;
 
 #[cfg(test)]
 mod tests {

@@ -6,10 +6,13 @@ use std::time::Duration;
 use palisade_client::Occupancy;
 use palisade_token::ResourceName;
 
+pub(super) use self::order::Sort;
 use super::layout::{self, Areas};
 use super::news::{News, Row, Standing};
 use super::text::shown;
 use super::world::{Leases, World};
+
+mod order;
 
 /// When it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,18 +31,6 @@ pub(super) enum Link {
     Live,
     /// Not since then, and why.
     Reconnecting(Duration, String),
-}
-
-/// By what the leases are sorted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Sort {
-    #[default]
-    Resource,
-    /// Held the longest first.
-    Held,
-    /// The longest queue first.
-    Waiters,
-    Label,
 }
 
 /// What a moment showed, to be looked at while the world goes on.
@@ -297,117 +288,5 @@ impl Model {
     /// Whether it was ever told what stands.
     pub(super) fn is_known(&self) -> bool {
         self.had_snapshot
-    }
-
-    pub(super) fn order(&self) -> &[Arc<Row>] {
-        &self.order
-    }
-
-    /// The rows on the screen, and which of them is selected.
-    pub(super) fn page(&self, height: usize) -> (&[Arc<Row>], Option<usize>) {
-        let end = self.order.len().min(self.offset + height);
-        let page = self.order.get(self.offset..end).unwrap_or_default();
-        let selected = self.selected();
-        (
-            page,
-            page.iter().position(|row| Some(row.resource()) == selected),
-        )
-    }
-
-    /// What is selected; it may have ended.
-    pub(super) fn selected(&self) -> Option<&ResourceName> {
-        let first = || self.order.first().map(|row| row.resource());
-        self.selected.as_ref().or_else(first)
-    }
-
-    /// Selects the row this far down (or up).
-    pub(super) fn go(&mut self, by: isize) {
-        self.settle();
-        self.cursor = self.cursor.saturating_add_signed(by);
-        self.select_at_cursor();
-    }
-
-    /// How many rows a screen has.
-    pub(super) fn page_height(&self) -> usize {
-        self.areas()
-            .map_or(1, |areas| usize::from(areas.rows.height))
-    }
-
-    fn select_at_cursor(&mut self) {
-        self.cursor = self.cursor.min(self.order.len().saturating_sub(1));
-        let row = self.order.get(self.cursor);
-        self.selected = row.map(|row| row.resource().clone());
-        self.keep_in_sight();
-    }
-
-    /// Brings order and selection up to date with what is known. To be called before it is looked at.
-    pub(super) fn settle(&mut self) {
-        if !self.is_settled {
-            self.order = self.sorted();
-            self.is_settled = true;
-            self.find_selected();
-        }
-        self.keep_in_sight();
-    }
-
-    fn find_selected(&mut self) {
-        let Some(selected) = &self.selected else {
-            self.cursor = 0;
-            return;
-        };
-        match self.order.iter().position(|row| row.resource() == selected) {
-            Some(found) => self.cursor = found,
-            // Whoever looks at its details wants to see what becomes of it.
-            None if self.shows_details => {
-                self.cursor = self.cursor.min(self.order.len().saturating_sub(1));
-            }
-            None => self.select_at_cursor(),
-        }
-    }
-
-    fn keep_in_sight(&mut self) {
-        let height = self.page_height().max(1);
-        let last_start = self.order.len().saturating_sub(height);
-        let least = (self.cursor + 1).saturating_sub(height);
-        self.offset = self
-            .offset
-            .min(last_start)
-            .clamp(least, self.cursor.max(least));
-    }
-
-    fn sorted(&self) -> Vec<Arc<Row>> {
-        let filter = self.filter.to_lowercase();
-        let matching = |row: &&Arc<Row>| row.searched.contains(&filter);
-        let mut rows: Vec<_> = self
-            .seen()
-            .rows()
-            .filter(matching)
-            .map(Arc::clone)
-            .collect();
-        // They come by name, and these sorts keep that among equals.
-        match self.sort {
-            Sort::Resource => {}
-            Sort::Held => rows.sort_by_key(|row| match row.granted_unix_ms {
-                known @ 1.. => known,
-                _ => i64::MAX,
-            }),
-            Sort::Waiters => rows.sort_by_key(|row| std::cmp::Reverse(row.waiters)),
-            Sort::Label => rows.sort_by(|one, other| one.label.cmp(&other.label)),
-        }
-        if self.is_reversed {
-            rows.reverse();
-        }
-        rows
-    }
-}
-
-impl Sort {
-    pub(super) fn next(self) -> Self {
-        match self {
-            Self::Resource => Self::Held,
-            Self::Held => Self::Waiters,
-            Self::Waiters => Self::Label,
-            Self::Label => Self::Resource,
-        }
     }
 }

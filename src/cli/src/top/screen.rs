@@ -19,6 +19,9 @@ use crate::clock;
 use crate::failure::Failure;
 use crate::output;
 
+#[cfg(test)]
+mod tests;
+
 /// How long a stop may take to come after it was asked for. Without job control none does.
 const STOP_LIMIT: Duration = Duration::from_millis(300);
 

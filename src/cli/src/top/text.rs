@@ -144,7 +144,7 @@ mod tests {
         ] {
             assert_eq!(span(Duration::from_secs(seconds)), expected);
         }
-        assert!(span(Duration::MAX).len() > 7, "no wrap, no panic");
+        assert!(span(Duration::MAX).ends_with('d'), "no wrap, no panic");
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod secured;
 mod serving;
 mod shells;
 mod snapshots;
+mod terminal;
 #[cfg(feature = "otlp")]
 mod traces;
 mod usage;

@@ -72,7 +72,13 @@ fn told(model: &Model, resource: &ResourceName, theme: Theme) -> Vec<String> {
         .as_ref()
         .filter(|looked| looked.resource == *resource);
     let Some(looked) = looked else {
-        return vec!["queue: asked".to_owned()];
+        let is_paused = model.missed().is_some();
+        let why = if is_paused {
+            "not asked for while paused"
+        } else {
+            "asked for"
+        };
+        return vec![format!("queue: {why}")];
     };
     let answer = match &looked.answer {
         Ok(found) => found,
