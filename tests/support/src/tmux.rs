@@ -92,7 +92,10 @@ impl Tmux {
         self.tell(&[&no_status_line[..], &session].concat()).await?;
         // A shell of root's takes no prompt from the environment. What is typed does not show it, either.
         self.types("PS1='ready''> '\n").await?;
-        self.shows("ready> ", START_LIMIT).await
+        let is_ready = |screen: &str| screen.lines().any(|line| line.ends_with("ready>"));
+        self.until("a prompt", START_LIMIT, is_ready)
+            .await
+            .map(drop)
     }
 
     /// The directory that the shell is in, thrown away at the end.
@@ -128,7 +131,7 @@ impl Tmux {
         self.tell(&["send-keys", key]).await.map(drop)
     }
 
-    /// What the screen shows, line by line.
+    /// What the screen shows, line by line, without the blanks at their ends.
     ///
     /// # Errors
     ///

@@ -33,7 +33,7 @@ pub(super) fn areas((width, height): (u16, u16), shows_details: bool) -> Option<
     // Title, status, summary, header and footer stand in any case.
     let body = height - status - 4;
     let events = match (body, shows_details) {
-        (14.., _) => (body / 4).clamp(4, 10),
+        (20.., true) | (14.., false) => (body / 4).clamp(4, 10),
         (8.., false) => 3,
         _ => 0,
     };

@@ -225,6 +225,20 @@ impl Model {
         self.paused.as_ref().map_or(self.now, |paused| paused.now)
     }
 
+    /// When what is shown of the leases was known to be so: since the events broke off nobody knows.
+    pub(super) fn known_at(&self) -> Now {
+        let now = self.now();
+        let Link::Reconnecting(since, _) = &self.link else {
+            return now;
+        };
+        let gap = now.up.saturating_sub(*since);
+        let gap_ms = i64::try_from(gap.as_millis()).unwrap_or(i64::MAX);
+        Now {
+            unix_ms: now.unix_ms.saturating_sub(gap_ms),
+            up: now.up - gap,
+        }
+    }
+
     /// What is looked at.
     pub(super) fn seen(&self) -> &World {
         self.paused

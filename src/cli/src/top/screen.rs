@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Stdout, stdout};
 use std::panic;
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ratatui::backend::CrosstermBackend;
@@ -128,13 +129,21 @@ impl Drop for Screen {
     }
 }
 
+/// Whether there is something to give back. Twice would be once too often: the cursor goes back to where it was
+/// before, over what was written since.
+static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+
 fn enter() -> io::Result<()> {
+    IS_TAKEN.store(true, Ordering::SeqCst);
     enable_raw_mode()?;
     execute!(stdout(), EnterAlternateScreen)
 }
 
 /// Does all of it, whatever fails.
 fn give_back() -> io::Result<()> {
+    if !IS_TAKEN.swap(false, Ordering::SeqCst) {
+        return Ok(());
+    }
     let left = execute!(stdout(), LeaveAlternateScreen, Show);
     disable_raw_mode().and(left)
 }

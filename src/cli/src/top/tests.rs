@@ -533,6 +533,13 @@ fn a_coordinator_that_is_away_or_not_ready_is_told() {
         &picture(&mut model, (80, 24)),
         "reconnecting for 12s: cannot be reached",
     );
+    // Granted ten seconds before the start: nobody knows whether it is still held.
+    let shown = picture(&mut model, (80, 24));
+    line_with(&shown, "3 leases, by resource, as of 12s ago");
+    assert!(
+        line_with(&shown, "orders/eu-1").contains(" 17s "),
+        "{shown:#?}"
+    );
 }
 
 #[test]

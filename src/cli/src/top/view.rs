@@ -243,7 +243,10 @@ fn summary(model: &Model, theme: Theme) -> Line<'static> {
         ""
     };
     parts.push(format!("by {sort}{turned}"));
-    if let Some(at) = model.counted_at.map(|at| model.since(at))
+    let gap = model.now().up.saturating_sub(model.known_at().up);
+    if !gap.is_zero() {
+        parts.push(format!("as of {} ago", span(gap)));
+    } else if let Some(at) = model.counted_at.map(|at| model.since(at))
         && at > FRESH
     {
         parts.push(format!("waiters counted {} ago", span(at)));

@@ -33,7 +33,7 @@ async fn a_panic_is_told_on_a_terminal_that_is_as_it_was() {
     let test = concat!(module_path!(), "::one_that_panics");
     let test = test.split_once("::").unwrap().1;
     let line = format!(
-        "m=$(stty -g); {PANIC}=1 {} --exact {test} --nocapture; \
+        "m=$(stty -g); RUST_BACKTRACE=0 {PANIC}=1 {} --exact {test} --nocapture; \
          [ \"$m\" = \"$(stty -g)\" ] && echo modes:$((1 + 1))\n",
         program.display()
     );

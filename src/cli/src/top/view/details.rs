@@ -35,7 +35,7 @@ pub(super) fn lines(model: &Model, area: Rect, theme: Theme) -> Vec<Line<'static
 
 /// What the events say of a lease.
 fn standing(row: &Row, model: &Model, theme: Theme) -> Vec<String> {
-    let held = held(row, model.now()).map_or_else(|| UNKNOWN.to_owned(), span);
+    let held = held(row, model.known_at()).map_or_else(|| UNKNOWN.to_owned(), span);
     let granted = match row.granted_unix_ms {
         known @ 1.. => show_unix_ms(known),
         _ => UNKNOWN.to_owned(),

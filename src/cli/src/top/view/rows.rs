@@ -122,9 +122,12 @@ pub(super) fn rows(model: &Model, areas: &Areas, theme: Theme) -> Vec<Line<'stat
         return vec![Line::styled(nothing(model), theme.faint())];
     }
     let line = |(index, row): (usize, &std::sync::Arc<Row>)| {
-        let line = columns.line(cells(row, model.now()).each_ref().map(String::as_str));
+        let line = columns.line(cells(row, model.known_at()).each_ref().map(String::as_str));
         if Some(index) == selected {
             return Line::styled(line, theme.selected());
+        }
+        if model.known_at() != model.now() {
+            return Line::styled(line, theme.faint());
         }
         Line::raw(line)
     };
