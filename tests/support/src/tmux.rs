@@ -79,15 +79,12 @@ impl Tmux {
             wait.tick().await?;
         }
         let (columns, rows) = (columns.to_string(), rows.to_string());
+        let place = self.home.path().display().to_string();
         let session = [
-            "new-session",
-            "-d",
-            "-x",
-            &columns,
-            "-y",
-            &rows,
-            "exec sh -i",
+            ["new-session", "-d", "-c", &place],
+            ["-x", &columns, "-y", &rows],
         ];
+        let session = [&session.concat()[..], &["exec sh -i"]].concat();
         let no_status_line = ["set-option", "-g", "status", "off", ";"];
         self.tell(&[&no_status_line[..], &session].concat()).await?;
         // A shell of root's takes no prompt from the environment. What is typed does not show it, either.

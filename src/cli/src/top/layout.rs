@@ -5,6 +5,9 @@ use ratatui::layout::Rect;
 /// Below this nothing can be read: a token and some of a name, and a few rows.
 pub(super) const LEAST_SIZE: (u16, u16) = (40, 8);
 
+/// With less they would tell nothing, and hide leases.
+const ROOM_FOR_DETAILS: u16 = 6;
+
 /// The parts of the screen, from the top to the bottom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Areas {
@@ -37,7 +40,7 @@ pub(super) fn areas((width, height): (u16, u16), shows_details: bool) -> Option<
         (8.., false) => 3,
         _ => 0,
     };
-    let details = if shows_details {
+    let details = if shows_details && body >= ROOM_FOR_DETAILS {
         ((body - events) / 2).min(14)
     } else {
         0
@@ -72,7 +75,12 @@ mod tests {
                 let areas = areas((LEAST_SIZE.0, height), shows_details).unwrap();
                 assert_eq!(areas.footer.bottom(), height);
                 assert!(areas.rows.height >= 1, "{areas:?}");
-                assert_eq!(areas.details.is_some(), shows_details, "{areas:?}");
+                let has_room = height >= 11;
+                assert_eq!(
+                    areas.details.is_some(),
+                    shows_details && has_room,
+                    "{areas:?}"
+                );
                 let parts = [Some(areas.rows), areas.details, areas.events];
                 let end = parts
                     .into_iter()

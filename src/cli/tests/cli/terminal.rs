@@ -291,7 +291,7 @@ async fn top_has_colours_where_they_are_wanted_and_refuses_what_it_cannot_draw_o
     )
     .await;
     has_ended(&terminal, 2).await;
-    shows(&terminal, &["TERM=dumb", "palisade list", "palisade watch"]).await;
+    shows(&terminal, &["TERM=dumb", "`palisade list`"]).await;
 
     let piped = run(&["top", "--addr", &coordinator.addr()]);
     assert_eq!(
