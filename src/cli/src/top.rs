@@ -48,7 +48,7 @@ pub(crate) async fn run(args: TopArgs) -> Result<(), Failure> {
     // What cannot work is told as other commands tell it, before the screen is taken.
     tokio::select! {
         found = client.list_leases(&args.prefix, 1, None) => drop(found?),
-        signal = stop.asked() => return Err(signal.failure("ended before there was an answer")),
+        _ = stop.asked() => return Ok(()),
     }
     let (wants, wanted) = watch::channel(None);
     let (news, told) = mpsc::channel(MOST_NEWS);
@@ -100,7 +100,8 @@ impl Top {
             let wait = if is_old { FRAME } else { TICK };
             tokio::select! {
                 biased;
-                signal = stop.asked() => return Err(signal.failure("ended by a signal")),
+                // To be told to end is how it ends.
+                _ = stop.asked() => return Ok(()),
                 key = keys.recv() => {
                     // Without keys there is no terminal any more.
                     let Some(key) = key else { return Ok(()) };
