@@ -102,7 +102,8 @@ async fn settle(client: &Client, limit: Duration) {
 async fn acquire(args: &AcquireArgs, client: &Client) -> Result<Option<(Session, Lease)>, Failure> {
     let label = args.label.clone().unwrap_or_else(default_label);
     let options = SessionOptions::default().ttl(args.ttl).label(label);
-    let session = client.open_session(options).await?;
+    let session = client.open_session(options);
+    let session = progress::during("opening a session", session).await?;
     let wanted = AcquireOptions::default()
         .wait(args.wait)
         .metadata(args.metadata.as_bytes());

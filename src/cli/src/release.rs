@@ -3,6 +3,7 @@ use palisade_client::{ClientError, Credentials, Hold, LeaseEnd, Secret};
 use crate::args::ReleaseArgs;
 use crate::failure::Failure;
 use crate::output;
+use crate::progress;
 
 /// `palisade release`.
 pub(crate) async fn run(args: ReleaseArgs) -> Result<(), Failure> {
@@ -21,7 +22,8 @@ pub(crate) async fn run(args: ReleaseArgs) -> Result<(), Failure> {
         (None, None) => return Err(Failure::usage("name the lease by --token or --request")),
     };
     let session = client.detached(Credentials::new(args.session, secret, args.epoch));
-    let released = session.release(&args.resource, hold, None).await?;
+    let released = session.release(&args.resource, hold, None);
+    let released = progress::during("releasing", released).await?;
     let resource = &args.resource;
     match released.ended_before {
         None => output::data(format_args!("released {resource}")),
