@@ -58,8 +58,7 @@ impl Client {
     ///
     /// ```no_run
     /// # async fn example(client: palisade_client::Client) -> Result<(), Box<dyn std::error::Error>> {
-    /// use palisade_client::{LeadershipOptions, Next, SealError};
-    /// use tokio_util::sync::CancellationToken;
+    /// use palisade_client::{CancellationToken, LeadershipOptions, Next, SealError};
     ///
     /// let stop = CancellationToken::new(); // cancelled by a signal, for example
     /// let options = LeadershipOptions::default().stop_on(stop.clone());

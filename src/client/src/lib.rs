@@ -49,6 +49,7 @@ mod tasks;
 mod watch;
 
 pub use palisade_token::{FencingToken, Grant, HolderId, ResourceName};
+pub use tokio_util::sync::CancellationToken;
 
 pub use self::acquire::{AcquireOptions, QueuePlace};
 pub use self::client::{Client, ClientBuilder, Transport};

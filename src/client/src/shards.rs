@@ -249,8 +249,7 @@ impl Client {
     ///
     /// ```no_run
     /// # async fn example(client: palisade_client::Client) -> Result<(), Box<dyn std::error::Error>> {
-    /// use palisade_client::{LeadershipOptions, Next, Shards};
-    /// use tokio_util::sync::CancellationToken;
+    /// use palisade_client::{CancellationToken, LeadershipOptions, Next, Shards};
     ///
     /// let stop = CancellationToken::new();
     /// let options = LeadershipOptions::default().stop_on(stop.clone());
