@@ -212,6 +212,8 @@ async fn every_block_does_what_it_says() {
     for Block { language, text } in blocks("README.md") {
         match language.as_str() {
             "sh" => {
+                // zsh, at a prompt, takes what follows for words.
+                assert!(!text.contains(" #"), "a comment behind a command: {text}");
                 printed = reader.types(&runnable(&text));
                 // curl is content with a refusal, too.
                 let is_granted = printed.contains("\"token\"");

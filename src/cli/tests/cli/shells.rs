@@ -240,6 +240,26 @@ fn whoever_waits_at_a_terminal_sees_the_place_in_the_queue() {
     assert_eq!(elsewhere.stderr.lines().count(), 1, "{elsewhere:?}");
 }
 
+#[test]
+fn a_question_is_asked_at_a_terminal_and_only_a_yes_is_one() {
+    let dev = Dev::start();
+    let is_held = || {
+        let seen = dev.run(&["get", "a", "-o", "jsonl"]);
+        seen.stdout.contains("\"held\":true")
+    };
+    let held = dev.run(&["acquire", "a", "--detach", "--ttl", "5m"]);
+    assert_eq!(held.code, Some(0), "{held:?}");
+    let revoke = "\"$PALISADE\" revoke a --current --reason test";
+    for (typed, code) in [("\n", 1), ("n\n", 1), ("maybe\n", 1), ("y\n", 0)] {
+        assert!(is_held(), "before {typed:?}");
+        let ended = at_a_terminal(&dev, revoke, typed).output().unwrap();
+        let ended = Ended::from(ended);
+        assert_eq!(ended.code, Some(code), "{typed:?}: {ended:?}");
+        assert!(ended.stdout.contains("[y/N]"), "{ended:?}");
+    }
+    assert!(!is_held());
+}
+
 /// A terminal has colours and progress; what is read by a program has neither.
 #[test]
 fn helps_have_colours_where_they_are_wanted_and_nowhere_else() {
