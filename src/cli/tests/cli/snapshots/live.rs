@@ -149,6 +149,7 @@ const SCENES: &[(&str, &[&str])] = &[
             "serve --config absent.toml",
         ],
     ),
+    ("palisade-top", &["top", "top orders/ --addr localhost"]),
     ("palisade-dev", &["dev --http nowhere"]),
     ("palisade-demo", &["demo --ttl 1s"]),
     ("palisade-completions", &["completions tcsh"]),
