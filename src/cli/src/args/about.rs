@@ -45,7 +45,7 @@ pub(crate) const ENVIRONMENT: [(&str, &str); 9] = [
         "a coordinator's settings: a TOML file, for `serve` and `config`",
     ),
     (
-        "PALISADE_LISTEN, PALISADE_LIMITS__MAX_TTL, ...",
+        "PALISADE_LISTEN, PALISADE_HTTP, PALISADE_LIMITS__MAX_TTL, ...",
         "every key of that file has a variable of its own",
     ),
     (

@@ -175,6 +175,18 @@ fn every_argument_says_what_it_is_and_every_last_command_shows_an_example() {
     }
 }
 
+#[test]
+fn every_variable_that_is_read_is_told() {
+    let help = super::command().render_long_help().to_string();
+    for (path, command) in every_command() {
+        for argument in command.get_arguments() {
+            let variable = argument.get_env().map(|name| name.to_string_lossy());
+            let is_told = variable.as_ref().is_none_or(|name| help.contains(&**name));
+            assert!(is_told, "{path}: {variable:?} is not in about.rs");
+        }
+    }
+}
+
 /// Examples that cannot be run teach what is wrong.
 #[test]
 fn every_example_can_be_parsed() {
