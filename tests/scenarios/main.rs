@@ -12,6 +12,7 @@ mod languages;
 mod leadership;
 mod operators;
 mod outage;
+mod python_package;
 mod queue;
 mod restore;
 mod resurrected;
