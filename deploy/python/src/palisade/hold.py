@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,14 +36,17 @@ class Hold:
         self._on_lost = on_lost
         self._lock = threading.RLock()
 
-    def lose(self, reason: LostReason) -> bool:
-        """It is over. The first reason stays; whether this was the first."""
+    def lose(self, reason: LostReason) -> None:
+        """It is over. The first reason stays, and is told once."""
         with self._lock:
-            if self.reason is not None:
-                return False
-            self.reason = reason
-        self.lost.set()
-        if self._on_lost is not None and reason not in (LostReason.RELEASED, LostReason.CLOSED):
+            if self.reason is None:
+                self.reason = reason
+            elif self.lost.is_set():
+                return
+            self.lost.set()
+        if self._on_lost is not None and self.reason not in (LostReason.RELEASED, LostReason.CLOSED):
             # In a thread of its own: what it does must not keep the session from being renewed.
-            threading.Thread(target=self._on_lost, args=(reason,), name="palisade-lost", daemon=True).start()
-        return True
+            call = threading.Thread(target=self._on_lost, args=(self.reason,), name="palisade-lost", daemon=True)
+            # Where the interpreter is ending there are no new threads.
+            with contextlib.suppress(RuntimeError):
+                call.start()

@@ -71,7 +71,8 @@ class Core:
             if state.is_held:
                 return state, given
             reason = self._standing.reason or LostReason.EXPIRED
-            holds, self._holds = list(self._holds.values()), {}
+            holds = list(self._holds.values())
+        # Each time: whoever was to tell them may have been interrupted.
         for hold in holds:
             hold.lose(reason)
         self.wake.set()

@@ -99,7 +99,7 @@ class _Handlers(grpc.GenericRpcHandler):
 
         return grpc.unary_unary_rpc_method_handler(
             serve,
-            request_deserializer=getattr(REQUESTS[method], "FromString"),
+            request_deserializer=REQUESTS[method].FromString,
             response_serializer=lambda answer: answer.SerializeToString(),
         )
 

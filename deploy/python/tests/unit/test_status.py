@@ -83,7 +83,7 @@ def test_what_no_coordinator_said_may_have_happened(code: grpc.StatusCode) -> No
 def test_every_reason_of_the_interface_is_known() -> None:
     # Operators' calls are not part of this package.
     others = {"UNSPECIFIED", "FORCE_REQUIRED"}
-    for name in error_pb2.ErrorReason.keys():
+    for name in error_pb2.ErrorReason.DESCRIPTOR.values_by_name:
         reason = name.removeprefix("ERROR_REASON_")
         if reason not in others:
             failure = judge(CODE.UNKNOWN, Facts(reason, {"storedEpoch": "1"}))
