@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import threading
 from typing import Any
 
@@ -208,6 +209,8 @@ def test_an_interrupt_while_waiting_gives_the_request_back(
     client: palisade.Client, coordinator: FakeCoordinator
 ) -> None:
     """KeyboardInterrupt comes in the main thread, wherever it is."""
+    # A shell starts what runs in the background without it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     asked, over = threading.Event(), threading.Event()
 
     def waits(request: Any) -> messages.AcquireResponse:
@@ -216,7 +219,7 @@ def test_an_interrupt_while_waiting_gives_the_request_back(
         return good("Acquire")(request)  # type: ignore[return-value]
 
     coordinator.always["Acquire"] = waits
-    interrupt = threading.Thread(target=lambda: (asked.wait(30), os.kill(os.getpid(), 2)))
+    interrupt = threading.Thread(target=lambda: (asked.wait(30), os.kill(os.getpid(), signal.SIGINT)))
     interrupt.start()
     with client.session() as session:
         with pytest.raises(KeyboardInterrupt):
@@ -227,7 +230,7 @@ def test_an_interrupt_while_waiting_gives_the_request_back(
         assert back.request_id == sent.request_id
         assert back.session.epoch > sent.session.epoch, "so that no copy of it is granted later"
         asked.clear()
-        interrupt = threading.Thread(target=lambda: (asked.wait(30), os.kill(os.getpid(), 2)))
+        interrupt = threading.Thread(target=lambda: (asked.wait(30), os.kill(os.getpid(), signal.SIGINT)))
         interrupt.start()
         with pytest.raises(KeyboardInterrupt):
             client.lease("orders", wait=60)
