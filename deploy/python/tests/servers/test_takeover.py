@@ -40,9 +40,10 @@ def test_a_frozen_holder_wakes_lost_and_its_write_is_stale(
         finally:
             worker.kill()
     assert report["last_held"] < granted_at, "it said held after another was granted"
-    assert (report["states"][0], report["states"][-1]) == ("HELD", report["state"])
-    assert report["state"] in ("EXPIRED", "LOST")
-    assert report["states"].count("HELD") == 1
+    held = [state in ("HELD", "SUSPECT") for state in report["states"]]
+    assert held[0]
+    assert held == sorted(held, reverse=True), "held again after it was lost"
+    assert report["state"] == report["states"][-1] == "EXPIRED"
     assert report["lost"]
     assert report["refused"] == ["Lost", "Stale", "Stale"]
     rows = connection.execute(f"SELECT id, state FROM {table} ORDER BY id").fetchall()

@@ -25,9 +25,9 @@ def main(addr: str, dsn: str, resource: str, table: str, ttl: str) -> None:
         tx.execute(f"INSERT INTO {table} VALUES (1, 'a')")
     told = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), told.set()), daemon=True).start()
+    last_held, states = 0, [lease.state.name]
     print(json.dumps({"token": lease.token}), flush=True)
 
-    last_held, states = 0, [lease.state.name]
     while not told.is_set() or lease.state.is_held:
         before = clock.now()
         state = lease.state
