@@ -28,13 +28,17 @@ def main(addr: str, dsn: str, resource: str, table: str, ttl: str) -> None:
     last_held, states = 0, [lease.state.name]
     print(json.dumps({"token": lease.token}), flush=True)
 
-    while not told.is_set() or lease.state.is_held:
+    while True:
         before = clock.now()
         state = lease.state
         if state.is_held:
             last_held = before
+        elif told.is_set():
+            break
         if states[-1] != state.name:
             states.append(state.name)
+    if states[-1] != state.name:
+        states.append(state.name)
     refused = []
     for with_what in (lease, grant, grant):
         try:
