@@ -16,25 +16,39 @@ pub(crate) use bench::{
 };
 
 pub(crate) use completions::CompletionsArgs;
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use etcd_access::Switch;
 pub(crate) use guard::{
     Dialect, GuardArgs, GuardCommand, GuardProtectArgs, GuardSealArgs, StoreArgs,
 };
+pub(crate) use leases::{Format, GetArgs, ListArgs};
 pub(crate) use man::ManArgs;
-pub(crate) use settings::{CheckArgs, ConfigArgs, ConfigCommand, DumpArgs, SettingsArgs, Words};
+pub(crate) use operator::{
+    AdvanceArgs, CheckTokenArgs, DrainArgs, GenerationArgs, GenerationCommand, RevokeArgs, ShowArgs,
+};
+pub(crate) use settings::{
+    CheckArgs, ConfigArgs, ConfigCommand, DumpArgs, DumpFormat, SettingsArgs, Words,
+};
+pub(crate) use time::TimeArgs;
 pub(crate) use top::TopArgs;
+pub(crate) use watch::{Until, WatchArgs, Watched};
 
 mod about;
 mod bench;
 mod completions;
+mod doctor;
 mod etcd_access;
 mod etcd_url;
 mod guard;
+mod leases;
 mod man;
+mod operator;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod time;
 mod top;
+mod watch;
 
 /// Where clients look for a coordinator unless told otherwise.
 pub(crate) const DEFAULT_ADDR: &str = "http://127.0.0.1:7650";
@@ -58,7 +72,13 @@ pub(crate) enum Command {
     Release(ReleaseArgs),
     Get(GetArgs),
     List(ListArgs),
+    Watch(WatchArgs),
     Top(TopArgs),
+    Check(CheckTokenArgs),
+    Revoke(RevokeArgs),
+    Generation(GenerationArgs),
+    Drain(DrainArgs),
+    Doctor(DoctorArgs),
     Guard(GuardArgs),
     Bench(BenchArgs),
     Config(ConfigArgs),
@@ -327,49 +347,4 @@ pub(crate) struct ReleaseArgs {
     pub(crate) epoch: u64,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-}
-
-/// Show who holds a resource.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  palisade get orders/eu-1
-  palisade get orders/eu-1 --output json")]
-pub(crate) struct GetArgs {
-    /// What to look at
-    #[arg(value_name = "RESOURCE")]
-    pub(crate) resource: ResourceName,
-    /// How it is shown
-    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub(crate) output: Format,
-    #[command(flatten)]
-    pub(crate) client: ClientArgs,
-}
-
-/// Show the resources that are held.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  palisade list
-  palisade list orders/ --output jsonl")]
-pub(crate) struct ListArgs {
-    /// What their names begin with; end it with / to stay within a segment
-    #[arg(value_name = "PREFIX", default_value = "", hide_default_value = true)]
-    pub(crate) prefix: String,
-    /// How it is shown
-    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub(crate) output: Format,
-    #[command(flatten)]
-    pub(crate) client: ClientArgs,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum Format {
-    /// Columns, for people
-    #[default]
-    Table,
-    /// One JSON document
-    Json,
-    /// One line of JSON for each
-    Jsonl,
 }

@@ -3,12 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use palisade_coordinator::config::{Document, DocumentError, Settings, StoreChoice};
+use palisade_coordinator::config::{Document, Settings, StoreChoice};
 use palisade_coordinator::serve::check_files;
 
-use crate::args::{CheckArgs, ConfigCommand, DumpArgs, SettingsArgs, Switch, Words};
+use crate::args::{CheckArgs, ConfigCommand, DumpArgs, DumpFormat, SettingsArgs};
 use crate::failure::{Failure, Kind, with_cause};
 use crate::output;
+use origins::Origins;
+
+mod origins;
+mod words;
 
 /// The file of the state where nothing else is said.
 pub(crate) const FILE_NAME: &str = "palisade.db";
@@ -22,7 +26,8 @@ pub(crate) async fn run(command: ConfigCommand) -> Result<(), Failure> {
 }
 
 async fn check(args: &CheckArgs) -> Result<(), Failure> {
-    let settings = settings(beneath(args.config.as_deref())?)?;
+    let beneath = beneath(args.config.as_deref(), &mut Origins::default())?;
+    let settings = settings(beneath)?;
     settings.validate().map_err(|error| wrong(&error))?;
     check_files(&settings)
         .await
@@ -35,30 +40,71 @@ async fn check(args: &CheckArgs) -> Result<(), Failure> {
 }
 
 fn dump(args: &DumpArgs) -> Result<(), Failure> {
-    let settings = of(&args.settings)?;
-    let text = Document::of(&settings).to_toml();
-    output::data(text.map_err(|error| wrong(&error))?.trim_end())
+    let said = Said::by(&args.settings)?;
+    let settings = said.settings()?;
+    let document = Document::of(&settings);
+    match args.output {
+        DumpFormat::Toml => {
+            let text = document.to_toml().map_err(|error| wrong(&error))?;
+            output::data(said.origins.annotate(&text)?)
+        }
+        DumpFormat::Json => output::pretty_json(&said.origins.list(&document)?),
+    }
 }
 
 /// The settings that `serve` runs with.
 pub(crate) fn of(args: &SettingsArgs) -> Result<Settings, Failure> {
-    let beneath = beneath(args.config.as_deref())?;
-    let is_told = beneath != Document::default();
-    let settings = settings(words(&args.words)?.over(beneath))?;
-    settings.validate().map_err(|error| {
-        // Where only flags say anything, it is they that are wrong.
-        let kind = if is_told { Kind::Config } else { Kind::Usage };
-        Failure::new(kind, Failure::from(error).to_string())
-    })?;
-    Ok(settings)
+    Said::by(args)?.settings()
+}
+
+/// All that was said, and where.
+struct Said {
+    document: Document,
+    /// Not only by flags.
+    is_told: bool,
+    origins: Origins,
+}
+
+impl Said {
+    fn by(args: &SettingsArgs) -> Result<Self, Failure> {
+        let mut origins = Origins::default();
+        let beneath = beneath(args.config.as_deref(), &mut origins)?;
+        let is_told = beneath != Document::default();
+        let document = words::of(&args.words, &mut origins)?.over(beneath);
+        Ok(Self {
+            document,
+            is_told,
+            origins,
+        })
+    }
+
+    fn settings(&self) -> Result<Settings, Failure> {
+        let settings = settings(self.document.clone())?;
+        settings.validate().map_err(|error| {
+            // Where only flags say anything, it is they that are wrong.
+            let kind = if self.is_told {
+                Kind::Config
+            } else {
+                Kind::Usage
+            };
+            Failure::new(kind, Failure::from(error).to_string())
+        })?;
+        Ok(settings)
+    }
 }
 
 /// The environment over the file.
-fn beneath(config: Option<&Path>) -> Result<Document, Failure> {
+fn beneath(config: Option<&Path>, origins: &mut Origins) -> Result<Document, Failure> {
     let variables = env::vars_os().filter_map(|(name, value)| {
         // What is no text is no setting of ours.
         Some((name.into_string().ok()?, value.into_string().ok()?))
     });
+    let variables: Vec<(String, String)> = variables.collect();
+    for (name, value) in &variables {
+        if let (Some(key), false) = (Document::key_of_variable(name), value.is_empty()) {
+            origins.environment(key, name);
+        }
+    }
     let environment = Document::from_variables(variables).map_err(|error| wrong(&error))?;
     let Some(path) = config else {
         return Ok(environment);
@@ -68,66 +114,10 @@ fn beneath(config: Option<&Path>) -> Result<Document, Failure> {
     };
     let text = fs::read_to_string(path).map_err(|error| said(&error))?;
     let file = Document::parse(&text).map_err(|error| said(&error))?;
+    for (key, line) in Document::lines(&text).map_err(|error| said(&error))? {
+        origins.file(key, path, line);
+    }
     Ok(environment.over(file))
-}
-
-fn words(words: &Words) -> Result<Document, Failure> {
-    let text = |path: &PathBuf| {
-        let text = path.to_str().map(ToOwned::to_owned);
-        text.ok_or_else(|| Failure::usage(format!("{} is no text", path.display())))
-    };
-    let access = &words.etcd_access;
-    let paths = [
-        ("store.file", &words.embedded),
-        ("store.etcd_ca_file", &access.etcd_ca_file),
-        ("store.etcd_cert_file", &access.etcd_cert_file),
-        ("store.etcd_key_file", &access.etcd_key_file),
-        ("store.etcd_password_file", &access.etcd_password_file),
-        ("tls.cert_file", &words.tls_cert_file),
-        ("tls.key_file", &words.tls_key_file),
-        ("tls.client_ca_file", &words.tls_client_ca_file),
-        ("auth.token_file", &words.auth_token_file),
-    ];
-    let mut said: Vec<(&str, String)> = Vec::new();
-    for (key, path) in paths {
-        if let Some(path) = path {
-            said.push((key, text(path)?));
-        }
-    }
-    let addresses = [("listen", words.listen), ("http", words.http)];
-    let addresses = addresses.map(|(key, at)| at.map(|at| (key, at.to_string())));
-    said.extend(addresses.into_iter().flatten());
-    if !words.etcd.is_empty() {
-        said.push(("store.etcd", words.etcd.join(",")));
-    }
-    if let Some(prefix) = &words.etcd_prefix {
-        said.push(("store.etcd_prefix", prefix.clone()));
-    }
-    if let Some(user) = &access.etcd_user {
-        said.push(("store.etcd_user", user.clone()));
-    }
-    if let Some(batching) = access.batching {
-        said.push(("store.etcd_batching", (batching == Switch::On).to_string()));
-    }
-    if access.strict_etcd {
-        said.push(("store.etcd_strict", "true".to_owned()));
-    }
-    // A flag of its own comes before the same setting by its key; of two by key the last one counts.
-    let by_key = words
-        .set
-        .iter()
-        .map(|(key, value)| (key.as_str(), value.clone()));
-    let mut all = Document::default();
-    for (key, value) in by_key.chain(said) {
-        let one = Document::word(key, &value).map_err(|error| {
-            let DocumentError::Named { name, message } = &error else {
-                return Failure::usage(error.to_string());
-            };
-            Failure::usage(format!("--set {name}: {message}"))
-        })?;
-        all = one.over(all);
-    }
-    Ok(all)
 }
 
 fn settings(document: Document) -> Result<Settings, Failure> {

@@ -52,7 +52,7 @@ async fn carry_out(command: GuardCommand) -> Result<(), Failure> {
             let fence = fence.ok_or_else(|| {
                 Failure::other(format!("{} was never sealed there", args.resource))
             })?;
-            report::fence(&fence, args.output)
+            report::fence(&fence, args.output, args.time.times())
         }
         GuardCommand::Audit(args) => {
             let pool = in_postgres(&args.database.postgres).await?;
@@ -85,7 +85,7 @@ impl Store {
     }
 }
 
-async fn in_postgres(url: &str) -> Result<PgPool, Failure> {
+pub(crate) async fn in_postgres(url: &str) -> Result<PgPool, Failure> {
     let options = PgConnectOptions::from_str(url).map_err(|_| {
         Failure::usage("--postgres is no URL such as postgres://user@127.0.0.1:5432/database")
     })?;

@@ -1,14 +1,19 @@
 //! The `palisade` binary: parses, calls, prints.
 
 mod acquire;
+mod actor;
 mod args;
 mod bench;
+mod check;
 mod child;
 mod clock;
 mod completions;
 mod config;
 mod demo;
+mod doctor;
+mod drain;
 mod failure;
+mod generation;
 mod guard;
 mod leases;
 mod log;
@@ -16,12 +21,14 @@ mod man;
 mod output;
 mod progress;
 mod release;
+mod revoke;
 mod serve;
 mod signals;
 mod table;
 mod top;
 mod traces;
 mod units;
+mod watch;
 
 use std::env;
 use std::num::NonZero;
@@ -116,7 +123,13 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Release(args) => release::run(args).await,
         Command::Get(args) => leases::get(args).await,
         Command::List(args) => leases::list(args).await,
+        Command::Watch(args) => watch::run(args).await,
         Command::Top(args) => top::run(args).await,
+        Command::Check(args) => check::run(args).await,
+        Command::Revoke(args) => revoke::run(args).await,
+        Command::Generation(args) => generation::run(args.command).await,
+        Command::Drain(args) => drain::run(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
         Command::Guard(args) => guard::run(args.command).await,
         Command::DemoWorker => demo::worker().await,
     }

@@ -1,6 +1,12 @@
 //! Texts on the command line and in tables: durations, addresses, points of time.
 
+use std::io::{self, IsTerminal};
 use std::time::Duration;
+
+use clap::ValueEnum;
+use jiff::Timestamp;
+
+use crate::clock;
 
 /// Reads a time such as `500ms`, `5s`, `2m` or `1h`: a whole number and its unit.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -54,113 +60,84 @@ pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     }
 }
 
-/// A point of time as RFC 3339 has it, in UTC.
-pub(crate) fn show_unix_ms(unix_ms: i64) -> String {
-    let seconds = unix_ms.div_euclid(1_000);
-    let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = civil(day);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+/// How points of time are shown to people. JSON has them in milliseconds since 1970 UTC, whatever this says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TimeStyle {
+    /// How long ago by this machine's clock: 12s ago
+    Relative,
+    /// ISO 8601 in UTC: 2026-11-21T15:04:05Z
+    Iso,
 }
 
-/// Year, month and day of a day counted from 1970-01-01, by the Gregorian calendar: Howard Hinnant's
-/// `civil_from_days`, whose years begin in March so that the leap day is the last.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day)
+/// Shows points of time in one style.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times(TimeStyle);
+
+impl Times {
+    /// In the style asked for; else relative where a person looks at it, and ISO 8601 where it is kept.
+    pub(crate) fn new(asked: Option<TimeStyle>) -> Self {
+        Self(asked.unwrap_or_else(|| match io::stdout().is_terminal() {
+            true => TimeStyle::Relative,
+            false => TimeStyle::Iso,
+        }))
+    }
+
+    /// A point of time, in milliseconds since 1970 UTC.
+    pub(crate) fn show(self, unix_ms: i64) -> String {
+        self.show_at(unix_ms, clock::unix_ms())
+    }
+
+    fn show_at(self, unix_ms: i64, now: i64) -> String {
+        match self.0 {
+            TimeStyle::Relative => relative(now.saturating_sub(unix_ms)),
+            TimeStyle::Iso => iso(unix_ms),
+        }
+    }
+}
+
+/// A point of time as ISO 8601 has it, in UTC and whole seconds.
+fn iso(unix_ms: i64) -> String {
+    Timestamp::from_second(unix_ms.div_euclid(1_000)).map_or_else(
+        // Beyond the year 9999: nobody's time.
+        |_| format!("{unix_ms}ms since 1970"),
+        |time| time.to_string(),
+    )
+}
+
+/// How long ago something was. What is ahead of this machine's clock is told as such.
+fn relative(ago_ms: i64) -> String {
+    match ago_ms {
+        -999..1_000 => "now".to_owned(),
+        1_000.. => format!("{} ago", rough(ago_ms.unsigned_abs())),
+        _ => format!("in {}", rough(ago_ms.unsigned_abs())),
+    }
+}
+
+/// A time in whole units of the two largest that it has, such as 2h 3m: for people.
+pub(crate) fn show_roughly(time: Duration) -> String {
+    rough(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn rough(milliseconds: u64) -> String {
+    const UNITS: [(&str, u64); 5] = [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+        ("ms", 1),
+    ];
+    let largest = UNITS.iter().position(|(_, unit)| milliseconds >= *unit);
+    let (name, unit) = UNITS[largest.unwrap_or(UNITS.len() - 1)];
+    let whole = milliseconds / unit;
+    // Seconds and below are told alone: who reads them looks at the number, not at its remainder.
+    let next = largest
+        .and_then(|index| UNITS.get(index + 1))
+        .filter(|_| unit > 1_000);
+    match next.map(|(name, next)| (milliseconds % unit / next, name)) {
+        Some((rest, lesser)) if rest > 0 => format!("{whole}{name} {rest}{lesser}"),
+        _ => format!("{whole}{name}"),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::{parse_address, parse_duration, show_duration, show_unix_ms};
-
-    #[test]
-    fn durations_have_a_number_and_a_unit() {
-        for (text, milliseconds) in [
-            ("0s", 0),
-            ("500ms", 500),
-            ("5s", 5_000),
-            ("2m", 120_000),
-            ("1h", 3_600_000),
-        ] {
-            assert_eq!(
-                parse_duration(text),
-                Ok(Duration::from_millis(milliseconds)),
-                "{text}"
-            );
-        }
-        for text in [
-            "",
-            "5",
-            "s",
-            "5 s",
-            "-5s",
-            "+5s",
-            "1.5s",
-            "5S",
-            "99999999999999999999s",
-            "18446744073709551615h",
-        ] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn durations_are_shown_in_the_largest_exact_unit() {
-        for text in ["0ms", "500ms", "1500ms", "5s", "90s", "2m", "1h"] {
-            assert_eq!(show_duration(parse_duration(text).unwrap()), text);
-        }
-    }
-
-    #[test]
-    fn addresses_have_a_port_and_may_lack_the_scheme() {
-        assert_eq!(
-            parse_address("127.0.0.1:7650").unwrap(),
-            "http://127.0.0.1:7650"
-        );
-        assert_eq!(
-            parse_address("https://a.example").unwrap(),
-            "https://a.example"
-        );
-        for text in [
-            "",
-            "http://",
-            "localhost",
-            "ftp://a:1",
-            "http://a b:1",
-            "127.0.0.1:99999",
-        ] {
-            assert!(parse_address(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn points_of_time_are_shown_in_utc() {
-        for (unix_ms, text) in [
-            (-1, "1969-12-31T23:59:59Z"),
-            (0, "1970-01-01T00:00:00Z"),
-            (1, "1970-01-01T00:00:00Z"),
-            (951_782_400_000, "2000-02-29T00:00:00Z"),
-            (1_709_251_199_999, "2024-02-29T23:59:59Z"),
-            (1_709_251_200_000, "2024-03-01T00:00:00Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(show_unix_ms(unix_ms), text);
-        }
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ use crate::access::Rules;
 use crate::store::etcd::EtcdOptions;
 
 mod document;
+mod places;
 mod time;
 
 pub(crate) use self::document::position;

@@ -8,7 +8,7 @@ use super::Cli;
 pub(crate) const GROUPS: [(&str, &[&str]); 6] = [
     ("Run a coordinator", &["serve", "dev", "demo"]),
     ("Hold leases", &["acquire", "run", "release"]),
-    ("Look at leases", &["get", "list", "watch", "top"]),
+    ("Look at leases", &["get", "list", "watch", "top", "check"]),
     (
         "Operate",
         &["revoke", "generation", "drain", "doctor", "config"],
@@ -29,7 +29,7 @@ Exit codes:
  129, 130, 143  ended by SIGHUP, SIGINT or SIGTERM before it was done";
 
 /// Variables that count for more than one command. A flag comes before its variable, and that before a file.
-pub(crate) const ENVIRONMENT: [(&str, &str); 9] = [
+pub(crate) const ENVIRONMENT: [(&str, &str); 10] = [
     ("PALISADE_ADDR", "the coordinators, as --addr"),
     (
         "PALISADE_CA_FILE, PALISADE_CERT_FILE, PALISADE_KEY_FILE, PALISADE_TOKEN_FILE",
@@ -37,8 +37,12 @@ pub(crate) const ENVIRONMENT: [(&str, &str); 9] = [
     ),
     ("PALISADE_SECRET", "a session's secret, for `release`"),
     (
+        "PALISADE_ACTOR",
+        "who does it, for `revoke`, `generation advance` and `drain`",
+    ),
+    (
         "PALISADE_POSTGRES",
-        "the database of the commands of `guard`",
+        "the database of the commands of `guard`, and of `doctor`",
     ),
     (
         "PALISADE_CONFIG",

@@ -4,7 +4,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use palisade_token::{Grant, ResourceName};
 
-use super::{ClientArgs, Format};
+use super::{ClientArgs, Format, TimeArgs};
 use crate::units::parse_duration;
 
 /// Put the guard into a database, and look after it.
@@ -160,6 +160,8 @@ pub(crate) struct GuardStatusArgs {
     /// How it is shown
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) output: Format,
+    #[command(flatten)]
+    pub(crate) time: TimeArgs,
 }
 
 /// List what goes past the guard in PostgreSQL, and what to do.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::etcd_access::EtcdAccessArgs;
 use super::etcd_url::EtcdUrl;
@@ -95,15 +95,30 @@ pub(crate) struct CheckArgs {
     pub(crate) config: Option<PathBuf>,
 }
 
-/// Print the settings that `serve` would run with, as a TOML file.
+/// Print the settings that `serve` would run with.
 ///
-/// Takes the same flags, environment and file as `serve`. Nothing secret is in it.
+/// Takes the same flags, environment and file as `serve`: a flag comes before a variable of the environment, that
+/// before the file, and that before the default. Behind each is
+/// where it was said. What is printed can be used as a file. Nothing secret is in it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   palisade config dump
+  palisade config dump | grep -v '# default'
   palisade config dump --config /etc/palisade/palisade.toml --set limits.max_ttl=2m")]
 pub(crate) struct DumpArgs {
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
+    /// How they are printed
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) output: DumpFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum DumpFormat {
+    /// A file, with the origin of each setting as a comment
+    #[default]
+    Toml,
+    /// A list of settings with key, value, origin and place
+    Json,
 }

@@ -10,7 +10,7 @@ use crate::args::Format;
 use crate::failure::Failure;
 use crate::output;
 use crate::table::{Table, plain};
-use crate::units::show_unix_ms;
+use crate::units::Times;
 
 #[derive(Debug, Serialize)]
 struct FenceJson {
@@ -20,7 +20,7 @@ struct FenceJson {
     sealed_unix_ms: i64,
 }
 
-pub(super) fn fence(fence: &Fence, format: Format) -> Result<(), Failure> {
+pub(super) fn fence(fence: &Fence, format: Format, times: Times) -> Result<(), Failure> {
     let since = fence.sealed_at.duration_since(SystemTime::UNIX_EPOCH);
     let millis = since.map_or(0, |since| since.as_millis());
     let json = FenceJson {
@@ -32,7 +32,7 @@ pub(super) fn fence(fence: &Fence, format: Format) -> Result<(), Failure> {
     match format {
         Format::Table => {
             let mut table = Table::with_header(["RESOURCE", "TOKEN", "HOLDER", "SEALED"]);
-            let sealed = show_unix_ms(json.sealed_unix_ms);
+            let sealed = times.show(json.sealed_unix_ms);
             table.row([json.resource, json.token.to_string(), json.holder, sealed]);
             output::data(table)
         }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use crate::program::{Ended, palisade, run};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/palisade.toml");
@@ -32,7 +34,97 @@ fn the_example_can_be_used_and_is_what_is_in_force_without_it() {
         run(&["config", "dump"]),
     );
     assert_eq!(with.code, Some(0), "{with:?}");
-    assert_eq!(with.stdout, without.stdout);
+    assert_eq!(settings(&with), settings(&without));
+}
+
+/// What is printed, without where each setting was said.
+fn settings(dumped: &Ended) -> Vec<&str> {
+    let lines = dumped.stdout.lines();
+    lines
+        .map(|line| line.split("  # ").next().unwrap().trim_end())
+        .collect()
+}
+
+/// Some settings of each origin, and the others.
+fn origins(file: &str) -> [(&'static str, Value, &'static str, String); 6] {
+    [
+        (
+            "listen",
+            json!("127.0.0.1:1"),
+            "flag",
+            "--listen".to_owned(),
+        ),
+        ("http", json!("127.0.0.1:3"), "file", format!("{file}:1")),
+        (
+            "limits.max_calls",
+            json!(1),
+            "flag",
+            "--set limits.max_calls".to_owned(),
+        ),
+        (
+            "limits.max_waiters",
+            json!(2),
+            "environment",
+            "PALISADE_LIMITS__MAX_WAITERS".to_owned(),
+        ),
+        ("limits.max_watchers", json!(3), "file", format!("{file}:7")),
+        (
+            "limits.max_streams_per_connection",
+            json!(10_000),
+            "default",
+            String::new(),
+        ),
+    ]
+}
+
+#[test]
+fn each_setting_is_told_with_where_it_was_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = file(
+        directory.path(),
+        "http = \"127.0.0.1:3\"\n\n[limits]\n# three\nmax_calls = 3\nmax_waiters = 3\nmax_watchers = 3\n",
+    );
+    let variables = [
+        ("PALISADE_LIMITS__MAX_CALLS", "2"),
+        ("PALISADE_LIMITS__MAX_WAITERS", "2"),
+        ("PALISADE_HTTP", ""),
+    ];
+    let arguments = [
+        "config",
+        "dump",
+        "--config",
+        &file,
+        "--listen",
+        "127.0.0.1:1",
+        "--set",
+        "limits.max_calls=1",
+    ];
+    let dumped = with(&variables, &arguments);
+    assert_eq!(dumped.code, Some(0), "{dumped:?}");
+    let json = with(&variables, &[&arguments[..], &["-o", "json"]].concat());
+    let json: Vec<Value> = serde_json::from_str(&json.stdout).expect(&json.stdout);
+    for (key, value, origin, place) in origins(&file) {
+        let name = key.rsplit('.').next().unwrap();
+        let line = dumped
+            .stdout
+            .lines()
+            .find(|line| line.starts_with(&format!("{name} =")));
+        let told = format!("# {origin} {place}");
+        assert!(line.unwrap().ends_with(told.trim_end()), "{told}: {line:?}");
+        let found = json.iter().find(|setting| setting["key"] == key).unwrap();
+        assert_eq!(
+            (&found["value"], &found["origin"]),
+            (&value, &json!(origin)),
+            "{found}"
+        );
+        let place = (!place.is_empty()).then_some(place);
+        assert_eq!(found["place"].as_str(), place.as_deref(), "{found}");
+    }
+    // Every setting has an origin, and what is printed is a file still.
+    let is_setting = |line: &&str| line.contains(" = ");
+    for line in dumped.stdout.lines().filter(is_setting) {
+        assert!(line.contains("  # "), "{line}");
+    }
 }
 
 #[test]
@@ -97,7 +189,7 @@ fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
             format!("max_calls = {calls}"),
         ] {
             assert!(
-                dumped.stdout.lines().any(|had| had == line),
+                settings(&dumped).contains(&&*line),
                 "{line}: {}",
                 dumped.stdout
             );
@@ -107,9 +199,7 @@ fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
         fs::write(&again, &dumped.stdout).unwrap();
         let again = again.to_str().unwrap();
         assert_eq!(run(&["config", "check", again]).code, Some(0));
-        assert_eq!(
-            run(&["config", "dump", "--config", again]).stdout,
-            dumped.stdout
-        );
+        let again = run(&["config", "dump", "--config", again]);
+        assert_eq!(settings(&again), settings(&dumped));
     }
 }

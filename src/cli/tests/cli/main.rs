@@ -7,10 +7,13 @@
 mod benching;
 mod config;
 mod demo;
+mod doctoring;
 mod guard_costs;
 mod guarding;
 mod holding;
 mod leases;
+mod looking;
+mod operating;
 mod program;
 mod readme;
 mod secured;

@@ -303,13 +303,9 @@ impl Document {
     ) -> Result<Self, DocumentError> {
         let mut all = Self::default();
         for (name, value) in variables {
-            let Some(rest) = name.strip_prefix(VARIABLE).filter(|_| !value.is_empty()) else {
+            let Some(key) = Self::key_of_variable(&name).filter(|_| !value.is_empty()) else {
                 continue;
             };
-            if !rest.contains(NESTED) && !matches!(rest, "LISTEN" | "HTTP") {
-                continue;
-            }
-            let key = rest.replace(NESTED, ".").to_ascii_lowercase();
             let one = Self::word(&key, &value).map_err(|error| error.of(&name))?;
             if (one.store.etcd.is_some() && all.store.file.is_some())
                 || (one.store.file.is_some() && all.store.etcd.is_some())
@@ -319,6 +315,14 @@ impl Document {
             all = one.over(all);
         }
         Ok(all)
+    }
+
+    /// The key of the setting that a variable of the environment is; none for what belongs to others.
+    #[must_use]
+    pub fn key_of_variable(name: &str) -> Option<String> {
+        let rest = name.strip_prefix(VARIABLE)?;
+        let is_setting = rest.contains(NESTED) || matches!(rest, "LISTEN" | "HTTP");
+        is_setting.then(|| rest.replace(NESTED, ".").to_ascii_lowercase())
     }
 
     /// One setting by its key, such as `limits.max_ttl`, and its value as text or as TOML.

@@ -29,6 +29,7 @@ mod sessions;
 mod snapshot;
 mod status;
 mod step;
+pub mod survey;
 mod trust;
 mod version;
 mod view;

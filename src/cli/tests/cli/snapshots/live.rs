@@ -49,6 +49,30 @@ const SCENES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "palisade-watch",
+        &[
+            "watch orders/none --until vacant",
+            "watch orders/eu-1 --until granted",
+            "watch orders/eu-1 --until granted --output jsonl",
+            "watch orders/ --until vacant",
+            "watch --addr 127.0.0.1:1 --timeout 300ms",
+        ],
+    ),
+    (
+        "palisade-check",
+        &[
+            "check orders/eu-1 $token",
+            "check orders/eu-1 $token --output json",
+            "check orders/eu-1 1",
+            "check orders/none 1 --output jsonl",
+            "check orders/eu-1 0",
+        ],
+    ),
+    (
+        "palisade-generation-show",
+        &["generation show", "generation show --output json"],
+    ),
+    (
         "palisade-release",
         &[
             "release orders/eu-1 --token 1 --session $session --secret $secret",
@@ -110,6 +134,41 @@ const SCENES: &[(&str, &[&str])] = &[
             "guard unprotect accounts --postgres $postgres",
             "guard unprotect orders --sqlite $sqlite",
             "guard unprotect absent --sqlite $sqlite",
+        ],
+    ),
+    (
+        "palisade-revoke",
+        &[
+            "revoke orders/eu-2 --current --reason test",
+            "revoke orders/eu-2 --current --yes",
+            "revoke orders/eu-2 --current --reason test --yes",
+            "revoke orders/eu-3 --current --reason test --yes --output json",
+            "revoke orders/eu-3 --current --reason test --yes",
+            "get orders/eu-2",
+        ],
+    ),
+    (
+        "palisade-generation-advance",
+        &[
+            "generation advance --past 1 --reason test",
+            "generation advance --past 1 --reason test --yes",
+            "generation advance --past 1 --reason test --yes --output json",
+            "generation advance --past 9007199254740990 --reason test --yes",
+        ],
+    ),
+    (
+        "palisade-drain",
+        &[
+            "drain 127.0.0.1:1",
+            "drain 127.0.0.1:1 --reason test --timeout 300ms",
+        ],
+    ),
+    (
+        "palisade-doctor",
+        &[
+            "doctor --write",
+            "doctor --addr 127.0.0.1:1 --timeout 300ms",
+            "doctor --addr 127.0.0.1:1 --timeout 300ms --output json",
         ],
     ),
     // What it prints is the schema itself, which has tests of its own.

@@ -8,6 +8,7 @@
 //! | `last/<resource>` | no | of a lease with a lock-delay: written by its grant, deleted by its release |
 //! | `delay/<resource>` | one of its own | the lock-delay after an unclean end, for as long as it runs |
 //! | `notice/<resource>` | yes | what the holder is told when its lease is wanted back |
+//! | `look/<nonce>` | one of its own | nothing: somebody sees whether writes work |
 //! | `revoked` | no | what the last revocation ended: news for those who watch |
 //! | `queue/<resource>#<session>` | yes | a waiter; its `create_revision` is its place |
 //! | `queue/<resource>#<session>#<request>` | yes | a further request of a session that waits already |
@@ -20,7 +21,7 @@ use etcd_client::PutOptions;
 use palisade_token::ResourceName;
 use sha2::{Digest, Sha256};
 
-use crate::domain::{RequestId, SessionId};
+use crate::domain::{Nonce, RequestId, SessionId};
 
 /// What a session has by a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +121,11 @@ impl Keys {
     /// All notices.
     pub(super) fn notices(&self) -> Range<Vec<u8>> {
         prefix_range(self.below(&["notice/"]))
+    }
+
+    /// What is written to see whether writes work.
+    pub(super) fn look(&self, nonce: Nonce) -> Vec<u8> {
+        self.below(&["look/", &hex::encode(nonce.as_bytes())])
     }
 
     /// What the last revocation ended.

@@ -61,7 +61,7 @@ pub(super) struct Gap {
     /// not mended, lines after the last are.
     mended: &'static [Version],
     /// Whether a coordinator that is told to be strict refuses etcd for it.
-    is_grave: bool,
+    pub(super) is_grave: bool,
 }
 
 const GAPS: [Gap; 8] = [
