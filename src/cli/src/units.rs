@@ -90,13 +90,13 @@ impl Times {
     fn show_at(self, unix_ms: i64, now: i64) -> String {
         match self.0 {
             TimeStyle::Relative => relative(now.saturating_sub(unix_ms)),
-            TimeStyle::Iso => iso(unix_ms),
+            TimeStyle::Iso => show_unix_ms(unix_ms),
         }
     }
 }
 
 /// A point of time as ISO 8601 has it, in UTC and whole seconds.
-fn iso(unix_ms: i64) -> String {
+pub(crate) fn show_unix_ms(unix_ms: i64) -> String {
     Timestamp::from_second(unix_ms.div_euclid(1_000)).map_or_else(
         // Beyond the year 9999: nobody's time.
         |_| format!("{unix_ms}ms since 1970"),

@@ -6,7 +6,7 @@ use palisade_coordinator::domain::WallClock;
 
 use super::report::Check;
 use crate::clock;
-use crate::units::{TimeStyle, Times, show_roughly};
+use crate::units::{show_roughly, show_unix_ms};
 
 const CLOCK: &str = "clock";
 const SUBJECT: &str = "clock";
@@ -72,7 +72,7 @@ fn ahead(now: u64, highest: u64) -> Check {
 
 fn iso(unix_ms: u64) -> String {
     let unix_ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
-    Times::new(Some(TimeStyle::Iso)).show(unix_ms)
+    show_unix_ms(unix_ms)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::leases::LeaseJson;
 use crate::output;
 use crate::table::plain;
-use crate::units::{TimeStyle, Times};
+use crate::units::show_unix_ms;
 
 /// An event in JSON: what kind, when, and as much of the lease as was told.
 #[derive(Debug, Serialize)]
@@ -88,8 +88,8 @@ pub(super) fn json(event: &WatchEvent) -> Result<Option<String>, Failure> {
 pub(super) fn text(event: &WatchEvent) -> Option<String> {
     let (name, resource) = (name(event)?, event.resource()?);
     // Lines that scroll by are read later, too: never relative.
-    let times = Times::new(Some(TimeStyle::Iso));
-    let mut line = format!("{}  {name:<8}  {resource}", times.show(clock::unix_ms()));
+    let heard = show_unix_ms(clock::unix_ms());
+    let mut line = format!("{heard}  {name:<8}  {resource}");
     if let Some(token) = event.token() {
         line.push_str(&format!("  token {token}"));
     }
@@ -99,7 +99,7 @@ pub(super) fn text(event: &WatchEvent) -> Option<String> {
         line.push_str(&format!("  label {}", plain(label)));
     }
     if let Some(since) = since(event) {
-        line.push_str(&format!("  since {}", times.show(since)));
+        line.push_str(&format!("  since {}", show_unix_ms(since)));
     }
     if !reason.is_empty() {
         line.push_str(&format!("  reason {}", plain(reason)));

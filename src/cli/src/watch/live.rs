@@ -16,7 +16,7 @@ use crate::leases::{COLUMNS, columns};
 use crate::output;
 use crate::signals::Stop;
 use crate::table::Table;
-use crate::units::{TimeStyle, Times};
+use crate::units::{Times, show_unix_ms};
 use screen::Screen;
 
 mod screen;
@@ -118,7 +118,7 @@ impl Known {
 
     /// As many lines as there is room for.
     fn lines(&self, prefix: &str, times: Times, height: usize) -> Vec<String> {
-        let now = Times::new(Some(TimeStyle::Iso)).show(clock::unix_ms());
+        let now = show_unix_ms(clock::unix_ms());
         let held = self.leases.len();
         let about = if prefix.is_empty() { "all" } else { prefix };
         let state = match (self.interrupted, self.is_whole) {
