@@ -138,7 +138,13 @@ impl<G: Sealer> Campaign<G> {
                     }
                     None
                 }
-                Err(hurdle) => self.passes(hurdle)?,
+                Err(hurdle) => {
+                    if let Hurdle::Held(ClientError::WaitExpired { .. }) = &hurdle {
+                        // It has waited long enough: back into the queue.
+                        backoff.reset();
+                    }
+                    self.passes(hurdle)?
+                }
             };
             tokio::select! {
                 biased;

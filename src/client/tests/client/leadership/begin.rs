@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use palisade_client::{Grant, LeaderError, LeadershipOptions, Next, SealError};
+use palisade_client::{Clock, Grant, LeaderError, LeadershipOptions, Next, SealError};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failing, Log, Seals, Stage, spawn};
@@ -172,6 +172,25 @@ async fn a_campaign_that_waits_ends_when_told_and_leaves_nothing_behind() {
     };
     assert!(queues(), "no place is left in the queue");
     in_time(held.release()).await.unwrap();
+}
+
+/// For ever, and no sooner than after the shortest pause.
+#[tokio::test]
+async fn who_has_waited_in_vain_queues_again() {
+    let stage = Stage::new().await;
+    let of = [("resource", "orders"), ("requestId", "r")];
+    let over = crate::attach::world::refusal(tonic::Code::Aborted, "WAIT_EXPIRED", &of);
+    for _round in 0..8 {
+        let over = Fault::Refuse(over.clone());
+        stage.host.next(Kind::Acquire, over);
+    }
+    let begun = stage.clock.now();
+    let worked = lead_until(&stage, &Seals::default(), 1).await;
+    assert_eq!(worked, ["worked 101"]);
+    assert_eq!(stage.host.seen(Kind::Acquire).len(), 9);
+    assert_eq!(stage.log.count("trouble"), 0, "others hold it: no trouble");
+    let took = begun.until(stage.clock.now());
+    assert!(took >= Duration::from_millis(8 * 125), "{took:?}");
 }
 
 /// Many stores are sealed one after another, and the work is handed what each gave.

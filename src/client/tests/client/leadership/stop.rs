@@ -229,6 +229,21 @@ async fn a_lost_lease_ends_its_leadership_and_another_campaign_begins_in_the_sam
 }
 
 #[tokio::test]
+async fn what_may_be_finished_is_cancelled_at_once_where_the_lease_is_lost() {
+    let stage = Stage::new().await;
+    let options = stage.options().finish_limit(Duration::from_secs(600));
+    let (campaigning, mut leaderships) = until_cancelled(&stage, options);
+    let leadership = in_time(leaderships.recv()).await.unwrap();
+    stage.stop.cancel();
+    stage.log.saw("closing", 1).await;
+    assert!(!leadership.cancelled().is_cancelled());
+    stage.host.revoke("orders", "maintenance");
+    let ended = in_time(campaigning).await.unwrap().unwrap();
+    assert_eq!(stage.log.count("cancelled false"), 1);
+    assert_eq!((released(&stage.host), ended.leaderships), (0, 1));
+}
+
+#[tokio::test]
 async fn an_operator_who_wants_it_back_is_answered_and_gets_it() {
     let stage = Stage::new().await;
     let options = stage.options().finish_limit(Duration::from_secs(600));
