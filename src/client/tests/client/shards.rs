@@ -236,8 +236,10 @@ async fn what_the_work_resigns_is_left_to_others() {
         (shard == "jobs/3").then_some(Next::Resign)
     });
     group.until(&[&one], &[SHARDS - 1]).await;
+    let before = group.acquires();
     group.pass(Duration::from_secs(5)).await;
     assert!(!group.held().contains_key("jobs/3"));
+    assert_eq!(group.acquires(), before, "not taken any more");
     let two = group.member();
     group.until(&[&one, &two], &[6, 6]).await;
     assert!(group.held().contains_key("jobs/3"));

@@ -1,27 +1,36 @@
 //! How leaderships are come by, and how they follow each other.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use palisade_client::{Clock, Grant, LeaderError, LeadershipOptions, Next, SealError};
+use palisade_client::{
+    Clock, FencingToken, Grant, LeaderError, Leadership, LeadershipOptions, Next, SealError,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failing, Log, Seals, Stage, spawn};
 use crate::attach::world::{Fault, Kind};
 use crate::fake::{in_time, orders};
 
-async fn resign<S>(_leadership: palisade_client::Leadership<S>) -> Next {
+async fn resign<S>(_leadership: Leadership<S>) -> Next {
     Next::Resign
 }
 
 /// The token of each leadership, until the work resigns with the `last`.
 async fn lead_until(stage: &Stage, seals: &Seals, last: usize) -> Vec<String> {
     let (client, options, sealer) = (stage.client.clone(), stage.options(), seals.sealer());
-    let log = stage.log.clone();
+    let (log, earlier) = (stage.log.clone(), Arc::new(Mutex::new(Vec::new())));
     let campaigning = spawn(async move {
-        let work = move |leadership: palisade_client::Leadership<_>| {
-            let log = log.clone();
+        let work = move |leadership: Leadership<FencingToken>| {
+            let (log, earlier) = (log.clone(), Arc::clone(&earlier));
             async move {
+                for before in earlier.lock().unwrap().iter() {
+                    let before: &Leadership<FencingToken> = before;
+                    assert!(before.grant().is_err(), "a clone outlives it and says so");
+                    assert!(!before.state().is_held() && before.time_left().is_zero());
+                }
+                earlier.lock().unwrap().push(leadership.clone());
                 assert_eq!(*leadership.sealed(), leadership.grant().unwrap().token);
                 log.add(format!("worked {}", leadership.token()));
                 match log.count("worked") {
@@ -209,7 +218,7 @@ async fn many_guards_are_sealed_in_order() {
     let sealer = (orders_store, bills, rest);
     let stop = CancellationToken::new();
     let options = LeadershipOptions::default().stop_on(stop);
-    let work = async |leadership: palisade_client::Leadership<_>| {
+    let work = async |leadership: Leadership<_>| {
         let sealed = leadership.sealed();
         assert_eq!(*sealed, (("orders", 101), ("bills", 101), vec![("a", 101)]));
         Next::Resign

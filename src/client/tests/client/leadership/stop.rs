@@ -243,6 +243,44 @@ async fn what_may_be_finished_is_cancelled_at_once_where_the_lease_is_lost() {
     assert_eq!((released(&stage.host), ended.leaderships), (0, 1));
 }
 
+/// Work that hears nothing is dropped after the drain, and there is no next campaign before it has ended.
+#[tokio::test]
+async fn work_that_does_not_hear_of_the_loss_is_dropped_before_the_next_campaign() {
+    let stage = Stage::new().await;
+    let (client, options, log) = (stage.client.clone(), stage.options(), stage.log.clone());
+    struct Working(Log);
+    impl Drop for Working {
+        fn drop(&mut self) {
+            self.0.add("ended");
+        }
+    }
+    let campaigning = spawn(async move {
+        let work = move |_leadership: Leadership<()>| {
+            let working = Working(log.clone());
+            async move {
+                let _working = working;
+                std::future::pending().await
+            }
+        };
+        client.run_as_leader(&orders(), options, (), work).await
+    });
+    stage.log.saw("started 101", 1).await;
+    stage.host.revoke("orders", "maintenance");
+    stage
+        .pass_until("the next", async || stage.log.count("started") == 2)
+        .await;
+    let all = stage.log.all();
+    assert_eq!(all[..2], ["started 101", "ended"]);
+    assert!(all[2].contains("Revoked") && all[2].contains("overran: true"));
+    assert_eq!(all[3], "started 102");
+    assert_eq!(stage.host.seen(Kind::Open).len(), 1, "the session goes on");
+    stage.stop.cancel();
+    stage
+        .pass_until("the end", async || campaigning.is_finished())
+        .await;
+    campaigning.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn an_operator_who_wants_it_back_is_answered_and_gets_it() {
     let stage = Stage::new().await;
