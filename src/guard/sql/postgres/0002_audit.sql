@@ -131,4 +131,4 @@ $$;
 COMMENT ON FUNCTION palisade.audit() IS
     'What goes past the guard (error), or may (warning), and what to do about it.';
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA palisade FROM PUBLIC;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA palisade FROM PUBLIC;

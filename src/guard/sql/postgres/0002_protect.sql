@@ -87,7 +87,12 @@ CREATE FUNCTION palisade.is_name(resource text) RETURNS boolean
         AND resource !~ '(^|/)\.\.?(/|$)'
 $$;
 
--- The function behind the row guards of these columns.
+-- The functions behind the guards of whole tables for this resource, and behind the row guards of these columns.
+CREATE FUNCTION palisade.whole_function(resource text) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT 'palisade.whole_' || md5(resource)
+$$;
+
 CREATE FUNCTION palisade.row_function(columns text[]) RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT 'palisade.rows_' || md5(columns::text)
@@ -104,8 +109,6 @@ END $$;
 CREATE FUNCTION palisade.refuse_row(
     resource text, parts text[], act text, "schema" text, "table" text
 ) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    entry text[];
 BEGIN
     IF array_position(parts, NULL) IS NOT NULL THEN
         RAISE EXCEPTION '% on %.%: no resource follows from NULL', act, "schema", "table"
@@ -114,10 +117,8 @@ BEGIN
         RAISE EXCEPTION '% on %.%: a value with a / would name the resource of another row', act, "schema", "table"
             USING ERRCODE = 'invalid_parameter_value', TABLE = "table";
     END IF;
-    entry := palisade.entry(resource);
-    IF entry IS NOT NULL THEN
-        PERFORM palisade.refuse(entry[3], resource, entry[4]::bigint,
-            CASE WHEN entry[6] <> '-' THEN entry[6]::bigint END, NULL, NULL);
+    IF palisade.entry_line(resource) IS NOT NULL THEN
+        PERFORM palisade.refuse_entry(resource, NULL, act, "table");
     END IF;
     -- A value may be of any length; no name is longer than this, and none has a '~'.
     PERFORM palisade.refuse('unguarded',
@@ -133,7 +134,8 @@ SELECT t.tgrelid::pg_catalog.regclass AS "table", t.tgname::pg_catalog.text AS t
         AND CASE
             WHEN t.tgname = 'zz_palisade_truncate' THEN
                 t.tgtype = 34 AND t.tgfoid = 'palisade.refuse_truncate'::pg_catalog.regproc
-            WHEN t.tgnargs = 1 THEN t.tgtype = 62 AND t.tgfoid = 'palisade.enforce'::pg_catalog.regproc
+            WHEN t.tgnargs = 1 THEN t.tgtype = 62
+                AND t.tgfoid = pg_catalog.to_regproc(palisade.whole_function(a.arguments[1]))
             ELSE t.tgtype = 29
                 AND t.tgfoid = pg_catalog.to_regproc(palisade.row_function(a.arguments[2:]))
         END) IS TRUE AS sound
@@ -141,8 +143,40 @@ FROM pg_catalog.pg_trigger AS t,
     LATERAL (SELECT palisade.arguments(t.tgargs, t.tgnargs) AS arguments) AS a
 WHERE t.tgname IN ('zz_palisade_guard', 'zz_palisade_truncate');
 
+-- Guards of whole tables: one function for each resource, because what its text names costs half of what is
+-- looked up in the trigger's arguments. It stands in the way of every statement, so every name in it is qualified.
+CREATE FUNCTION palisade.make_whole_function(resource text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $make$
+BEGIN
+    IF palisade.is_name(resource) IS NOT TRUE THEN
+        RAISE EXCEPTION 'not the name of a resource: %', left(resource, 256)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- Beside the stripes and the lock of installers: one maker at a time.
+    PERFORM pg_advisory_xact_lock(1346456649, 1025);
+    IF to_regproc(palisade.whole_function(resource)) IS NOT NULL THEN
+        RETURN;
+    END IF;
+    EXECUTE format('CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql AS %L', palisade.whole_function(resource),
+        -- First what an admitted writer of one resource passes; then also one of neighbours in the stripe.
+        format($body$
+BEGIN
+    IF pg_catalog.starts_with(pg_catalog.current_setting(%1$L, true),
+        pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text OPERATOR(pg_catalog.||) %2$L) THEN
+        RETURN NULL;
+    ELSIF (palisade.entry(%3$L))[3] OPERATOR(pg_catalog.=) 'ok' THEN
+        RETURN NULL;
+    END IF;
+    PERFORM palisade.refuse_entry(%3$L, NULL,
+        pg_catalog.concat(TG_OP, ' on ', TG_TABLE_SCHEMA, '.', TG_TABLE_NAME), TG_TABLE_NAME);
+    RETURN NULL;
+END$body$, 'palisade.e' || palisade.stripe(resource), ' ' || resource || ' ', resource));
+    -- Nobody can call it; a table's owner has to be allowed to put it behind a trigger.
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s() TO PUBLIC', palisade.whole_function(resource));
+END $make$;
+
 -- Row guards: one function for each list of columns, because a column that the text names costs a tenth of
--- one that is looked up in a JSON of the row. Every name in it is qualified, as in enforce. It runs AFTER:
+-- one that is looked up in a JSON of the row. Every name in it is qualified, too. It runs AFTER:
 -- what the table's own BEFORE triggers have made of the row is what is written.
 CREATE FUNCTION palisade.make_row_function(columns text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $make$
@@ -167,10 +201,10 @@ BEGIN
         %2$s := TG_ARGV[0] OPERATOR(pg_catalog.||) %3$s;
         %8$s
         IF pg_catalog.strpos(
-            pg_catalog.current_setting('palisade.e' OPERATOR(pg_catalog.||)
+            E'\n' OPERATOR(pg_catalog.||) pg_catalog.current_setting('palisade.e' OPERATOR(pg_catalog.||)
                 (pg_catalog.hashtext(%2$s) OPERATOR(pg_catalog.&) 1023)::pg_catalog.text, true),
             E'\n' OPERATOR(pg_catalog.||) pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text
-                OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) %2$s OPERATOR(pg_catalog.||) ' ok '
+                OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) %2$s OPERATOR(pg_catalog.||) ' '
         ) OPERATOR(pg_catalog.>) 0 %4$s THEN
             %6$s
         ELSE
@@ -201,6 +235,7 @@ DECLARE
     found palisade.guards;
     is_rows boolean := cardinality(arguments) > 1;
     row_function text := palisade.row_function(arguments[2:]);
+    whole_function text := palisade.whole_function(arguments[1]);
 BEGIN
     IF (SELECT c.relkind NOT IN ('r', 'p') OR c.relnamespace = 'palisade'::regnamespace
         FROM pg_class AS c WHERE c.oid = member) THEN
@@ -211,7 +246,7 @@ BEGIN
     FOR wanted IN SELECT * FROM (VALUES
         ('zz_palisade_guard', true, CASE WHEN is_rows THEN 'AFTER INSERT OR UPDATE OR DELETE'
             ELSE 'BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE' END, CASE WHEN is_rows THEN 'ROW' ELSE 'STATEMENT' END,
-            CASE WHEN is_rows THEN row_function ELSE 'palisade.enforce' END),
+            CASE WHEN is_rows THEN row_function ELSE whole_function END),
         ('zz_palisade_truncate', is_rows, 'BEFORE TRUNCATE', 'STATEMENT', 'palisade.refuse_truncate')
     ) AS v (trigger, needed, events, each, function) LOOP
         SELECT * INTO found FROM palisade.guards AS g WHERE g."table" = member AND g.trigger = wanted.trigger;
@@ -222,6 +257,9 @@ BEGIN
             EXECUTE format('DROP TRIGGER %I ON %s', wanted.trigger, member);
         END IF;
         IF wanted.needed AND found.sound IS NOT TRUE THEN
+            IF NOT is_rows AND to_regproc(whole_function) IS NULL THEN
+                PERFORM palisade.make_whole_function(arguments[1]);
+            END IF;
             EXECUTE format('CREATE TRIGGER %I %s ON %s FOR EACH %s EXECUTE FUNCTION %s(%s)',
                 wanted.trigger, wanted.events, member, wanted.each, wanted.function,
                 (SELECT string_agg(quote_literal(a), ', ' ORDER BY n)
@@ -376,7 +414,7 @@ CREATE FUNCTION palisade.grant_owner(role regrole) RETURNS void
 BEGIN
     EXECUTE format('GRANT EXECUTE ON FUNCTION palisade.protect(regclass, text), '
         'palisade.protect(regclass, text[], text), palisade.protect_family(regclass, text[]), '
-        'palisade.make_row_function(text[]), palisade.unprotect(regclass), palisade.audit() TO %s', role);
+        'palisade.make_row_function(text[]), palisade.make_whole_function(text), palisade.unprotect(regclass), palisade.audit() TO %s', role);
 END $$;
 COMMENT ON FUNCTION palisade.grant_owner(regrole) IS
     'Lets a role protect and unprotect the tables it owns, and see what is open.';

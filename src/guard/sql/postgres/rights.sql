@@ -9,9 +9,9 @@ BEGIN
     GRANT SELECT ON palisade.guards TO PUBLIC;
     FOR function IN
         SELECT p.oid FROM pg_catalog.pg_proc AS p
-        WHERE p.pronamespace = 'palisade'::regnamespace AND (p.proname ~ '^rows_[0-9a-f]{32}$'
-            OR p.proname IN ('refuse', 'entry', 'refuse_row', 'enforce', 'refuse_truncate', 'family', 'root', 'roots',
-                'arguments', 'scope', 'row_function', 'put_guard', 'is_name'))
+        WHERE p.pronamespace = 'palisade'::regnamespace AND (p.proname ~ '^(rows|whole)_[0-9a-f]{32}$'
+            OR p.proname IN ('refuse', 'entry', 'entry_line', 'refuse_entry', 'refuse_row', 'refuse_truncate', 'family', 'root',
+                'roots', 'arguments', 'scope', 'row_function', 'whole_function', 'put_guard', 'is_name'))
     LOOP
         EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', function);
     END LOOP;

@@ -46,7 +46,8 @@ pub(super) fn begin(isolation: Isolation, grants: &[&Grant]) -> SqlStr {
     };
     let mut sql = format!("BEGIN ISOLATION LEVEL {level} READ WRITE; ");
     if let [grant] = grants {
-        sql += &format!("SELECT palisade.enter({})", arguments(grant));
+        let entry = format!(" {} {} {}", grant.resource, grant.token, grant.holder);
+        sql += &format!("CALL palisade.open({})", literal(&entry));
         return message(sql);
     }
     // In the order of the locks: against waiting seals, any other order stalls for deadlock_timeout.
@@ -63,22 +64,22 @@ pub(super) fn begin(isolation: Isolation, grants: &[&Grant]) -> SqlStr {
     message(sql)
 }
 
-/// Check and COMMIT. The BEGIN after it opens an empty transaction for the ROLLBACK with which sqlx ends
-/// every transaction that it did not commit itself; without it each commit would log a warning.
+/// Check and COMMIT. Of one grant, the cursor is the check: `palisade.open` has made it if the grant is
+/// admitted, and it lasts as long as its transaction. AND CHAIN opens an empty transaction for the ROLLBACK with
+/// which sqlx ends every transaction that it did not commit itself; without it each commit would log a warning.
 pub(super) fn commit(grants: &[&Grant]) -> SqlStr {
+    if grants.len() == 1 {
+        return SqlStr::from_static("FETCH palisade_admitted; COMMIT AND CHAIN");
+    }
     let checks: Vec<_> = grants
         .iter()
         .map(|grant| format!("({}, true)", arguments(grant)))
         .collect();
-    let checks = match checks.as_slice() {
-        [check] => format!("SELECT palisade.check{check} AS xact"),
-        _ => format!(
-            "SELECT max(palisade.check(g.resource, g.token, g.holder, g.entered)) AS xact \
-             FROM (VALUES {}) AS g (resource, token, holder, entered)",
-            checks.join(", ")
-        ),
-    };
-    message(format!("{checks}; COMMIT; BEGIN"))
+    message(format!(
+        "SELECT max(palisade.check(g.resource, g.token, g.holder, g.entered)) AS xact \
+         FROM (VALUES {}) AS g (resource, token, holder, entered); COMMIT AND CHAIN",
+        checks.join(", ")
+    ))
 }
 
 pub(super) fn seal(grant: &Grant, wait_millis: u128) -> SqlStr {

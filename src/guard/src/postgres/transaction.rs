@@ -151,7 +151,7 @@ impl GuardedTx {
                 self.end().await;
                 Ok(committed)
             }
-            Some(error) if errors::is_refused(&error) => Err(self.refused(error).await),
+            Some(error) if errors::is_refused(&error) => Err(self.refused(error, completed).await),
             error => Err(GuardError::CommitUnknown {
                 transaction: self.transaction,
                 source: error
@@ -187,16 +187,23 @@ impl GuardedTx {
     }
 
     /// Not committed: ends the transaction and finds out why.
-    async fn refused(mut self, error: sqlx::Error) -> GuardError {
-        let aborted = errors::code(&error) == Some("25P02");
+    async fn refused(mut self, error: sqlx::Error, completed: u32) -> GuardError {
+        let code = errors::code(&error);
+        let aborted = code == Some("25P02");
+        // invalid_cursor_name: the grant was not admitted, or this is another transaction than was begun.
+        let closed = completed == 0 && code == Some("34000");
         let mut reason = match errors::plain(error) {
+            GuardError::Backend(_) if closed => GuardError::Unguarded {
+                resource: self.first_grant().resource.to_string(),
+                table: None,
+            },
             // Refused by the store itself at commit, as by a deferred constraint.
             GuardError::Backend(source) => GuardError::RolledBack(Some(source)),
             other => other,
         };
         let grants: Vec<&Grant> = self.sealed.iter().map(Sealed::grant).collect();
         let diagnosis = sql::diagnose(&grants);
-        if self.end_transaction().await && aborted {
+        if self.end_transaction().await && (aborted || closed) {
             // The statement that failed told its own caller; ask whether it was for a grant refused.
             let connection = self.connection.as_mut().expect("taken by value only");
             if let Err(error) = sqlx::raw_sql(diagnosis).execute(&mut **connection).await {

@@ -265,8 +265,9 @@ async fn a_transaction_ended_by_hand_is_reported() {
         "COMMIT",
         "ROLLBACK; BEGIN",
         "COMMIT AND CHAIN",
-        "RESET ALL",
-        "SAVEPOINT s; RESET ALL; RELEASE s",
+        "ROLLBACK AND CHAIN",
+        // The entry is of this transaction, but not what was begun.
+        "COMMIT; BEGIN; SET LOCAL palisade.e1 = '1 orders '",
     ] {
         let mut tx = db.guard.begin(&db.pool, &sealed).await.unwrap();
         run(&mut tx, by_hand).await.unwrap();
@@ -287,6 +288,13 @@ async fn a_transaction_ended_by_hand_is_reported() {
         );
         assert!(sealed.is_live());
     }
+    // Not ended, but the commit cannot know.
+    let mut tx = db.guard.begin(&db.pool, &sealed).await.unwrap();
+    run(&mut tx, "INSERT INTO orders VALUES (1); CLOSE ALL")
+        .await
+        .unwrap();
+    let error = tx.commit().await.unwrap_err();
+    assert!(matches!(error, GuardError::Unguarded { .. }), "{error:?}");
     assert_eq!(db.number("SELECT count(*) FROM orders").await, 0);
     let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'";
     palisade_test_support::eventually(

@@ -148,6 +148,11 @@ pub(crate) fn sql(grant: &Grant) -> String {
     format!("'{}', {}, '{}'", grant.resource, grant.token, grant.holder)
 }
 
+/// The grant as the library sends it with BEGIN.
+pub(crate) fn words(grant: &Grant) -> String {
+    format!("' {} {} {}'", grant.resource, grant.token, grant.holder)
+}
+
 /// Runs SQL as one message; the SQLSTATE if it fails.
 pub(crate) async fn run(connection: &mut PgConnection, sql: &str) -> Result<(), String> {
     let result = connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await;

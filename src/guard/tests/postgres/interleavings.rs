@@ -6,10 +6,12 @@ use palisade_token::Grant;
 use sqlx::PgConnection;
 use tokio::task::JoinSet;
 
-use crate::db::{Db, LEVELS, grant, name, run, sql};
+use crate::db::{Db, LEVELS, grant, name, run, sql, words};
 
 /// One table, one resource at token 10, a writer and a sealer.
 struct Case {
+    /// How it enters: as anybody does, or as the library does.
+    enter: fn(&Grant) -> String,
     level: &'static str,
     table: String,
     old: Grant,
@@ -19,12 +21,17 @@ struct Case {
 }
 
 impl Case {
-    /// Each isolation level, for a table that is one resource, and for one whose rows are.
+    /// Each isolation level, for a table that is one resource, and for one whose rows are, by either entry.
     async fn all(db: &Db) -> Vec<Self> {
+        let enter: fn(&Grant) -> String = |held| format!("SELECT palisade.enter({})", sql(held));
+        let open: fn(&Grant) -> String = |held| format!("CALL palisade.open({})", words(held));
+        let mut kinds = Vec::new();
+        for level in LEVELS {
+            kinds.extend([(level, false, enter), (level, true, enter)]);
+            kinds.extend([(level, false, open), (level, true, open)]);
+        }
         let mut cases = Vec::new();
-        let levels = LEVELS.into_iter().map(|level| (level, false));
-        let by_row = LEVELS.into_iter().map(|level| (level, true));
-        for (index, (level, is_rows)) in levels.chain(by_row).enumerate() {
+        for (index, (level, is_rows, enter)) in kinds.into_iter().enumerate() {
             let (table, resource) = (format!("orders_{index}"), format!("orders/{index}"));
             db.run(&format!(
                 "CREATE TABLE {table} (token bigint, id bigint DEFAULT {index}); \
@@ -44,6 +51,7 @@ impl Case {
             let old = grant(&resource, 10);
             db.seal(&old).await;
             cases.push(Self {
+                enter,
                 level,
                 table,
                 old,
@@ -75,10 +83,7 @@ impl Case {
 
     fn fill(&self, text: &str) -> String {
         text.replace("BEGIN!", &format!("BEGIN ISOLATION LEVEL {}", self.level))
-            .replace(
-                "ENTER",
-                &format!("SELECT palisade.enter({})", sql(&self.old)),
-            )
+            .replace("ENTER", &(self.enter)(&self.old))
             .replace(
                 "CHECK",
                 &format!("SELECT palisade.check({})", sql(&self.old)),
@@ -257,22 +262,43 @@ async fn an_entry_ends_with_an_exception_block() {
     }
 }
 
-/// One statement that writes and then checks, and one that checks in a CTE of the write.
+/// In a CTE of the write, and in a query inside its condition.
 #[tokio::test]
 async fn check_inside_the_statement_of_the_write() {
     let db = Db::new().await;
-    for mut case in Case::all(&db).await {
-        let check = case.fill("CHECK");
-        let write = format!(
-            "WITH c AS MATERIALIZED ({check} AS ok) INSERT INTO free_{} SELECT 10 FROM c WHERE ok > 0",
-            case.table
-        );
-        assert_eq!(case.a(&format!("BEGIN!; {write}; COMMIT")).await, Ok(()));
-        assert_eq!(case.a("BEGIN!; SELECT 1").await, Ok(()));
-        assert_eq!(case.b("SEAL").await, Ok(()));
-        let expected = case.stale_behind_snapshot();
-        assert_eq!(case.a(&write).await, expected, "{}", case.level);
-        assert_eq!(case.written(&db).await, 1);
+    for write in [
+        "WITH c AS MATERIALIZED (CHECK AS ok) INSERT INTO FREE_TABLE SELECT 10 FROM c WHERE ok > 0",
+        "INSERT INTO FREE_TABLE SELECT 10 WHERE (CHECK) IS NOT NULL",
+        "UPDATE FREE_TABLE SET token = 10 WHERE token = 10 AND (CHECK) IS NOT NULL",
+    ] {
+        for mut case in Case::all(&db).await {
+            let free = format!("free_{}", case.table);
+            db.run(&format!("INSERT INTO {free} VALUES (0), (10)"))
+                .await;
+            let write = write.replace("FREE_TABLE", &free);
+            assert_eq!(case.a(&format!("BEGIN!; {write}; COMMIT")).await, Ok(()));
+            let (mut a, mut seal) = (db.connect().await, JoinSet::new());
+            let (open, text) = (case.fill(&format!("BEGIN!; {write}")), case.fill("SEAL"));
+            assert_eq!(run(&mut a, &open).await, Ok(()));
+            let mut b = db.connect().await;
+            seal.spawn(async move { run(&mut b, &text).await });
+            db.waiting(1).await;
+            assert!(seal.try_join_next().is_none(), "{write}");
+            assert_eq!(
+                case.a("BEGIN!; SELECT count(*) FROM pg_class").await,
+                Ok(())
+            );
+            assert_eq!(run(&mut a, "ROLLBACK").await, Ok(()));
+            assert_eq!(seal.join_next().await.unwrap().unwrap(), Ok(()));
+            let expected = case.stale_behind_snapshot();
+            assert_eq!(case.a(&write).await, expected, "{write} {}", case.level);
+            let left = case.written(&db).await - 2;
+            assert_eq!(left, i64::from(write.contains("INSERT")), "{write}");
+            db.run(&format!("DROP TABLE {0}, free_{0}", case.table))
+                .await;
+        }
+        db.run("DROP SCHEMA palisade CASCADE").await;
+        db.guard.install(&db.pool).await.unwrap();
     }
 }
 

@@ -28,6 +28,7 @@
 //! | COMMIT of an aborted transaction is told as done | `commit::an_aborted_transaction_is_never_reported_as_committed` |
 //! | a failed BEGIN leaves its connection in a transaction | `pool::a_failed_begin_leaves_no_aborted_transaction_behind` |
 //! | a setting is left on a pooled connection | `pool::no_entry_counts_in_a_later_transaction` |
+//! | a setting or a cursor is taken for an entry that it is not | `entries` |
 //! | two entries for one resource, one token for two, neighbours in a stripe | `fence::one_transaction_enters_a_resource_with_one_grant`, `unguarded::the_entry_of_one_resource_does_not_open_the_table_of_another`, `fence::neighbours_in_one_stripe_do_not_mix` |
 //! | thousands of resources exhaust the lock table | `traps::thirty_thousand_resources_in_one_transaction` |
 //! | COPY, MERGE, CTE, ON CONFLICT, cascades, TRUNCATE CASCADE, replica role | `unguarded::every_kind_of_statement_needs_an_entry`, `rows::every_kind_of_statement_on_a_row_needs_an_entry` |
@@ -54,6 +55,7 @@
 mod audit;
 mod commit;
 mod db;
+mod entries;
 mod fence;
 mod install;
 mod interleavings;

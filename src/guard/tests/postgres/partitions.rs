@@ -243,6 +243,12 @@ async fn protect_again_repairs_whatever_was_weakened() {
         "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
     )
     .await;
+    let functions: (String, String) = sqlx::query_as(
+        "SELECT palisade.whole_function('orders'), palisade.row_function(ARRAY['id'])",
+    )
+    .fetch_one(&db.pool)
+    .await
+    .unwrap();
     for (kind, weaken) in [
         (
             "weak-trigger",
@@ -280,7 +286,7 @@ async fn protect_again_repairs_whatever_was_weakened() {
             "altered-trigger",
             impostor(
                 "orders_1",
-                "BEFORE INSERT ON orders_1 FOR EACH STATEMENT EXECUTE FUNCTION palisade.enforce('orders')",
+                "BEFORE INSERT ON orders_1 FOR EACH STATEMENT EXECUTE FUNCTION ORDERS('orders')",
             ),
         ),
         (
@@ -294,17 +300,20 @@ async fn protect_again_repairs_whatever_was_weakened() {
             "altered-trigger",
             impostor(
                 "rows",
-                "AFTER INSERT OR UPDATE OR DELETE ON rows FOR EACH ROW WHEN (pg_trigger_depth() > 9) EXECUTE FUNCTION palisade.enforce('', 'id')",
+                "AFTER INSERT OR UPDATE OR DELETE ON rows FOR EACH ROW WHEN (pg_trigger_depth() > 9) EXECUTE FUNCTION ROWS('', 'id')",
             ),
         ),
         (
             "altered-trigger",
             impostor(
                 "orders_1",
-                "BEFORE INSERT OR UPDATE OF id OR DELETE OR TRUNCATE ON orders_1 FOR EACH STATEMENT EXECUTE FUNCTION palisade.enforce('orders')",
+                "BEFORE INSERT OR UPDATE OF id OR DELETE OR TRUNCATE ON orders_1 FOR EACH STATEMENT EXECUTE FUNCTION ORDERS('orders')",
             ),
         ),
     ] {
+        let weaken = weaken
+            .replace("ORDERS", &functions.0)
+            .replace("ROWS", &functions.1);
         db.run(&weaken).await;
         let found = holes(&db).await;
         assert!(

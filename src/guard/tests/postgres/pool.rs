@@ -8,7 +8,7 @@ use palisade_guard::GuardError;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Row};
 
-use crate::db::{Db, LEVELS, PATIENCE, grant, run, sql};
+use crate::db::{Db, LEVELS, PATIENCE, grant, run, sql, words};
 
 async fn one_connection(db: &Db) -> PgPool {
     PgPoolOptions::new()
@@ -90,7 +90,7 @@ async fn a_failed_begin_leaves_no_aborted_transaction_behind() {
     let db = Db::with_orders().await;
     let pool = one_connection(&db).await;
     let sealed = db.guard.seal(&pool, &grant("orders", 10)).await.unwrap();
-    db.run("ALTER FUNCTION palisade.enter(text, bigint, text) RENAME TO gone")
+    db.run("ALTER PROCEDURE palisade.open(text) RENAME TO gone")
         .await;
     let error = db.guard.begin(&pool, &sealed).await.unwrap_err();
     assert!(matches!(error, GuardError::Backend(_)), "{error:?}");
@@ -106,14 +106,20 @@ async fn no_entry_counts_in_a_later_transaction() {
     let db = Db::with_orders().await;
     let held = grant("orders", 10);
     db.seal(&held).await;
-    let enter = format!("SELECT palisade.enter({})", sql(&held));
+    let enters = [
+        format!("SELECT palisade.enter({})", sql(&held)),
+        format!("CALL palisade.open({})", words(&held)),
+    ];
     let mut connection = db.connect().await;
     let setting: String = sqlx::query_scalar("SELECT 'palisade.e' || palisade.stripe('orders')")
         .fetch_one(&mut connection)
         .await
         .unwrap();
     let keep = format!("SELECT set_config('{setting}', current_setting('{setting}'), false)");
-    for level in LEVELS {
+    for (level, enter) in LEVELS
+        .into_iter()
+        .flat_map(|level| enters.iter().map(move |e| (level, e)))
+    {
         let begin = format!("BEGIN ISOLATION LEVEL {level}");
         for before in [
             format!("{begin}; {enter}; COMMIT"),
@@ -134,6 +140,9 @@ async fn no_entry_counts_in_a_later_transaction() {
             let refused = run(&mut connection, "INSERT INTO orders VALUES (1)").await;
             assert_eq!(refused, Err("ZF003".to_owned()), "{before}");
             run(&mut connection, "ROLLBACK").await.unwrap();
+            let closed = run(&mut connection, "BEGIN; FETCH palisade_admitted").await;
+            assert_eq!(closed, Err("34000".to_owned()), "{before}");
+            run(&mut connection, "ROLLBACK").await.unwrap();
         }
         // The copy does not stand in the way of a new entry either.
         let again = format!(
@@ -141,5 +150,5 @@ async fn no_entry_counts_in_a_later_transaction() {
         );
         assert_eq!(run(&mut connection, &again).await, Ok(()));
     }
-    assert_eq!(db.number("SELECT count(*) FROM orders").await, 3);
+    assert_eq!(db.number("SELECT count(*) FROM orders").await, 6);
 }

@@ -176,10 +176,10 @@ impl PostgresWriter {
 
     async fn autocommit_checked(&self, turn: u64) -> Result<(), Failure> {
         let grant = self.sealed.grant();
-        // A check in FROM is made once, and before the row is written.
+        // A check in a query of its own is made once, and before the row is written.
         let written = sqlx::query(
-            "WITH checked AS MATERIALIZED (SELECT palisade.check($2, $3, $4) AS xact) \
-             UPDATE single SET value = value + 1 FROM checked WHERE id = $1 AND xact IS NOT NULL",
+            "UPDATE single SET value = value + 1 \
+             WHERE id = $1 AND (SELECT palisade.check($2, $3, $4)) IS NOT NULL",
         )
         .bind(self.row(turn))
         .bind(grant.resource.as_str())
