@@ -8,11 +8,21 @@ const BOOTSTRAP: &str = include_str!("../../sql/postgres/bootstrap.sql");
 
 /// Version and text of each step. A published step never changes; a new one is added at the end.
 const MIGRATIONS: &[(i64, &str)] = &[
-    (1, include_str!("../../sql/postgres/0001_guard.sql")),
+    (
+        1,
+        concat!(
+            include_str!("../../sql/postgres/0001_guard.sql"),
+            "\n",
+            include_str!("../../sql/postgres/0001_entry.sql")
+        ),
+    ),
     (
         2,
         concat!(
             include_str!("../../sql/postgres/0002_protect.sql"),
+            "\n",
+            include_str!("../../sql/postgres/0002_functions.sql"),
+            "\n",
             include_str!("../../sql/postgres/0002_audit.sql")
         ),
     ),
