@@ -11,6 +11,10 @@ use crate::error::ClientError;
 /// From where another watch can go on. As text it is for files and command lines; what it says is for
 /// coordinators of the same store only.
 ///
+/// It does not tell one history of a store from another. After the store was restored from a backup throw away
+/// what was saved: once the new history has come as far it would be gone on from, and what was lost with
+/// the old one not told. The same goes for a watch that finds no coordinator from before the restore until then.
+///
 /// ```
 /// use palisade_client::WatchPosition;
 ///
