@@ -554,12 +554,12 @@ const UNARY: Plan = Plan {
 
 #[test]
 fn over_a_stream_it_never_says_held_once_another_may_hold() {
-    all_seeds(120, ROUGH);
+    all_seeds(80, ROUGH);
 }
 
 #[test]
 fn over_calls_it_never_says_held_once_another_may_hold() {
-    all_seeds(120, UNARY);
+    all_seeds(80, UNARY);
 }
 
 #[test]
