@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 use crate::clock::Moment;
-use crate::error::{ClientError, LeaseError, Source};
+use crate::error::LeaseError;
 use crate::info::{LeaseInfo, PreviousLease};
 use crate::lease::{Lease, LeaseView, RevokeRequest};
 use crate::standing::{LostReason, SessionState};
@@ -20,6 +20,7 @@ mod backoff;
 mod campaign;
 mod observers;
 mod options;
+mod outcome;
 mod seal;
 mod sessions;
 mod term;
@@ -27,6 +28,7 @@ mod term;
 pub(crate) use self::backoff::Backoff;
 pub(crate) use self::campaign::{Campaign, Hurdle, Waited, hurdle};
 pub use self::options::LeadershipOptions;
+pub use self::outcome::{Ended, LeaderError, LeadershipEnd, Next, Stopped, Trouble};
 pub use self::seal::{SealError, Sealer};
 pub(crate) use self::sessions::Kept;
 use self::term::Outcome;
@@ -95,124 +97,6 @@ impl Client {
         let campaign = Campaign::new(Arc::clone(self.shared()), options, sealer, work)?;
         Box::pin(campaign.run(resource)).await
     }
-}
-
-/// What to do after a leadership, as its work decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Next {
-    /// Campaign again, unless told to stop.
-    #[default]
-    Campaign,
-    /// Release, and do not campaign any more.
-    Resign,
-    /// The guard refused the token because its fence, told here, is above it: release, so that the next token is
-    /// above the fence, and campaign again.
-    Refused(FencingToken),
-}
-
-/// How [`Client::run_as_leader`] ended.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Ended {
-    /// The work resigned; else it was told to stop.
-    pub resigned: bool,
-    /// How many leaderships there were.
-    pub leaderships: u64,
-    /// The last of them.
-    pub last: Option<Stopped>,
-    /// The work of the last leadership overran the drain and still runs. Its lease expires unless the work was under
-    /// a shared session; `on_stopped` is called once it has ended.
-    pub still_running: bool,
-}
-
-/// A leadership that has ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stopped {
-    /// What it held.
-    pub grant: Grant,
-    /// How it ended.
-    pub end: LeadershipEnd,
-    /// The work did not end within the drain's limit: it was dropped.
-    pub overran: bool,
-}
-
-/// How a leadership ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LeadershipEnd {
-    /// The work returned by itself.
-    Finished,
-    /// It was told to stop, or the future that ran it was dropped.
-    Told,
-    /// An operator wanted the lease back.
-    WantedBack(RevokeRequest),
-    /// The lease was lost, or its local deadline passed: others may have been at work already.
-    Lost {
-        /// Why.
-        reason: LostReason,
-    },
-    /// The work, or the callback for its start, panicked.
-    Panicked {
-        /// What it said, shortened.
-        message: String,
-    },
-    /// The runtime ended before the leadership did.
-    Abandoned,
-}
-
-/// Why no further campaign is tried.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LeaderError {
-    /// An option, or what the coordinator allows, is such that no campaign can succeed.
-    #[error("no campaign can succeed: {0}")]
-    Client(#[source] ClientError),
-    /// A sealer says that trying again does not help. The lease was released.
-    #[error("the sealer says that trying again does not help")]
-    Seal(#[source] Source),
-}
-
-/// What went wrong and is tried again: for logs and metrics.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Trouble {
-    /// No session or no lease could be had.
-    Campaign(ClientError),
-    /// A fence is above the lease's token. It was released with the fence told.
-    Refused {
-        /// The lease.
-        grant: Grant,
-        /// The fence.
-        fence: FencingToken,
-    },
-    /// Nothing was sealed within the limit for it; the lease was released.
-    NotSealed {
-        /// The lease.
-        grant: Grant,
-        /// The last failure; none if there was no answer at all.
-        source: Option<Source>,
-    },
-    /// The lease was lost before everything was sealed.
-    LostBeforeSealed {
-        /// The lease.
-        grant: Grant,
-        /// Why.
-        reason: LostReason,
-    },
-    /// An operator wanted the lease back before everything was sealed. It was released.
-    WantedBackBeforeSealed {
-        /// The lease.
-        grant: Grant,
-    },
-    /// The sealer or a callback panicked.
-    Panicked {
-        /// What it said, shortened.
-        message: String,
-    },
-    /// The lease was not released yet: that is tried further in the background.
-    Release(ClientError),
 }
 
 /// A leadership under way: what the work is handed. Cheap to clone; clones that outlive the leadership say so.

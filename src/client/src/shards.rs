@@ -74,6 +74,17 @@ impl fmt::Debug for Shards {
 }
 
 /// What an instance saw at its last look, and what it leads by now.
+///
+/// ```
+/// use palisade_client::{Shards, Spread};
+/// use tokio::sync::watch;
+///
+/// let (told, spread) = watch::channel(Spread::default());
+/// let shards = Shards::numbered(&"jobs".parse()?, 64)?.spread(told);
+/// println!("{} of {}", spread.borrow().leading.len(), spread.borrow().quota);
+/// # drop(shards);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Spread {
@@ -88,6 +99,12 @@ pub struct Spread {
 }
 
 /// How [`Client::run_shards`] ended.
+///
+/// ```
+/// fn line(ended: palisade_client::ShardsEnded) -> String {
+///     format!("{} leaderships, {} still running", ended.leaderships, ended.still_running)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShardsEnded {

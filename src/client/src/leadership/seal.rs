@@ -72,6 +72,20 @@ pub trait Sealer: Send + Sync + 'static {
 }
 
 /// Why a seal failed: what is to be done about it.
+///
+/// ```
+/// use palisade_client::{FencingToken, SealError};
+///
+/// /// What a store said, which is at `fence`.
+/// fn refused(token: FencingToken, fence: FencingToken) -> SealError {
+///     if fence > token {
+///         SealError::Refused { fence }
+///     } else {
+///         SealError::transient("the store is busy")
+///     }
+/// }
+/// # let _ = refused;
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealError {
