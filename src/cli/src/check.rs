@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::args::{CheckTokenArgs, Format};
 use crate::failure::{Failure, Kind};
 use crate::output;
+use crate::progress::{self, ASKING};
 
 #[derive(Debug, Serialize)]
 struct CheckedJson<'a> {
@@ -22,7 +23,7 @@ struct CheckedJson<'a> {
 pub(crate) async fn run(args: CheckTokenArgs) -> Result<(), Failure> {
     let client = crate::connect(&args.client)?;
     let (resource, token) = (&args.resource, args.token);
-    let checked = client.check_token(resource, token).await?;
+    let checked = progress::during(ASKING, client.check_token(resource, token)).await?;
     let (state, failure) = match checked.state {
         TokenState::Current => ("current", None),
         TokenState::Stale => ("stale", Some((Kind::Lost, "it is not the present lease's"))),

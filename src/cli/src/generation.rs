@@ -11,6 +11,7 @@ use crate::args::{AdvanceArgs, Format, GenerationCommand, ShowArgs};
 use crate::clock;
 use crate::failure::{Failure, Kind};
 use crate::output;
+use crate::progress::{self, ASKING};
 use crate::table::{Table, plain};
 use crate::units::{Times, show_roughly};
 
@@ -58,7 +59,7 @@ pub(crate) async fn run(command: GenerationCommand) -> Result<(), Failure> {
 
 async fn show(args: ShowArgs) -> Result<(), Failure> {
     let client = crate::connect(&args.client)?;
-    let status = client.status().await?;
+    let status = progress::during(ASKING, client.status()).await?;
     let Some(generation) = &status.generation else {
         let reasons = plain(&status.not_ready_reasons.join(", "));
         let message = format!(
@@ -108,7 +109,7 @@ async fn advance(args: AdvanceArgs) -> Result<(), Failure> {
     let options = AdvanceOptions::because(&args.why.reason, actor::name(args.why.actor.as_deref()))
         .past(past)
         .force(args.force);
-    let made = client.advance_generation(options).await;
+    let made = progress::during("making a generation", client.advance_generation(options)).await;
     let made = made.map_err(|error| failed(past, error))?;
     let json = AdvancedJson {
         generation: GenerationJson::from(&made.generation),

@@ -8,6 +8,7 @@ use palisade_token::ResourceName;
 use crate::args::{Format, GetArgs, ListArgs};
 use crate::failure::Failure;
 use crate::output;
+use crate::progress::{self, ASKING};
 use crate::table::{Table, plain};
 use crate::units::{Times, show_duration};
 use crate::watch;
@@ -26,7 +27,7 @@ const LISTED: u16 = 10;
 /// `palisade get`.
 pub(crate) async fn get(args: GetArgs) -> Result<(), Failure> {
     let client = crate::connect(&args.client)?;
-    let found = find(&client, &args.resource, args.queue).await?;
+    let found = progress::during(ASKING, find(&client, &args.resource, args.queue)).await?;
     let told = OccupancyJson::of(&args.resource, &found);
     match args.output {
         Format::Json => output::pretty_json(&told),
@@ -205,9 +206,8 @@ async fn for_each(
 ) -> Result<(), Failure> {
     let mut next: Option<String> = None;
     loop {
-        let page = client
-            .list_leases(prefix, PAGE_SIZE, next.as_deref())
-            .await?;
+        let page = client.list_leases(prefix, PAGE_SIZE, next.as_deref());
+        let page = progress::during(ASKING, page).await?;
         page.leases.iter().try_for_each(&mut show)?;
         next = page.next;
         if next.is_none() {

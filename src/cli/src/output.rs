@@ -14,7 +14,6 @@ use crate::failure::Failure;
 use crate::progress;
 
 pub(crate) use colour::{has_colour, is_dumb, painted};
-#[allow(unused_imports, reason = "for what cannot be taken back")]
 pub(crate) use confirm::confirm;
 
 mod colour;
@@ -36,7 +35,6 @@ pub(crate) fn data_once(line: impl Display) -> Result<(), Failure> {
 }
 
 /// Prints a line of data that others will follow. Breaks off where nobody reads them.
-#[allow(dead_code, reason = "for what goes on until nobody reads it")]
 pub(crate) fn next(line: impl Display) -> Result<ControlFlow<()>, Failure> {
     match put(line) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),

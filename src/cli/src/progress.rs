@@ -11,6 +11,9 @@ use crate::output;
 
 /// What is over before needs no word.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// What most commands do.
+pub(crate) const ASKING: &str = "asking the coordinator";
+
 const TICK: Duration = Duration::from_millis(120);
 const LOOK: &str = "{spinner} {msg} ({elapsed})";
 /// The last is never shown: it is that of a bar that has ended.

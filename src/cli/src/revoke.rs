@@ -77,7 +77,7 @@ async fn named(
     client: &Client,
     args: &RevokeArgs,
 ) -> Result<Option<(FencingToken, String)>, Failure> {
-    let found = client.get_lease(&args.resource, 0).await;
+    let found = progress::during(progress::ASKING, client.get_lease(&args.resource, 0)).await;
     match (args.token, found) {
         (None, found) => {
             let lease = found?.lease;

@@ -12,7 +12,6 @@ const MOST_BYTES: u64 = 64;
 /// error, and so is any answer but yes: a script must never do by silence what a person would be asked.
 ///
 /// Blocks the thread. Ask before signals are listened for: until then Ctrl-C ends the question, too.
-#[allow(dead_code, reason = "for what cannot be taken back")]
 pub(crate) fn confirm(question: impl Display, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());

@@ -369,6 +369,8 @@ fn mask<'a>(word: &'a str, before: &str) -> &'a str {
         .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     match word.len() {
         0 => word,
+        // How many steps it took to get here may differ by one that was given up in time, or was not.
+        _ if digits && named(before).ends_with("revision") => "[REVISION]",
         _ if digits && (before.ends_with("127.0.0.1:") || before.ends_with("pid ")) => "[N]",
         13 if digits => "[UNIX MS]",
         16 if digits && !word.starts_with('0') => "[TOKEN]",
@@ -377,6 +379,11 @@ fn mask<'a>(word: &'a str, before: &str) -> &'a str {
         64 if hex => "[SECRET]",
         _ => word,
     }
+}
+
+/// What a value stands behind.
+fn named(before: &str) -> &str {
+    before.trim_end_matches([' ', ':', '"'])
 }
 
 /// 2026-11-21T15:10:39Z
