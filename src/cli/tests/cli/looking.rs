@@ -240,9 +240,10 @@ async fn a_watch_ends_when_nobody_reads_it_any_more() {
         // Nothing happens any more, so nothing is written: it notices all the same.
         drop(reader);
         let ended = async || matches!(child.try_wait(), Ok(Some(_)));
-        palisade_test_support::eventually("the watch to end", LIMIT, ended)
-            .await
-            .unwrap();
+        let ended = palisade_test_support::eventually("the watch to end", LIMIT, ended).await;
+        if ended.is_err() {
+            child.kill().unwrap();
+        }
         assert_eq!(child.wait().unwrap().code(), Some(0), "{line:?}");
     }
 }
