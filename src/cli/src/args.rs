@@ -26,6 +26,8 @@ pub(crate) use man::ManArgs;
 pub(crate) use operator::{
     AdvanceArgs, CheckTokenArgs, DrainArgs, GenerationArgs, GenerationCommand, RevokeArgs, ShowArgs,
 };
+#[cfg(target_os = "linux")]
+pub(crate) use run::{GuardianArgs, RunArgs, StageArgs};
 pub(crate) use settings::{
     CheckArgs, ConfigArgs, ConfigCommand, DumpArgs, DumpFormat, SettingsArgs, Words,
 };
@@ -43,6 +45,8 @@ mod guard;
 mod leases;
 mod man;
 mod operator;
+#[cfg(target_os = "linux")]
+mod run;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -73,6 +77,8 @@ pub(crate) enum Command {
     Get(GetArgs),
     List(ListArgs),
     Watch(WatchArgs),
+    #[cfg(target_os = "linux")]
+    Run(RunArgs),
     Top(TopArgs),
     Check(CheckTokenArgs),
     Revoke(RevokeArgs),
@@ -87,6 +93,12 @@ pub(crate) enum Command {
     /// A worker of `palisade demo`: reads what to do from stdin.
     #[command(hide = true)]
     DemoWorker,
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    RunGuardian(GuardianArgs),
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    RunStage(StageArgs),
 }
 
 /// Run a coordinator.

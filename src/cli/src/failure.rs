@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     Config,
     /// Stopped by this signal before the work was done.
     Signal(u8),
+    /// A command that was run for the user ended with this code.
+    Child(u8),
 }
 
 impl Kind {
@@ -46,6 +48,7 @@ impl Kind {
             Self::Busy => 75,
             Self::Config => 78,
             Self::Signal(number) => 128_u8.saturating_add(number),
+            Self::Child(code) => code,
         }
     }
 }
@@ -64,6 +67,15 @@ impl Failure {
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Kind::Usage, message)
+    }
+
+    /// What is nothing to tell: the code says it all.
+    pub(crate) fn silent(kind: Kind) -> Self {
+        Self::new(kind, "")
+    }
+
+    pub(crate) fn is_silent(&self) -> bool {
+        self.message.is_empty()
     }
 
     /// The same failure, and what it was that failed.

@@ -22,6 +22,8 @@ mod output;
 mod progress;
 mod release;
 mod revoke;
+#[cfg(target_os = "linux")]
+mod run;
 mod serve;
 mod signals;
 mod table;
@@ -62,13 +64,19 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::note(format_args!("palisade: {failure}"));
+            if !failure.is_silent() {
+                output::note(format_args!("palisade: {failure}"));
+            }
             ExitCode::from(failure.kind.code())
         }
     }
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
+    #[cfg(target_os = "linux")]
+    if let Command::RunStage(args) = cli.command {
+        return Err(run::stage(args));
+    }
     let (format, default, is_for_others) = match &cli.command {
         Command::Serve(args) => (args.log.log_format, "info", true),
         Command::Dev(args) => (args.log.log_format, "info", true),
@@ -93,6 +101,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let shares = matches!(cli.command, Command::Serve(_) | Command::Bench(_));
     if shares && env::var_os(THREADS).is_none() {
         runtime.worker_threads(half_of_the_cores());
+    }
+    #[cfg(target_os = "linux")]
+    if matches!(cli.command, Command::RunGuardian(_)) {
+        // There may be one for each command of a machine, and it has little to do.
+        runtime.worker_threads(1);
     }
     let runtime = runtime
         .enable_all()
@@ -132,6 +145,13 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::run(args).await,
         Command::Guard(args) => guard::run(args.command).await,
         Command::DemoWorker => demo::worker().await,
+        #[cfg(target_os = "linux")]
+        Command::Run(args) => run::run(args).await,
+        #[cfg(target_os = "linux")]
+        Command::RunGuardian(args) => run::guardian(args).await,
+        // It has become the command, or failed, before there was a runtime.
+        #[cfg(target_os = "linux")]
+        Command::RunStage(args) => Err(run::stage(args)),
     }
 }
 

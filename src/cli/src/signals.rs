@@ -50,7 +50,7 @@ impl Stop {
 
 /// Whether this process was started with the signal ignored: whoever did that wants it to go on. Where the
 /// kernel does not tell, the signal is left as it was found, too.
-fn is_ignored(kind: SignalKind) -> bool {
+pub(crate) fn is_ignored(kind: SignalKind) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status
         .lines()

@@ -44,14 +44,6 @@ pub struct AcquireOptions {
 }
 
 /// Where a request stands in the queue of a resource.
-///
-/// ```
-/// use palisade_client::QueuePlace;
-///
-/// fn line(place: &QueuePlace) -> String {
-///     format!("{} before me, {:?} left to wait", place.ahead, place.wait_left)
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueuePlace {

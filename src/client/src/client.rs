@@ -180,20 +180,6 @@ impl Client {
 }
 
 /// How a session speaks with its coordinator.
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), palisade_client::ClientError> {
-/// use palisade_client::{Client, Transport};
-///
-/// let behind_a_proxy = Client::builder()
-///     .endpoint("http://127.0.0.1:7650")
-///     .transport(Transport::Unary)
-///     .connect()?;
-/// # drop(behind_a_proxy);
-/// # Ok(())
-/// # }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Transport {
@@ -208,22 +194,6 @@ pub enum Transport {
 }
 
 /// How to reach the coordinators. See [`Client::builder`].
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), palisade_client::ClientError> {
-/// use std::time::Duration;
-/// use palisade_client::Client;
-///
-/// let client = Client::builder()
-///     .endpoints(["http://10.0.0.1:7650", "http://10.0.0.2:7650"])
-///     .bearer_token("a-token")
-///     .call_timeout(Duration::from_secs(2))
-///     .connect()?;
-/// # drop(client);
-/// # Ok(())
-/// # }
-/// ```
 #[must_use]
 #[derive(Clone, Default)]
 pub struct ClientBuilder {

@@ -17,16 +17,6 @@ use rustix::time::{ClockId, clock_gettime};
 const SLICE: Duration = Duration::from_millis(250);
 
 /// A point of the lease clock, as the time since an origin that only comparisons make sense of.
-///
-/// ```
-/// use std::time::Duration;
-/// use palisade_client::Moment;
-///
-/// let now = Moment(Duration::from_secs(100));
-/// let deadline = now.after(Duration::from_secs(10));
-/// assert_eq!(now.until(deadline), Duration::from_secs(10));
-/// assert_eq!(deadline.until(now), Duration::ZERO);
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Moment(pub Duration);
 
@@ -51,25 +41,6 @@ impl Moment {
 }
 
 /// Where the client gets its time from: the machine's clock, or a test's.
-///
-/// ```
-/// use std::time::Duration;
-/// use palisade_client::{Clock, Moment};
-///
-/// /// Stands still, and lets nobody sleep.
-/// #[derive(Debug)]
-/// struct Stopped;
-///
-/// impl Clock for Stopped {
-///     fn now(&self) -> Moment {
-///         Moment(Duration::from_secs(1))
-///     }
-///
-///     fn sleep(&self, _: Duration) -> futures::future::BoxFuture<'static, ()> {
-///         Box::pin(std::future::pending())
-///     }
-/// }
-/// ```
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Now, by a clock that never goes back and goes on while the machine is suspended.
     fn now(&self) -> Moment;
@@ -82,13 +53,6 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 ///
 /// A virtual machine that was paused from outside may not count that time on any of its clocks. No
 /// local deadline is sound there; the guard is what stops a stale writer.
-///
-/// ```
-/// use palisade_client::{Clock, SystemClock};
-///
-/// let before = SystemClock.now();
-/// assert!(before <= SystemClock.now());
-/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 

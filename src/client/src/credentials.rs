@@ -11,15 +11,6 @@ const SECRET_BYTES: usize = 32;
 const SECRET_BOUND: std::ops::RangeInclusive<usize> = 16..=64;
 
 /// What proves that a call is its session's own. Never printed by `{:?}`.
-///
-/// ```
-/// use palisade_client::Secret;
-///
-/// let secret = Secret::from_hex("000102030405060708090a0b0c0d0e0f")?;
-/// assert_eq!(format!("{secret:?}"), "Secret(..)");
-/// assert!(Secret::from_hex("00").is_err());
-/// # Ok::<(), palisade_client::ClientError>(())
-/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 

@@ -11,19 +11,6 @@ pub(crate) mod status;
 pub type Source = Box<dyn Error + Send + Sync + 'static>;
 
 /// Why a call of this library failed. Each says what to do; none carries the secret of a session.
-///
-/// ```
-/// use palisade_client::ClientError;
-///
-/// fn advice(error: &ClientError) -> &'static str {
-///     match error {
-///         ClientError::Held { .. } | ClientError::WaitExpired { .. } => "try again later",
-///         ClientError::SessionLost { .. } => "stop, and open a new session",
-///         error if error.may_have_happened() => "look whether it happened",
-///         _ => "nothing happened",
-///     }
-/// }
-/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
@@ -174,15 +161,6 @@ fn named(token: Option<FencingToken>) -> String {
 }
 
 /// What the last try of a call met that no coordinator served.
-///
-/// ```
-/// use palisade_client::{ClientError, Unavailable};
-///
-/// fn is_nobody_there(error: &ClientError) -> bool {
-///     let cause = Unavailable::Unreachable;
-///     matches!(error, ClientError::Unavailable { cause: met, .. } if *met == cause)
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unavailable {
@@ -252,18 +230,6 @@ impl ClientError {
 }
 
 /// Why a lease gives no grant: stop the work that relies on it.
-///
-/// ```
-/// use palisade_client::{Lease, LeaseError};
-///
-/// fn may_go_on(lease: &Lease) -> bool {
-///     match lease.grant() {
-///         Ok(_) => true,
-///         Err(LeaseError::Expired | LeaseError::Lost(_)) => false,
-///         Err(_) => false,
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseError {

@@ -9,14 +9,6 @@ use crate::error::ClientError;
 use crate::error::status::Failure;
 
 /// A lease, as a coordinator tells of it.
-///
-/// ```
-/// use palisade_client::LeaseInfo;
-///
-/// fn line(lease: &LeaseInfo) -> String {
-///     format!("{} {} {}", lease.grant.resource, lease.grant.token, lease.label)
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseInfo {
@@ -46,14 +38,6 @@ pub struct LeaseInfo {
 
 /// How revisions of the store's present history become tokens:
 /// token = base + (revision − `since_revision`).
-///
-/// ```
-/// use palisade_client::Generation;
-///
-/// fn token_at(generation: &Generation, revision: i64) -> i64 {
-///     generation.base + (revision - generation.since_revision)
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Generation {
@@ -76,13 +60,6 @@ impl From<v1::Generation> for Generation {
 }
 
 /// Opaque bytes that a holder attached to a lease, at most 4 KiB. `{:?}` shows their number only.
-///
-/// ```
-/// use palisade_client::Metadata;
-///
-/// let metadata = Metadata::from(b"pid 4711".to_vec());
-/// assert_eq!(format!("{metadata:?}"), "Metadata(8 bytes)");
-/// ```
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Metadata(pub Vec<u8>);
 
@@ -99,17 +76,6 @@ impl<T: Into<Vec<u8>>> From<T> for Metadata {
 }
 
 /// Who holds a resource.
-///
-/// ```
-/// use palisade_client::Occupancy;
-///
-/// fn line(seen: &Occupancy) -> String {
-///     match &seen.lease {
-///         Some(lease) => format!("token {}, {} wait", lease.grant.token, seen.waiters),
-///         None => format!("vacant; lock-delay left: {:?}", seen.lock_delay_left),
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Occupancy {
@@ -128,14 +94,6 @@ pub struct Occupancy {
 }
 
 /// A request that waits.
-///
-/// ```
-/// use palisade_client::WaiterInfo;
-///
-/// fn line(waiter: &WaiterInfo) -> String {
-///     format!("{} since revision {}", waiter.label, waiter.enqueued_revision)
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WaiterInfo {
@@ -150,15 +108,6 @@ pub struct WaiterInfo {
 }
 
 /// How a lease ended.
-///
-/// ```
-/// use palisade_client::LeaseEnd;
-///
-/// fn may_still_write(end: LeaseEnd) -> bool {
-///     // Until the next holder has sealed.
-///     end != LeaseEnd::Released
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LeaseEnd {
@@ -184,14 +133,6 @@ impl From<v1::LeaseEnd> for LeaseEnd {
 }
 
 /// How the lease before this one ended. However it did: seal before the first read.
-///
-/// ```
-/// use palisade_client::PreviousLease;
-///
-/// fn line(previous: &PreviousLease) -> String {
-///     format!("{:?} {:?} {}", previous.token, previous.end, previous.reason)
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PreviousLease {
@@ -217,14 +158,6 @@ impl From<v1::PreviousEnd> for PreviousLease {
 }
 
 /// A page of leases. See [`Client::list_leases`](crate::Client::list_leases).
-///
-/// ```
-/// use palisade_client::LeasePage;
-///
-/// fn is_last(page: &LeasePage) -> bool {
-///     page.next.is_none()
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeasePage {

@@ -27,17 +27,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const PAUSES_PER_TTL: u32 = 3;
 
 /// What a release did. Either way the hold that was named stands no more.
-///
-/// ```
-/// use palisade_client::Released;
-///
-/// fn line(released: &Released) -> String {
-///     match released.ended_before {
-///         None => format!("released at revision {}", released.revision),
-///         Some(end) => format!("it had ended before: {end:?}"),
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Released {
@@ -62,15 +51,6 @@ impl Released {
 }
 
 /// Which hold of a resource is meant.
-///
-/// ```
-/// use palisade_client::Hold;
-///
-/// let by_token = Hold::Token("42".parse()?);
-/// let by_request = Hold::Request("0123456789abcdef".to_owned());
-/// # assert_ne!(by_token, by_request);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Hold {

@@ -92,21 +92,6 @@ impl SessionOptions {
 /// anything may happen, and only the guard where the data is stops a stale write.
 ///
 /// Its secret is in this process's memory only: a restarted process opens a new session.
-///
-/// ```no_run
-/// # async fn example(client: palisade_client::Client) -> Result<(), Box<dyn std::error::Error>> {
-/// use palisade_client::SessionOptions;
-///
-/// let session = client.open_session(SessionOptions::default()).await?;
-/// let lease = session.try_acquire(&"orders".parse()?).await?;
-/// let lost = session.lost();
-/// // … work, and stop it when `lost` fires …
-/// # drop(lost);
-/// lease.release().await?;
-/// session.close().await?;
-/// # Ok(())
-/// # }
-/// ```
 #[derive(Clone)]
 pub struct Session {
     owner: Arc<Owner>,

@@ -21,8 +21,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use self::dice::Dice;
-use self::server::{Answer, Asked, Dial, Reply, SharedInbox, What};
-use self::store::Store;
+use self::server::{Answer, Asked, Dial, Given, Reply, SharedInbox, What};
 use self::time::{SECOND, Skew, Time};
 use crate::client::{Client, Transport};
 use crate::error::ClientError;
@@ -32,7 +31,6 @@ use crate::standing::SessionState;
 
 mod dice;
 mod server;
-mod store;
 mod time;
 
 /// What of the library is simulated on this thread.
@@ -87,6 +85,52 @@ const ROUGH: Plan = Plan {
     drift_is_ignored: false,
     clock_stands_still: false,
 };
+
+/// How the store sees the session.
+#[derive(Debug)]
+struct Store {
+    skew: Skew,
+    ttl: u64,
+    /// From this true time on it may have granted to others. None before the session was opened.
+    expires: Option<u64>,
+    /// When the last renewal was sent to it.
+    relayed: u64,
+}
+
+impl Store {
+    fn has_ended(&self, now: u64) -> bool {
+        self.expires.is_some_and(|expires| now >= expires)
+    }
+
+    fn renew(&mut self, now: u64, relayed: u64) {
+        let expires = self.skew.when(now, self.skew.at(now) + self.ttl);
+        self.expires = Some(self.expires.map_or(expires, |known| known.max(expires)));
+        self.relayed = self.relayed.max(relayed);
+    }
+
+    fn left_ms(&self, now: u64, since: u64) -> u64 {
+        let gone = self.skew.at(now) - self.skew.at(since);
+        self.ttl.saturating_sub(gone) / 1000
+    }
+
+    fn serve(&mut self, now: u64, relayed: u64, what: &What, dice: &mut Dice) -> Answer {
+        if self.has_ended(now) {
+            let details = ErrorDetails::with_error_info("SESSION_ENDED", "palisade", []);
+            return Err(Status::with_error_details(Code::NotFound, "", details));
+        }
+        let ttl_ms = self.ttl / 1000;
+        let left_ms = match what {
+            What::Open { .. } | What::Renew => {
+                self.renew(now, relayed);
+                let told_late = dice.one_in(2);
+                self.left_ms(if told_late { now } else { relayed }, relayed)
+            }
+            What::Acquire { .. } => self.left_ms(now, self.relayed),
+            What::Release { .. } | What::Other => 0,
+        };
+        Ok(Given { ttl_ms, left_ms })
+    }
+}
 
 #[derive(Debug)]
 enum Event {

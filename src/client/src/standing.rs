@@ -8,13 +8,6 @@ use crate::clock::Moment;
 mod tests;
 
 /// How a session, and with it each of its leases, stands.
-///
-/// ```
-/// use palisade_client::SessionState;
-///
-/// assert!(SessionState::Suspect.is_held());
-/// assert!(!SessionState::Expired.is_held());
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SessionState {
@@ -38,14 +31,6 @@ impl SessionState {
 }
 
 /// Why a session, or one of its leases, is lost.
-///
-/// ```
-/// use palisade_client::{LostReason, SessionState};
-///
-/// fn session_goes_on(state: SessionState) -> bool {
-///     matches!(state, SessionState::Lost(LostReason::Revoked | LostReason::Released))
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LostReason {

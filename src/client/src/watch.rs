@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use palisade_api::v1::{self, LeaseEventType, WatchLeasesRequest, watch_leases_request};
+use palisade_token::ResourceName;
 use tonic::{Request, Streaming};
 use tracing::debug;
 
@@ -20,11 +21,9 @@ use crate::random;
 use crate::session::milliseconds;
 
 mod event;
-mod options;
 mod place;
 
 pub use self::event::WatchEvent;
-pub use self::options::{WatchOptions, WatchScope};
 use self::place::Place;
 pub use self::place::WatchPosition;
 
@@ -38,6 +37,71 @@ const MISSED_BOOKMARKS: u32 = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// ...up to this: many watches come back at once, and each may cost a snapshot.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What is watched.
+///
+/// ```
+/// use palisade_client::{ResourceName, WatchScope};
+///
+/// let one: WatchScope = "orders/eu-1".parse::<ResourceName>()?.into();
+/// let all_orders = WatchScope::Prefix("orders/".to_owned());
+/// # let _ = (one, all_orders);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum WatchScope {
+    /// One resource.
+    Resource(ResourceName),
+    /// All resources whose name begins with this; empty means all. End it with `/` to stay within a segment.
+    /// Resources that the caller may not read are left out.
+    Prefix(String),
+}
+
+impl From<ResourceName> for WatchScope {
+    fn from(resource: ResourceName) -> Self {
+        Self::Resource(resource)
+    }
+}
+
+impl From<&ResourceName> for WatchScope {
+    fn from(resource: &ResourceName) -> Self {
+        Self::Resource(resource.clone())
+    }
+}
+
+/// How a watch is made.
+///
+/// ```
+/// use std::time::Duration;
+/// use palisade_client::{WatchOptions, WatchPosition};
+///
+/// let position: WatchPosition = "1234".parse()?;
+/// let options = WatchOptions::default().resume(position).bookmarks(Duration::from_secs(2));
+/// # let _ = options;
+/// # Ok::<(), palisade_client::ClientError>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct WatchOptions {
+    resume: Option<WatchPosition>,
+    bookmarks: Option<Duration>,
+}
+
+impl WatchOptions {
+    /// Goes on from where another watch of the same scope was (see [`LeaseWatch::position`]), instead of with a
+    /// snapshot. If that is not known any more a [`WatchEvent::Resync`] comes, and a snapshot.
+    pub fn resume(mut self, position: WatchPosition) -> Self {
+        self.resume = Some(position);
+        self
+    }
+
+    /// How often a [`WatchEvent::Bookmark`] comes while nothing happens: every 10 s unless set, from 1 s to
+    /// 5 min. After about two without any another coordinator is asked.
+    pub fn bookmarks(mut self, every: Duration) -> Self {
+        self.bookmarks = Some(every);
+        self
+    }
+}
 
 impl Client {
     /// Watches a resource, or all whose names begin with a prefix. Connects with the first
@@ -105,27 +169,6 @@ impl Client {
 ///
 /// It holds one message of a coordinator, 8 MiB at most. What is not taken waits there, in bounds: who lets too
 /// much wait is cut off, and goes on as after a broken stream.
-///
-/// ```no_run
-/// # async fn example(mut watch: palisade_client::LeaseWatch) -> Result<(), palisade_client::ClientError> {
-/// use palisade_client::WatchEvent;
-///
-/// let mut held = std::collections::BTreeMap::new();
-/// loop {
-///     let event = watch.next().await?;
-///     let (resource, token) = (event.resource().cloned(), event.token());
-///     match (&event, resource) {
-///         (WatchEvent::Resync { .. }, _) => held.clear(),
-///         (WatchEvent::Stands { .. } | WatchEvent::Granted { .. }, Some(resource)) => {
-///             held.insert(resource, token);
-///         }
-///         (WatchEvent::Vacant { .. }, Some(resource)) => drop(held.remove(&resource)),
-///         (WatchEvent::Interrupted { cause, .. }, _) => eprintln!("not current: {cause:?}"),
-///         _ => {}
-///     }
-/// }
-/// # }
-/// ```
 pub struct LeaseWatch {
     shared: Arc<Shared>,
     scope: WatchScope,

@@ -26,6 +26,7 @@ Exit codes:
   70  the lease was lost
   75  another session holds the resource, and the wait was over
   78  a coordinator's settings, in a file or in the environment, cannot be used
+ 126, 127  the command of `run` cannot be executed, or was not found; else `run` exits as it does
  129, 130, 143  ended by SIGHUP, SIGINT or SIGTERM before it was done";
 
 /// Variables that count for more than one command. A flag comes before its variable, and that before a file.

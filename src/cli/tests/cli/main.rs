@@ -8,6 +8,8 @@ mod benching;
 mod config;
 mod demo;
 mod doctoring;
+#[cfg(target_os = "linux")]
+mod groups;
 mod guard_costs;
 mod guarding;
 mod holding;
@@ -16,6 +18,12 @@ mod looking;
 mod operating;
 mod program;
 mod readme;
+#[cfg(target_os = "linux")]
+mod run_rounds;
+#[cfg(target_os = "linux")]
+mod run_terminal;
+#[cfg(target_os = "linux")]
+mod running;
 mod secured;
 mod serving;
 mod shells;

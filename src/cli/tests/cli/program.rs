@@ -89,8 +89,12 @@ impl Running {
         }
     }
 
+    pub(crate) fn id(&self) -> i32 {
+        self.child.id().try_into().unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        let pid = Pid::from_raw(self.id()).unwrap();
         kill_process(pid, signal).unwrap();
     }
 

@@ -12,14 +12,6 @@ use crate::info::LeaseEnd;
 use crate::standing::LostReason;
 
 /// How a lease was lost, as the coordinator told it. The next holder may be at work already.
-///
-/// ```
-/// use palisade_client::LeaseLoss;
-///
-/// fn line(loss: &LeaseLoss) -> String {
-///     format!("{:?} {}; next: {:?} {}", loss.end, loss.reason, loss.successor, loss.successor_label)
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseLoss {
@@ -34,14 +26,6 @@ pub struct LeaseLoss {
 }
 
 /// An operator wants a lease back: stop its work and release it. Else it is revoked when the time is over.
-///
-/// ```
-/// use palisade_client::RevokeRequest;
-///
-/// fn line(request: &RevokeRequest) -> String {
-///     format!("{} wants it back: {}", request.actor, request.reason)
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RevokeRequest {

@@ -8,19 +8,6 @@ use crate::error::status::Failure;
 use crate::info::{Generation, LeaseEnd};
 
 /// How a token stands to a resource.
-///
-/// ```
-/// use palisade_client::TokenState;
-///
-/// fn advice(state: TokenState) -> &'static str {
-///     match state {
-///         TokenState::Current => "its holder may write",
-///         TokenState::Stale | TokenState::Vacant => "its lease has ended",
-///         TokenState::Ahead => "the store's history went backwards, or the token is of another store",
-///         _ => "use a newer client",
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenState {
@@ -37,15 +24,6 @@ pub enum TokenState {
 
 /// How a token stood to a resource, when it was looked at. See
 /// [`Client::check_token`](crate::Client::check_token).
-///
-/// ```
-/// use palisade_client::TokenCheck;
-///
-/// fn line(check: &TokenCheck) -> String {
-///     let current = check.current.map_or_else(|| "none".to_owned(), |token| token.to_string());
-///     format!("{:?}; current: {current}, at revision {}", check.state, check.revision)
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenCheck {
@@ -79,15 +57,6 @@ impl TryFrom<v1::CheckTokenResponse> for TokenCheck {
 }
 
 /// What ended a lease that was to be revoked.
-///
-/// ```
-/// use palisade_client::RevokeOutcome;
-///
-/// fn may_still_write(outcome: RevokeOutcome) -> bool {
-///     // Until the next holder has sealed.
-///     !matches!(outcome, RevokeOutcome::Released)
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RevokeOutcome {
@@ -103,14 +72,6 @@ pub enum RevokeOutcome {
 }
 
 /// A lease that was to be revoked has ended. See [`Client::revoke_lease`](crate::Client::revoke_lease).
-///
-/// ```
-/// use palisade_client::Revocation;
-///
-/// fn line(revocation: &Revocation) -> String {
-///     format!("{:?}: it ended as {:?}", revocation.outcome, revocation.end)
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Revocation {
@@ -147,15 +108,6 @@ impl Revocation {
 }
 
 /// A generation was made. See [`Client::advance_generation`](crate::Client::advance_generation).
-///
-/// ```
-/// use palisade_client::GenerationChange;
-///
-/// fn line(change: &GenerationChange) -> String {
-///     let before = change.previous.as_ref().map(|generation| generation.base);
-///     format!("tokens begin at {}; before: {before:?}", change.generation.base)
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GenerationChange {

@@ -8,14 +8,6 @@ use crate::error::ClientError;
 use crate::info::Generation;
 
 /// How one endpoint answered. See [`Client::statuses`](crate::Client::statuses).
-///
-/// ```
-/// use palisade_client::EndpointStatus;
-///
-/// fn are_all_ready(all: &[EndpointStatus]) -> bool {
-///     all.iter().all(|one| one.status.as_ref().is_ok_and(|status| status.ready))
-/// }
-/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct EndpointStatus {
@@ -26,17 +18,6 @@ pub struct EndpointStatus {
 }
 
 /// How a coordinator stands. See [`Client::status`](crate::Client::status).
-///
-/// ```
-/// use palisade_client::CoordinatorStatus;
-///
-/// fn line(status: &CoordinatorStatus) -> String {
-///     match status.ready {
-///         true => format!("ready, version {}, up {:?}", status.version, status.uptime),
-///         false => format!("not ready: {}", status.not_ready_reasons.join(", ")),
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CoordinatorStatus {
@@ -69,14 +50,6 @@ pub struct CoordinatorStatus {
 }
 
 /// What keeps a coordinator's state.
-///
-/// ```
-/// use palisade_client::StoreKind;
-///
-/// fn survives_a_restart(store: StoreKind) -> bool {
-///     store != StoreKind::Memory
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreKind {
@@ -89,15 +62,6 @@ pub enum StoreKind {
 }
 
 /// One endpoint of a coordinator's store.
-///
-/// ```
-/// use palisade_client::StoreEndpoint;
-///
-/// fn line(endpoint: &StoreEndpoint) -> String {
-///     let state = if endpoint.healthy { "healthy" } else { "away" };
-///     format!("{} {state} {}", endpoint.address, endpoint.version)
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreEndpoint {
@@ -112,14 +76,6 @@ pub struct StoreEndpoint {
 }
 
 /// What a coordinator serves at the moment.
-///
-/// ```
-/// use palisade_client::{CoordinatorLimits, CoordinatorUsage};
-///
-/// fn is_nearly_full(usage: &CoordinatorUsage, limits: &CoordinatorLimits) -> bool {
-///     usage.waiters > limits.max_waiters / 10 * 9
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CoordinatorUsage {
@@ -134,15 +90,6 @@ pub struct CoordinatorUsage {
 }
 
 /// The bounds that a coordinator is configured with.
-///
-/// ```
-/// use std::time::Duration;
-/// use palisade_client::CoordinatorLimits;
-///
-/// fn allows(limits: &CoordinatorLimits, ttl: Duration) -> bool {
-///     (limits.min_ttl..=limits.max_ttl).contains(&ttl)
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CoordinatorLimits {

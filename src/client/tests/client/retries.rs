@@ -43,8 +43,6 @@ async fn a_lost_reply_is_asked_for_again_with_the_same_request_and_a_larger_epoc
 async fn retries_pause_for_a_random_part_of_a_time_that_doubles_up_to_its_bound() {
     const TICK: Duration = Duration::from_nanos(1);
     let fake = Fake::start().await;
-    // Renewals are minutes away, and so no timer of theirs is taken for a pause.
-    fake.ttl(Duration::from_secs(300));
     let clock = ManualClock::shared();
     let client = Client::builder()
         .transport(Transport::Unary)
@@ -67,7 +65,7 @@ async fn retries_pause_for_a_random_part_of_a_time_that_doubles_up_to_its_bound(
         {
             let longest = Duration::from_millis(*longest_ms);
             fake.saw(Method::Acquire, tries + 1).await;
-            // The end of a try is seconds away, and so is the end of all.
+            // Renewals and deadlines are seconds away, and so is the end of a try.
             let pauses = async || clock.next_timer().is_some_and(|next| next <= longest);
             eventually("a pause", PATIENCE, pauses).await.unwrap();
             let pause = clock.next_timer().unwrap();

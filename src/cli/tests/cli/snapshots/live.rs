@@ -82,6 +82,22 @@ const SCENES: &[(&str, &[&str])] = &[
             "release orders/eu-1 --token $token --session nobody --secret $secret",
         ],
     ),
+    // How leases are lost has tests of its own.
+    (
+        "palisade-run",
+        &[
+            "run orders/eu-2 --try -- true",
+            "run orders/eu-2 --wait 10ms -- true",
+            "run orders/eu-9 -- echo done",
+            "run orders/eu-9 -- false",
+            "run orders/eu-9 -- /no/such/program",
+            "run orders/eu-9 --on-acquired false -- true",
+            "run orders/eu-9 --ttl 9s --grace 4s -- true",
+            "run orders/eu-9 --try --wait 1s -- true",
+            "run orders/eu-9",
+            "run orders/eu-9 --addr 127.0.0.1:1 --timeout 300ms -- true",
+        ],
+    ),
     (
         "palisade-guard-install",
         &[
