@@ -92,6 +92,20 @@ async fn advances(client: &Client, session: &Session, last: Lease) {
     assert!(matches!(error, ClientError::ForceRequired { past: Some(told), .. } if told == never));
 }
 
+/// Releases and acquires, of which the watch tells.
+async fn changes_hands(session: &Session, watch: &mut LeaseWatch, last: Lease) -> Lease {
+    let before = last.token();
+    last.release().await.unwrap();
+    let next = session.acquire(&name("a/r"), waiting(LIMIT)).await.unwrap();
+    let ended = news(watch).await;
+    assert_eq!(ended.token(), Some(before), "{ended:?}");
+    let vacant = news(watch).await;
+    assert!(matches!(vacant, WatchEvent::Vacant { .. }), "{vacant:?}");
+    let granted = news(watch).await;
+    assert_eq!(granted.token(), Some(next.token()), "{granted:?}");
+    next
+}
+
 /// All that the client asks is served, and a watch misses nothing while its coordinators are drained and
 /// killed.
 #[tokio::test(flavor = "multi_thread")]
@@ -124,16 +138,14 @@ async fn a_watch_goes_on_while_coordinators_come_and_go() {
         let why = DrainOptions::because("an upgrade", "somebody").within(Duration::from_secs(5));
         client.drain(&drained.addr(), why).await.unwrap();
         assert!(client.status_of(&drained.addr()).await.unwrap().draining);
-        let before = last.token();
-        last.release().await.unwrap();
-        last = session.acquire(&resource, waiting(LIMIT)).await.unwrap();
-        let ended = news(&mut watch).await;
-        assert_eq!(ended.token(), Some(before), "{ended:?}");
-        let vacant = news(&mut watch).await;
-        assert!(matches!(vacant, WatchEvent::Vacant { .. }), "{vacant:?}");
-        assert_eq!(news(&mut watch).await.token(), Some(last.token()));
+        last = changes_hands(&session, &mut watch, last).await;
         drained.kill().unwrap();
         drained.start_again().await.unwrap();
+        // From here on it remembers what happens, and a watch that has come so far can go on there.
+        let there = client_of(&[&*drained]);
+        let mut begins = there.watch_leases(scope(), options()).unwrap();
+        while !matches!(news(&mut begins).await, WatchEvent::SnapshotEnd { .. }) {}
+        last = changes_hands(&session, &mut watch, last).await;
     }
     for one in client.statuses().await {
         let status = one.status.unwrap();
