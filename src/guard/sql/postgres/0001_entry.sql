@@ -80,7 +80,11 @@ BEGIN
     entries := COALESCE(pg_catalog.current_setting(setting, true), '');
     IF pg_catalog.starts_with(
         entries, pg_catalog.pg_current_xact_id()::pg_catalog.text OPERATOR(pg_catalog.||) ' ') THEN
-        found_line := palisade.entry_line(resource);
+        -- Among hundreds of others it is seldom there at all.
+        IF pg_catalog.strpos(entries, resource COLLATE pg_catalog."C" OPERATOR(pg_catalog.||) ' ')
+            OPERATOR(pg_catalog.>) 0 THEN
+            found_line := palisade.entry_line(resource);
+        END IF;
         IF found_line OPERATOR(pg_catalog.=) line THEN
             RETURN outcome;
         ELSIF found_line IS NOT NULL THEN
@@ -205,12 +209,22 @@ BEGIN
     IF entered THEN
         -- The caller has entered at BEGIN. No such entry: its transaction was ended by hand, or its settings were
         -- reset.
-        IF palisade.entry_line(resource) OPERATOR(pg_catalog.=) pg_catalog.concat(
-            pg_catalog.pg_current_xact_id(), ' ', resource, ' ', token, ' ', holder) COLLATE pg_catalog."C" THEN
+        IF pg_catalog.strpos(
+            E'\n' OPERATOR(pg_catalog.||) pg_catalog.current_setting('palisade.e' OPERATOR(pg_catalog.||)
+                (pg_catalog.hashtext(resource COLLATE pg_catalog."C") OPERATOR(pg_catalog.&) 1023)
+                    ::pg_catalog.text, true) OPERATOR(pg_catalog.||) E'\n',
+            E'\n' OPERATOR(pg_catalog.||) pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text
+                OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) resource COLLATE pg_catalog."C"
+                OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) token::pg_catalog.text
+                OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) holder OPERATOR(pg_catalog.||) E'\n'
+        ) OPERATOR(pg_catalog.>) 0 THEN
             RETURN pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8;
         END IF;
-        IF palisade.refuse_entry(resource, token, 'commit', NULL) IS NULL THEN END IF;
-    ELSIF palisade.enter(resource, token, holder) OPERATOR(pg_catalog.<>) 'ok' THEN
+        IF palisade.entry_line(resource) IS NULL THEN
+            IF palisade.refuse_entry(resource, token, 'commit', NULL) IS NULL THEN END IF;
+        END IF;
+    END IF;
+    IF palisade.enter(resource, token, holder) OPERATOR(pg_catalog.<>) 'ok' THEN
         IF palisade.refuse_entry(resource, token, 'check', NULL) IS NULL THEN END IF;
     END IF;
     RETURN pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8;

@@ -23,6 +23,11 @@
 -- enter answers ok, stale, unsealed or collision, and a write raises what it answered. Where a transaction
 -- also writes what is not protected, call palisade.check in its place, or before COMMIT: it raises.
 --
+-- One statement alone, on what is not protected, may carry its check:
+--
+--     UPDATE notes SET body = 'x' WHERE id = 7
+--         AND (SELECT palisade.check('orders', 42, '000102030405060708090a0b0c0d0e0f')) IS NOT NULL;
+--
 --     ZF001  stale: a later holder has sealed the resource. Stop; do not retry.
 --     ZF002  unsealed: seal first. If it was sealed, the database went backwards: seal, and read again.
 --     ZF003  unguarded: the transaction has not entered the resource. A bug in the caller.

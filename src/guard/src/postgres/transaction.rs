@@ -17,7 +17,8 @@ use crate::{GuardError, spans};
 ///
 /// It dereferences to sqlx's [`PgConnection`]: `&mut *tx` is an executor, and `tx.begin()` makes a
 /// savepoint. Do not send BEGIN, COMMIT, ROLLBACK or PREPARE TRANSACTION through it: what comes after
-/// would not be guarded, and [`GuardedTx::commit`] reports it.
+/// would not be guarded, and [`GuardedTx::commit`] reports it. Nor CLOSE ALL: a cursor, `palisade_admitted`, is
+/// what the commit is checked by.
 ///
 /// Dropped without a commit it is rolled back. Its connection returns to the pool in no transaction, or
 /// is closed.
