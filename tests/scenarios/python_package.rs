@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use palisade_test_support::pki::Authority;
 use palisade_test_support::{Coordinator, Postgres, within};
 use tokio::process::Command;
 
@@ -67,4 +68,37 @@ async fn the_python_package_on_real_servers() {
         ("PALISADE_TEST_DSN", url.as_str()),
     ];
     run("pytest", &["-q", "tests/servers"], &variables).await;
+}
+
+#[tokio::test]
+async fn the_python_package_says_who_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let authority = Authority::new("test");
+    let (cert, key) = authority.server().write(home.path(), "server");
+    for name in ["alice", "bob"] {
+        let identity = authority.client(&[&format!("DNS:{name}")]);
+        let (_, _) = identity.write(home.path(), name);
+    }
+    std::fs::write(path("ca.pem"), authority.pem()).unwrap();
+    std::fs::write(path("other.pem"), Authority::new("other").pem()).unwrap();
+    let rule = "[[rules]]\nprincipal = \"alice\"\nprefix = \"orders\"\nverbs = [\"acquire\"]\n";
+    std::fs::write(path("palisade.toml"), rule).unwrap();
+    let coordinator = Coordinator::builder()
+        .arg(format!("--config={}", path("palisade.toml")))
+        .arg(format!("--tls-cert-file={}", cert.display()))
+        .arg(format!("--tls-key-file={}", key.display()))
+        .arg(format!("--tls-client-ca-file={}", path("ca.pem")))
+        .without_waiting()
+        .start()
+        .await
+        .unwrap();
+    let addr = coordinator
+        .addr()
+        .replace("http://127.0.0.1", "https://localhost");
+    let variables = [
+        ("PALISADE_TEST_TLS_ADDR", addr.as_str()),
+        ("PALISADE_TEST_PKI", home.path().to_str().unwrap()),
+    ];
+    run("pytest", &["-q", "tests/tls"], &variables).await;
 }
