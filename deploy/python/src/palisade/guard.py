@@ -214,6 +214,8 @@ class Guarded(AbstractContextManager[GuardedTx]):
             committed = lent.send(_commit(self._grants))
         except psycopg.Error as error:
             if not lent.is_refused(error):
+                # Whatever it still says is not for the next user of it.
+                lent.connection.close()
                 raise CommitUnknown(self._transaction) from error
             raise self._learn(self._why(error)) from error
         while committed.nextset():

@@ -3,6 +3,7 @@
 import contextlib
 import secrets
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -307,12 +308,12 @@ def test_a_pool_gets_its_connections_back_clean(dsn: str, table: str, resource: 
 
 
 class Line:
-    """A link to the database whose answers can be lost."""
+    """A link to the database whose answers can be lost, or be others."""
 
     def __init__(self, dsn: str) -> None:
         self._to = conninfo_to_dict(dsn)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.swallow: Callable[[bytes], bool] = lambda answer: False
+        self.answer: Callable[[bytes], bytes] = lambda answer: answer
         threading.Thread(target=self._serve, daemon=True).start()
         port = self._listener.getsockname()[1]
         self.dsn = make_conninfo(dsn, host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable")
@@ -326,9 +327,10 @@ class Line:
 
     def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         while data := self._read(source):
-            if answers and self.swallow(data):
+            told = self.answer(data) if answers else data
+            if not told:
                 break
-            sink.sendall(data)
+            sink.sendall(told)
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -345,13 +347,36 @@ def test_a_commit_whose_answer_is_lost_is_unknown_and_can_be_asked_for(dsn: str,
     connection = psycopg.connect(line.dsn)
     with pytest.raises(palisade.CommitUnknown) as unknown, guard(connection, Grant(resource, 42, A)) as tx:
         insert(tx, table)
-        line.swallow = lambda answer: b"COMMIT" in answer
+        line.answer = lambda answer: b"" if b"COMMIT" in answer else answer
     assert unknown.value.may_have_happened
     assert unknown.value.transaction == tx.transaction > 0
     assert connection.closed, "nobody meets what is left of it"
     with psycopg.connect(dsn) as other:
         assert outcome(other, unknown.value.transaction) == "committed"
     assert rows(dsn, table) == [1]
+
+
+def test_what_a_pooler_says_of_a_server_that_it_has_lost_is_no_refusal(dsn: str, table: str, resource: str) -> None:
+    """FATAL, on a link that goes on."""
+    line = Line(dsn)
+    connection = psycopg.connect(line.dsn)
+    said = b"SFATAL\0VFATAL\0C08P01\0Mserver conn crashed?\0\0"
+    message = b"E" + struct.pack("!i", len(said) + 4) + said + b"Z" + struct.pack("!i", 5) + b"I"
+    with pytest.raises(palisade.CommitUnknown) as unknown, guard(connection, Grant(resource, 42, A)) as tx:
+        insert(tx, table)
+        line.answer = lambda answer: message if b"COMMIT" in answer else answer
+    assert connection.closed
+    with psycopg.connect(dsn) as other:
+        assert outcome(other, unknown.value.transaction) == "committed"
+
+
+def test_a_connection_that_is_in_the_midst_of_something_is_closed(dsn: str, resource: str) -> None:
+    connection = psycopg.connect(dsn)
+    with pytest.raises(KeyError), guard(connection, Grant(resource, 42, A)) as tx:
+        copying = tx.cursor().copy("COPY (SELECT generate_series(1, 1000000)) TO STDOUT")
+        copying.__enter__()
+        raise KeyError
+    assert connection.closed
 
 
 def test_a_server_that_goes_before_the_commit_leaves_it_unknown(dsn: str, table: str, resource: str) -> None:
