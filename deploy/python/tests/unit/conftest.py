@@ -1,9 +1,13 @@
+import os
 from collections.abc import Iterator
 
-import pytest
-from fake import FakeClock, FakeCoordinator
+# Read when gRPC is first imported: it would halt its threads, a server's among them, where a test forks.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-import palisade
+import pytest  # noqa: E402
+from fake import FakeClock, FakeCoordinator  # noqa: E402
+
+import palisade  # noqa: E402
 
 
 @pytest.fixture
