@@ -4,10 +4,10 @@ from collections.abc import Iterator
 # Read when gRPC is first imported: it would halt its threads, a server's among them, where a test forks.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-import pytest  # noqa: E402
-from fake import FakeClock, FakeCoordinator  # noqa: E402
+import pytest
+from fake import FakeClock, FakeCoordinator
 
-import palisade  # noqa: E402
+import palisade
 
 
 @pytest.fixture

@@ -45,7 +45,8 @@ NOT_DONE = Refuse(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", mayHaveHappe
 class FakeCoordinator:
     """Answers as it is told, then as if all went well; and remembers what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, ttl_ms: int = TTL_MS) -> None:
+        self.ttl_ms = ttl_ms
         self.asked: dict[str, list[Any]] = defaultdict(list)
         self.told: dict[str, list[Refuse | Callable[[Any], Message]]] = defaultdict(list)
         self.always: dict[str, Refuse | Callable[[Any], Message]] = {}
@@ -75,7 +76,7 @@ class FakeCoordinator:
     def answer(self, method: str, asked: Any) -> Message:
         with self.changed:
             self.asked[method].append(asked)
-            told = self.told[method].pop(0) if self.told[method] else self.always.get(method, good(method))
+            told = self.told[method].pop(0) if self.told[method] else self.always.get(method, good(method, self.ttl_ms))
             self.changed.notify_all()
         if isinstance(told, Refuse):
             raise told
@@ -104,17 +105,17 @@ class _Handlers(grpc.GenericRpcHandler):
         )
 
 
-def good(method: str) -> Callable[[Any], Message]:
+def good(method: str, ttl_ms: int = TTL_MS) -> Callable[[Any], Message]:
     """The answer where all goes well."""
 
     def answer(asked: Any) -> Message:
         match method:
             case "OpenSession":
                 return messages.OpenSessionResponse(
-                    session_id="0123456789abcdef", ttl_ms=asked.opening.ttl_ms or TTL_MS, ttl_left_ms=TTL_MS
+                    session_id="0123456789abcdef", ttl_ms=asked.opening.ttl_ms or ttl_ms, ttl_left_ms=ttl_ms
                 )
             case "RenewSession":
-                return messages.RenewSessionResponse(ttl_ms=TTL_MS, ttl_left_ms=TTL_MS)
+                return messages.RenewSessionResponse(ttl_ms=ttl_ms, ttl_left_ms=ttl_ms)
             case "Acquire":
                 return granted(asked)
             case "CheckToken":

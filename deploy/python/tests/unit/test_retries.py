@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -19,6 +20,14 @@ CODE = grpc.StatusCode
 @pytest.fixture
 def clock() -> QuickClock:
     return QuickClock()
+
+
+@pytest.fixture
+def coordinator() -> Iterator[FakeCoordinator]:
+    """Its sessions live long: the clock is quick, and the machine may be slow."""
+    made = FakeCoordinator(ttl_ms=300_000)
+    yield made
+    made.stop()
 
 
 def tries(coordinator: FakeCoordinator) -> list[tuple[int, int]]:
