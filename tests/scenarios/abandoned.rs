@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use palisade_client::{Client, Session, SessionOptions, SessionState, Transport};
+use palisade_client::{Client, ClientError, Session, SessionOptions, SessionState, Transport};
 use palisade_test_support::{Coordinator, Proxy, eventually};
 
 use crate::setup::{LIMIT, acquired, client_of, name, waiting};
@@ -58,10 +58,20 @@ impl Abandoning {
         eventually(&what, LIMIT, seen).await.unwrap();
     }
 
+    /// Gets the resource, once what an abandoned request was granted meanwhile is given back, too.
     async fn acquires(&self, resource: &str) {
         let resource = name(resource);
-        let acquiring = self.session.acquire(&resource, waiting(LIMIT));
-        acquiring.await.unwrap().release().await.unwrap();
+        let mut lease = None;
+        let got = async || match self.session.acquire(&resource, waiting(LIMIT)).await {
+            Ok(granted) => {
+                lease = Some(granted);
+                true
+            }
+            Err(ClientError::AlreadyHeld { .. }) => false,
+            Err(error) => panic!("{error:?}"),
+        };
+        eventually("a lease", LIMIT, got).await.unwrap();
+        lease.unwrap().release().await.unwrap();
     }
 }
 
