@@ -22,7 +22,9 @@ fn start(dev: &Dev, arguments: &[&str], script: &str) -> Running {
     line.extend(arguments);
     line.extend(["--", "sh", "-c", script]);
     let mut command = dev.command(&line);
-    command.stdin(Stdio::null());
+    // What nobody is left to remove goes with the test.
+    command.env("TMPDIR", dev.home.path());
+    command.env_remove("XDG_RUNTIME_DIR").stdin(Stdio::null());
     Running::start(command)
 }
 
