@@ -158,6 +158,15 @@ impl Tmux {
             .map(drop)
     }
 
+    /// Goes away, as a connection does that is cut: nothing can be read from it or written to it any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tmux::types`].
+    pub async fn hangs_up(&self) -> Result<(), Error> {
+        self.tell(&["kill-session"]).await.map(drop)
+    }
+
     /// Whether a program has taken the whole screen, and whether the cursor can be seen.
     ///
     /// # Errors
