@@ -214,6 +214,9 @@ async fn it_is_suspended_and_goes_on_as_other_programs() {
         assert_eq!(terminal.modes().await.unwrap(), (true, false));
     }
     terminal.types("q").await.unwrap();
+    // What is typed before the program has ended is for the program.
+    let is_prompt = |screen: &str| screen.trim_end().ends_with("ready>");
+    terminal.until("a prompt", LIMIT, is_prompt).await.unwrap();
     terminal
         .types("echo code:$?; [ \"$m\" = \"$(stty -g)\" ] && echo modes:$((1 + 1))\n")
         .await
