@@ -185,6 +185,9 @@ fn nobody_minds_a_reader_that_went_away() {
         "list",
         "list -o json",
         "list -o jsonl",
+        "watch a --until granted",
+        "watch a --until granted -o jsonl",
+        "generation show",
     ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
