@@ -238,8 +238,8 @@ impl<S> Leadership<S> {
         self.inner.cancelled.clone()
     }
 
-    /// What an operator asks for, who wants the lease back. It has been answered, and the leadership is being
-    /// stopped.
+    /// What an operator asks for, who wants the lease back. It is answered without the work's doing, and the
+    /// leadership stopped.
     #[must_use]
     pub fn revoke_requested(&self) -> Option<RevokeRequest> {
         self.inner.view.revoke_request()

@@ -11,8 +11,9 @@ use tracing::{debug, warn};
 use super::observers::{Notice, Observers, message};
 use super::{Leadership, LeadershipEnd, Next, Stopped, Trouble, Work};
 use crate::calls::Shared;
+use crate::clock::within;
 use crate::error::ClientError;
-use crate::lease::Lease;
+use crate::lease::{Lease, RevokeRequest};
 use crate::session::Session;
 use crate::standing::{LostReason, SessionState};
 
@@ -121,13 +122,6 @@ impl<S: Send + Sync + 'static> Term<S> {
         running: &mut Running,
     ) -> Result<Result<Next, JoinError>, LeadershipEnd> {
         let lost = self.lease.lost();
-        let mut wanted = self.lease.revoke_requested();
-        let wanted = async {
-            match wanted.wait_for(Option::is_some).await {
-                Ok(request) => request.clone(),
-                Err(_) => None,
-            }
-        };
         tokio::select! {
             biased;
             done = running => Ok(done),
@@ -135,10 +129,34 @@ impl<S: Send + Sync + 'static> Term<S> {
                 reason: self.lost().unwrap_or(LostReason::Unknown),
             }),
             () = self.stop.cancelled() => Err(LeadershipEnd::Told),
-            Some(request) = wanted => {
-                self.lease.answer_revoke(true);
-                Err(LeadershipEnd::WantedBack(request))
-            }
+            request = self.wanted_back() => Err(LeadershipEnd::WantedBack(request)),
+        }
+    }
+
+    /// Answers an operator who wants the lease back, and tells what is wanted.
+    async fn wanted_back(&self) -> RevokeRequest {
+        let mut wanted = self.lease.revoke_requested();
+        let request = match wanted.wait_for(Option::is_some).await {
+            Ok(request) => request.clone(),
+            Err(_) => None,
+        };
+        let Some(request) = request else {
+            return std::future::pending().await;
+        };
+        self.lease.answer_revoke(true);
+        request
+    }
+
+    /// Returns when no more is to be finished: after the limit, or sooner where an operator wants the lease back.
+    async fn time_to_finish(&self) {
+        let clock = &self.shared.clock;
+        let end = clock.now().after(self.limits.finish);
+        let wanted = within(clock, self.limits.finish, self.wanted_back());
+        if let Some(request) = wanted.await {
+            let now = clock.now();
+            // The other half is for what does not finish.
+            let half = now.until(request.deadline) / 2;
+            clock.sleep(now.until(end).min(half)).await;
         }
     }
 
@@ -151,28 +169,24 @@ impl<S: Send + Sync + 'static> Term<S> {
         let clock = Arc::clone(&self.shared.clock);
         let lost = self.lease.lost();
         self.leadership.closing().cancel();
-        let finish = match cause {
-            LeadershipEnd::Lost { .. } => Duration::ZERO,
-            // The other half is for what does not finish.
-            LeadershipEnd::WantedBack(request) => self
-                .limits
-                .finish
-                .min(clock.now().until(request.deadline) / 2),
-            _ => self.limits.finish,
-        };
-        if !finish.is_zero() {
+        let is_lost = matches!(cause, LeadershipEnd::Lost { .. });
+        if !(is_lost || self.limits.finish.is_zero()) {
             tokio::select! {
                 biased;
                 done = &mut *running => return done,
                 () = lost.cancelled() => {}
-                () = clock.sleep(finish) => {}
+                () = self.time_to_finish() => {}
             }
         }
         self.leadership.cancelled().cancel();
+        let answering = async {
+            self.wanted_back().await;
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             biased;
             done = &mut *running => return done,
-            () = clock.sleep(self.limits.drain) => {}
+            _over = within(&clock, self.limits.drain, answering) => {}
         }
         self.overran.cancel();
         warn!(resource = %self.lease.resource(), limit = ?self.limits.drain, "the drain overran");

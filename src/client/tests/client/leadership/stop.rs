@@ -281,18 +281,14 @@ async fn work_that_does_not_hear_of_the_loss_is_dropped_before_the_next_campaign
     campaigning.await.unwrap().unwrap();
 }
 
-#[tokio::test]
-async fn an_operator_who_wants_it_back_is_answered_and_gets_it() {
-    let stage = Stage::new().await;
-    let options = stage.options().finish_limit(Duration::from_secs(600));
-    let (campaigning, mut leaderships) = until_cancelled(&stage, options);
-    let first = in_time(leaderships.recv()).await.unwrap();
+/// An operator wants it back within 8 s, and is told that it will be released.
+async fn is_wanted_back(stage: &Stage, leadership: &Leadership<()>) {
     stage
         .host
         .tell(&Told::RevokeRequested(v1::AttachRevokeRequested {
             resource: "orders".to_owned(),
-            request_id: first.info().request_id.clone(),
-            token: first.token().as_i64(),
+            request_id: leadership.info().request_id.clone(),
+            token: leadership.token().as_i64(),
             deadline_ms: 8_000,
             reason: "moving".to_owned(),
             actor: "ops".to_owned(),
@@ -302,6 +298,15 @@ async fn an_operator_who_wants_it_back_is_answered_and_gets_it() {
         Some(Asked::RevokeAck(ack)) => assert!(ack.will_release),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn an_operator_who_wants_it_back_is_answered_and_gets_it() {
+    let stage = Stage::new().await;
+    let options = stage.options().finish_limit(Duration::from_secs(600));
+    let (campaigning, mut leaderships) = until_cancelled(&stage, options);
+    let first = in_time(leaderships.recv()).await.unwrap();
+    is_wanted_back(&stage, &first).await;
     stage.log.saw("closing", 1).await;
     assert_eq!(first.revoke_requested().unwrap().actor, "ops");
     let asked = stage.clock.now();
@@ -316,6 +321,55 @@ async fn an_operator_who_wants_it_back_is_answered_and_gets_it() {
     assert_eq!(stage.log.count("stopped 101"), 1);
     stage.stop.cancel();
     in_time(campaigning).await.unwrap().unwrap();
+}
+
+/// Also one who comes while what was begun may be finished, or while it is drained.
+#[tokio::test]
+async fn an_operator_is_answered_by_a_leadership_that_is_being_stopped() {
+    let stage = Stage::new().await;
+    let options = stage.options().finish_limit(Duration::from_secs(600));
+    let (campaigning, mut leaderships) = until_cancelled(&stage, options);
+    let leadership = in_time(leaderships.recv()).await.unwrap();
+    stage.stop.cancel();
+    stage.log.saw("closing", 1).await;
+    is_wanted_back(&stage, &leadership).await;
+    let asked = stage.clock.now();
+    assert!(!leadership.cancelled().is_cancelled());
+    stage
+        .pass_until("the end", async || campaigning.is_finished())
+        .await;
+    let took = asked.until(stage.clock.now());
+    assert!(
+        took <= Duration::from_secs(5),
+        "half of what was given: {took:?}"
+    );
+    assert_eq!(released(&stage.host), 1);
+
+    let stage = Stage::new().await;
+    let (client, options, gate) = (stage.client.clone(), stage.options(), Gate::default());
+    let (handed, mut leaderships) = tokio::sync::mpsc::unbounded_channel();
+    let (draining, log) = (gate.clone(), stage.log.clone());
+    let campaigning = spawn(async move {
+        let work = move |leadership: Leadership<()>| {
+            let (draining, log, handed) = (draining.clone(), log.clone(), handed.clone());
+            async move {
+                handed.send(leadership.clone()).unwrap();
+                leadership.cancelled().cancelled().await;
+                log.add("draining");
+                draining.opened().await;
+                Next::Campaign
+            }
+        };
+        client.run_as_leader(&orders(), options, (), work).await
+    });
+    let leadership = in_time(leaderships.recv()).await.unwrap();
+    stage.stop.cancel();
+    stage.log.saw("draining", 1).await;
+    is_wanted_back(&stage, &leadership).await;
+    assert_eq!(released(&stage.host), 0, "the work has not ended");
+    gate.open();
+    in_time(campaigning).await.unwrap().unwrap();
+    assert_eq!(released(&stage.host), 1);
 }
 
 #[tokio::test]
