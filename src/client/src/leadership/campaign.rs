@@ -54,7 +54,7 @@ pub(crate) struct Elected<S> {
 /// How the wait for the end of a leadership ended.
 pub(crate) enum Waited {
     Over(Outcome),
-    /// Told to stop, and the work goes on all the same.
+    /// All was told to stop, and the work goes on all the same.
     StillRunning,
     /// The runtime has ended.
     Gone,
@@ -121,7 +121,7 @@ impl<G: Sealer> Campaign<G> {
             let asked = match elected {
                 Ok(elected) => {
                     ended.leaderships += 1;
-                    match self.lead(elected, Some(kept), stop).await {
+                    match self.lead(elected, Some(kept), stop, stop).await {
                         Waited::Over(outcome) => {
                             ended.last = Some(outcome.stopped);
                             ended.resigned = outcome.next == Next::Resign;
@@ -155,8 +155,7 @@ impl<G: Sealer> Campaign<G> {
     }
 
     async fn pause(&self, backoff: &mut Backoff, asked: Option<Duration>) {
-        let asked = asked.unwrap_or_default().min(LONGEST_ASKED_PAUSE);
-        let pause = random::jittered(backoff.next(), 500).max(asked);
+        let pause = random::jittered(backoff.next(), 500).max(asked.unwrap_or_default());
         self.shared.clock.sleep(pause).await;
     }
 
@@ -283,11 +282,13 @@ impl<G: Sealer> Campaign<G> {
     }
 
     /// Leads, in a task of its own that `stop` ends. `kept` is the session where it is this leadership's alone.
+    /// Only where `all`, of which `stop` is part, is to stop it ends while work goes on that was dropped.
     pub(crate) async fn lead(
         &self,
         elected: Elected<G::Sealed>,
         kept: Option<&Kept>,
         stop: &CancellationToken,
+        all: &CancellationToken,
     ) -> Waited {
         let Elected { lease, sealed } = elected;
         let overran = CancellationToken::new();
@@ -309,7 +310,7 @@ impl<G: Sealer> Campaign<G> {
         let clock = &self.shared.clock;
         let given_up = async {
             overran.cancelled().await;
-            stop.cancelled().await;
+            all.cancelled().await;
             clock.sleep(DROPPED_LIMIT).await;
         };
         tokio::select! {
@@ -337,12 +338,13 @@ fn lost_reason(lease: &Lease) -> LostReason {
 }
 
 fn asked_pause(error: &ClientError) -> Option<Duration> {
-    match error {
+    let asked = match error {
         ClientError::Held { retry_after, .. }
         | ClientError::Unavailable { retry_after, .. }
         | ClientError::LimitReached { retry_after, .. } => *retry_after,
         _ => None,
-    }
+    };
+    asked.map(|asked| asked.min(LONGEST_ASKED_PAUSE))
 }
 
 /// What is final is so for every campaign. Credentials that were good once may be good again.
@@ -354,5 +356,27 @@ pub(crate) fn hurdle(error: ClientError, worked_before: bool) -> Hurdle {
         }
         ClientError::Denied { .. } if !worked_before => Hurdle::Final(LeaderError::Client(error)),
         error => Hurdle::Trouble(Trouble::Campaign(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{LONGEST_ASKED_PAUSE, asked_pause};
+    use crate::error::ClientError;
+
+    #[test]
+    fn a_pause_that_is_asked_for_is_kept_up_to_its_bound() {
+        let asks = |retry_after| ClientError::LimitReached {
+            limit: "sessions".to_owned(),
+            bound: "1".to_owned(),
+            may_have_happened: false,
+            retry_after,
+        };
+        let seconds = |count| Some(Duration::from_secs(count));
+        assert_eq!(asked_pause(&asks(None)), None);
+        assert_eq!(asked_pause(&asks(seconds(7))), seconds(7));
+        assert_eq!(asked_pause(&asks(seconds(3600))), Some(LONGEST_ASKED_PAUSE));
     }
 }

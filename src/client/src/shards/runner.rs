@@ -61,10 +61,8 @@ enum State {
         slot: usize,
         leaving: bool,
     },
-    /// It was to end and has not: still held.
-    Stuck {
-        slot: usize,
-    },
+    /// All was to end, and this has not: still held.
+    Stuck,
     Resigned,
 }
 
@@ -143,7 +141,7 @@ impl<G: Sealer> Runner<G> {
                 slot.kept.close().await;
             }
         }
-        let stuck = |state: &&State| matches!(state, State::Stuck { .. });
+        let stuck = |state: &&State| matches!(state, State::Stuck);
         outcome.map(|()| ShardsEnded {
             leaderships: self.leaderships,
             still_running: self.states.iter().filter(stuck).count(),
@@ -254,29 +252,20 @@ impl<G: Sealer> Runner<G> {
     }
 
     /// Who holds what: of its own shards a member knows better than the leases tell.
-    fn holders(&mut self, now: Moment, held: &[Held]) -> Vec<Holder<MemberId>> {
+    fn holders(&self, now: Moment, held: &[Held]) -> Vec<Holder<MemberId>> {
         let me = self.me;
-        let slots = &mut self.slots;
-        let of = |(state, held): (&mut State, &Held)| {
-            if let State::Stuck { slot } = *state
-                && *held != Held::By(me)
-            {
-                free(slots, slot);
-                *state = State::Idle { not_before: now };
-            }
-            match (state, *held) {
-                (State::Busy { leaving, .. }, _) if !*leaving => Holder::Member(me),
-                (State::Busy { .. } | State::Stuck { .. }, _) => Holder::Leaving,
-                // Released a moment ago, or of a session that has ended.
-                (_, Held::By(member)) if member == me => Holder::Other,
-                (_, Held::By(member)) => Holder::Member(member),
-                (_, Held::Foreign) => Holder::Other,
-                (State::Resigned, Held::Nobody) => Holder::Barred,
-                (State::Idle { not_before }, Held::Nobody) if *not_before > now => Holder::Barred,
-                (State::Idle { .. }, Held::Nobody) => Holder::Nobody,
-            }
+        let of = |(state, held): (&State, &Held)| match (state, *held) {
+            (State::Busy { leaving, .. }, _) if !*leaving => Holder::Member(me),
+            (State::Busy { .. } | State::Stuck, _) => Holder::Leaving,
+            // Released a moment ago, or of a session that has ended.
+            (_, Held::By(member)) if member == me => Holder::Other,
+            (_, Held::By(member)) => Holder::Member(member),
+            (_, Held::Foreign) => Holder::Other,
+            (State::Resigned, Held::Nobody) => Holder::Barred,
+            (State::Idle { not_before }, Held::Nobody) if *not_before > now => Holder::Barred,
+            (State::Idle { .. }, Held::Nobody) => Holder::Nobody,
         };
-        self.states.iter_mut().zip(held).map(of).collect()
+        self.states.iter().zip(held).map(of).collect()
     }
 
     fn give_up(&mut self, number: usize) {
@@ -309,9 +298,10 @@ impl<G: Sealer> Runner<G> {
             };
         }
         let (campaign, reporting) = (Arc::clone(&self.campaign), self.reporting.clone());
+        let all = self.stop.clone();
         let tasks = &self.client.shared().tasks;
         tasks.spawn("shard", async move {
-            let what = lead(&campaign, &name, &kept, &stop).await;
+            let what = lead(&campaign, &name, &kept, (&stop, &all)).await;
             // Nobody hears it where all was dropped.
             drop(reporting.try_send(Report {
                 shard: number,
@@ -322,7 +312,7 @@ impl<G: Sealer> Runner<G> {
 
     /// A session with room.
     fn slot(&mut self) -> usize {
-        let room = |slot: &Slot| slot.used < self.shards.per_session && !slot.stuck;
+        let room = |slot: &Slot| slot.used < self.shards.per_session;
         if let Some(found) = self.slots.iter().position(room) {
             return found;
         }
@@ -342,12 +332,13 @@ fn free(slots: &mut [Slot], slot: usize) {
     }
 }
 
-/// Tries for a shard, and leads it until told to stop.
+/// Tries for a shard, and leads it until told to stop, this one or all. While all others go on it does not end
+/// before its work has: nobody leads it here anew beside work that cannot be ended.
 async fn lead<G: Sealer>(
     campaign: &Campaign<G>,
     name: &ResourceName,
     kept: &Kept,
-    stop: &CancellationToken,
+    (stop, all): (&CancellationToken, &CancellationToken),
 ) -> What {
     let elected = tokio::select! {
         biased;
@@ -355,7 +346,7 @@ async fn lead<G: Sealer>(
         elected = campaign.elect(name, kept, Duration::ZERO, true) => elected,
     };
     match elected {
-        Ok(elected) => What::Led(Box::pin(campaign.lead(elected, None, stop)).await),
+        Ok(elected) => What::Led(Box::pin(campaign.lead(elected, None, stop, all)).await),
         Err(hurdle) => What::NotElected(hurdle),
     }
 }

@@ -1,6 +1,7 @@
 //! Shards, spread over members that come and go, on a clock that the test moves.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -342,6 +343,54 @@ async fn what_cannot_be_ended_stays_held_and_costs_the_others_nothing() {
     assert!(group.host.world().held.contains_key(&last), "not released");
     drop(unblock);
     two.end().await;
+}
+
+/// Its lease is lost, and others may take the shard; this process does not, while the old work runs in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_led_anew_beside_work_that_cannot_be_ended() {
+    let group = Group::new().await;
+    let (unblock, blocked) = std::sync::mpsc::channel::<()>();
+    let blocked = Mutex::new(Some(blocked));
+    let last = format!("jobs/{}", SHARDS - 1);
+    let (blocks, begun) = (last.clone(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&begun);
+    let one = group.member_with(shards(), move |shard| {
+        if shard == blocks {
+            count.fetch_add(1, Ordering::SeqCst);
+            let blocking = blocked.lock().unwrap().take();
+            assert!(blocking.is_none_or(|blocked| blocked.recv().is_err()));
+        }
+        None
+    });
+    group
+        .pass_until("all but one by their words", async || {
+            one.leads() == SHARDS && group.held().len() == SHARDS - 1
+        })
+        .await;
+    let two = group.member();
+    group
+        .pass_until("it is among those given up", async || {
+            two.leads() == 5 && one.spread.borrow().leaving == [SHARDS - 1]
+        })
+        .await;
+    // Longer than its drain may take, and what was dropped to end.
+    group.pass(Duration::from_secs(10)).await;
+    group.host.revoke(&last, "maintenance");
+    group
+        .pass_until("others have it", async || two.leads() == 6)
+        .await;
+    two.end().await;
+    group
+        .pass_until("all but one are taken over", async || {
+            one.spread.borrow().leading.len() >= SHARDS - 1 && group.held().len() >= SHARDS - 1
+        })
+        .await;
+    group.pass(Duration::from_secs(10)).await;
+    assert_eq!(begun.load(Ordering::SeqCst), 1, "the old work runs still");
+    drop(unblock);
+    group.until(&[&one], &[SHARDS]).await;
+    assert_eq!(begun.load(Ordering::SeqCst), 2);
+    one.end().await;
 }
 
 #[tokio::test]

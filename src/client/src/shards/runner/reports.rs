@@ -51,12 +51,12 @@ impl<G: Sealer> Runner<G> {
                 }
             }
             What::Led(Waited::StillRunning) => {
-                warn!(shard, "still running; it stays held until that has ended");
+                warn!(shard, "still running; its session is left to expire");
                 self.leaderships += 1;
                 if let Some(slot) = self.slots.get_mut(slot) {
                     slot.stuck = true;
                 }
-                *state = State::Stuck { slot };
+                *state = State::Stuck;
                 return Ok(());
             }
             What::Led(Waited::Gone) => Err(LeaderError::Client(ClientError::NoRuntime)),
@@ -79,7 +79,7 @@ impl<G: Sealer> Runner<G> {
         for (number, state) in self.states.iter().enumerate() {
             match state {
                 State::Busy { leaving: false, .. } => spread.leading.push(number),
-                State::Busy { .. } | State::Stuck { .. } => spread.leaving.push(number),
+                State::Busy { .. } | State::Stuck => spread.leaving.push(number),
                 State::Idle { .. } | State::Resigned => {}
             }
         }
