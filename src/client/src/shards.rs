@@ -258,7 +258,8 @@ impl Client {
     /// What differs, as they share sessions: `options` give no wait and no metadata (vacant shards are tried for, and
     /// their metadata name the member). Where a drain overruns, the shard stays held until its work has ended,
     /// for what shares its session is not to be lost; where all is to stop, the session is left to expire. Work that
-    /// resigns gives its shard up, and this instance takes it no more; work that returns
+    /// resigns gives its shard up, and this instance takes it no more, though it counts as one that it may have:
+    /// an instance that has too few takes it, and if there is none nobody. Work that returns
     /// [`Next::Campaign`] gives it up, and after a pause whoever has too few takes it.
     ///
     /// # Errors

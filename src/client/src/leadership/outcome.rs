@@ -47,10 +47,10 @@ pub struct Ended {
     pub resigned: bool,
     /// How many leaderships there were.
     pub leaderships: u64,
-    /// The last of them.
+    /// The last of them that has ended.
     pub last: Option<Stopped>,
-    /// The work of the last leadership overran the drain and still runs. Its lease expires unless the work was under
-    /// a shared session; `on_stopped` is called once it has ended.
+    /// The work of the last leadership overran the drain and still runs. Its lease expires, if it is not lost
+    /// already; `on_stopped` is called once it has ended.
     pub still_running: bool,
 }
 
@@ -180,6 +180,8 @@ pub enum Trouble {
         /// What it said, shortened.
         message: String,
     },
-    /// The lease was not released yet: that is tried further in the background.
+    /// The lease was not released yet: that is tried further in the background. It is over with
+    /// [`ClientError::FenceAhead`], released, but the next token will be refused, too; and with
+    /// [`ClientError::StaleToken`] and [`ClientError::Invalid`], which leave nothing to release.
     Release(ClientError),
 }
