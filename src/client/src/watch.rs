@@ -351,10 +351,7 @@ impl LeaseWatch {
         self.failures = self.failures.saturating_add(1);
         let pause = least.min(LONGEST_PAUSE) + random::jittered(doubled.min(LONGEST_PAUSE), 500);
         self.phase = Phase::Pausing(self.shared.clock.sleep(pause));
-        // A snapshot that broke off begins anew: what was told of it may have ended meanwhile.
-        if let Some(resync) = self.place.breaks_off() {
-            self.ready.push_back(resync);
-        }
+        self.place.breaks_off();
         let cause = match (&failure.error, failure.verdict) {
             (ClientError::Unavailable { cause, .. }, _) => *cause,
             (ClientError::LimitReached { .. }, _) => {

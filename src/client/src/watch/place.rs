@@ -62,6 +62,8 @@ pub(super) struct Place {
     handed_on: Option<i64>,
     /// Some of a snapshot was heard, and not its end.
     in_snapshot: bool,
+    /// Such a snapshot broke off, and nothing was heard since.
+    is_broken: bool,
 }
 
 impl Place {
@@ -71,6 +73,7 @@ impl Place {
             heard,
             handed_on: heard,
             in_snapshot: false,
+            is_broken: false,
         }
     }
 
@@ -84,8 +87,16 @@ impl Place {
     }
 
     /// Takes in a message, and leaves out what was heard before: of one revision everything is in one
-    /// message.
-    pub(super) fn hears(&mut self, events: Vec<LeaseEvent>) -> Vec<LeaseEvent> {
+    /// message. What was told of a snapshot that broke off may have ended meanwhile: it begins anew.
+    pub(super) fn hears(&mut self, mut events: Vec<LeaseEvent>) -> Vec<LeaseEvent> {
+        let first = events.first().map(kind);
+        if first.is_some() && std::mem::take(&mut self.is_broken) && first != Some(Type::Resync) {
+            let resync = LeaseEvent {
+                r#type: Type::Resync.into(),
+                ..LeaseEvent::default()
+            };
+            events.insert(0, resync);
+        }
         let mut before = self.heard;
         let mut fresh = Vec::with_capacity(events.len());
         for event in events {
@@ -123,12 +134,9 @@ impl Place {
         }
     }
 
-    /// The stream is no more. What to tell, where some of a snapshot was heard: it is not to be completed.
-    pub(super) fn breaks_off(&mut self) -> Option<LeaseEvent> {
-        std::mem::take(&mut self.in_snapshot).then(|| LeaseEvent {
-            r#type: Type::Resync.into(),
-            ..LeaseEvent::default()
-        })
+    /// The stream is no more. Another one does not complete a snapshot.
+    pub(super) fn breaks_off(&mut self) {
+        self.is_broken |= std::mem::take(&mut self.in_snapshot);
     }
 }
 
