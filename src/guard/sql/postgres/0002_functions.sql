@@ -33,6 +33,7 @@ END $make$;
 -- Row guards: one function for each list of columns, because a column that the text names costs a tenth of
 -- one that is looked up in a JSON of the row. Every name in it is qualified, too. It runs AFTER:
 -- what the table's own BEFORE triggers have made of the row is what is written.
+-- A value with a / would make another row's name of it, and one with a space or a ! a part of an entry.
 CREATE FUNCTION palisade.make_row_function(columns text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $make$
 DECLARE
@@ -60,7 +61,9 @@ BEGIN
                 (pg_catalog.hashtext(%2$s) OPERATOR(pg_catalog.&) 1023)::pg_catalog.text, true),
             E'\n' OPERATOR(pg_catalog.||) pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text
                 OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) %2$s OPERATOR(pg_catalog.||) ' '
-        ) OPERATOR(pg_catalog.>) 0 %4$s THEN
+        ) OPERATOR(pg_catalog.>) 0 %4$s
+            AND pg_catalog.strpos(%2$s, ' ') OPERATOR(pg_catalog.=) 0
+            AND pg_catalog.strpos(%2$s, '!') OPERATOR(pg_catalog.=) 0 THEN
             %6$s
         ELSE
             PERFORM palisade.refuse_row(%2$s, ARRAY[%5$s], TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME);

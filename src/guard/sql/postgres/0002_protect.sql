@@ -117,7 +117,7 @@ BEGIN
         RAISE EXCEPTION '% on %.%: a value with a / would name the resource of another row', act, "schema", "table"
             USING ERRCODE = 'invalid_parameter_value', TABLE = "table";
     END IF;
-    IF palisade.entry_line(resource) IS NOT NULL THEN
+    IF palisade.is_name(resource) AND palisade.entry_line(resource) IS NOT NULL THEN
         PERFORM palisade.refuse_entry(resource, NULL, act, "table");
     END IF;
     -- A value may be of any length; no name is longer than this, and none has a '~'.

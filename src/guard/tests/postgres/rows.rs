@@ -400,3 +400,39 @@ async fn odd_column_names_are_only_names() {
         2
     );
 }
+
+/// An entry is a line of words: no value of a column is to look like more than one of them, or like the name in an
+/// entry that was refused. Such rows belong to nobody, and nobody writes them.
+#[tokio::test]
+async fn a_value_cannot_be_read_as_a_part_of_an_entry() {
+    let db = Db::new().await;
+    db.run("CREATE TABLE shards (a text, b text)").await;
+    db.guard
+        .protect_rows(&db.pool, "shards", None, &["a", "b"])
+        .await
+        .unwrap();
+    // Those whose look-alikes are kept in the same setting as they are.
+    let alike: Vec<(String, String, bool)> = sqlx::query_as(
+        "(SELECT 'r/' || i, '!r/' || i, true FROM generate_series(1, 9999) AS i \
+          WHERE palisade.stripe('r/' || i) = palisade.stripe('!r/' || i) LIMIT 2) \
+         UNION ALL (SELECT 'r/' || i, 'r/' || i || ' 10', false FROM generate_series(1, 9999) AS i \
+          WHERE palisade.stripe('r/' || i) = palisade.stripe('r/' || i || ' 10') LIMIT 2)",
+    )
+    .fetch_all(&db.pool)
+    .await
+    .unwrap();
+    assert_eq!(alike.len(), 4);
+    let mut a = db.connect().await;
+    for (resource, value, is_stale) in alike {
+        let held = grant(&resource, 10);
+        db.seal(&held).await;
+        let shown = grant(&resource, if is_stale { 9 } else { 10 });
+        let (first, second) = value.split_once('/').unwrap();
+        let write = format!(
+            "BEGIN; SELECT palisade.enter({}); INSERT INTO shards VALUES ('{first}', '{second}')",
+            sql(&shown)
+        );
+        assert_eq!(run(&mut a, &write).await, refused("ZF003"), "{value}");
+        run(&mut a, "ROLLBACK").await.unwrap();
+    }
+}
