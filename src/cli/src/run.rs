@@ -139,7 +139,9 @@ impl Runner {
 
     async fn run_under(&mut self, held: &Held) -> Result<Next, Failure> {
         let grant = held.lease.grant()?;
-        let mut status = StatusFile::new(grant.clone(), held.session.id(), held.session.ttl())?;
+        let session = &held.session;
+        let (id, ttl, deadline) = (session.id(), session.ttl(), session.deadline());
+        let mut status = StatusFile::new(grant.clone(), id, ttl, deadline)?;
         let mut course = Course::default();
         if let Some(next) = self.on_acquired(held, &mut status, &mut course).await? {
             return Ok(next);

@@ -47,7 +47,13 @@ pub(crate) struct StatusFile {
 }
 
 impl StatusFile {
-    pub(crate) fn new(grant: Grant, session: &str, ttl: Duration) -> Result<Self, Failure> {
+    /// Is there, and says that the lease is held, before anything is started that may look.
+    pub(crate) fn new(
+        grant: Grant,
+        session: &str,
+        ttl: Duration,
+        deadline: Moment,
+    ) -> Result<Self, Failure> {
         let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let place = runtime
             .filter(|dir| dir.is_dir())
@@ -56,13 +62,18 @@ impl StatusFile {
             .prefix("palisade-run-")
             .tempdir_in(&place);
         let doing = format!("make the status file in {}", place.display());
-        Ok(Self {
-            home: home.map_err(Failure::io(doing))?,
+        let mut status = Self {
+            home: home.map_err(Failure::io(doing.clone()))?,
             grant,
             session: session.to_owned(),
             ttl,
             told: None,
-        })
+        };
+        status
+            .write(State::Held, deadline)
+            .map_err(Failure::io(doing))?;
+        status.told = Some((State::Held, deadline));
+        Ok(status)
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -112,4 +123,39 @@ pub(crate) fn unix_ms(moment: Moment) -> u64 {
         .saturating_add(now.until(moment))
         .saturating_sub(moment.until(now));
     u64::try_from(at.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use palisade_client::{Clock, SystemClock};
+    use palisade_token::Grant;
+    use serde_json::Value;
+
+    use super::{State, StatusFile, unix_ms};
+
+    fn read(status: &StatusFile) -> Value {
+        serde_json::from_slice(&fs::read(status.path()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn it_is_there_from_the_start_and_is_removed_at_the_end() {
+        let grant: Grant = "a#7#000102030405060708090a0b0c0d0e0f".parse().unwrap();
+        let deadline = SystemClock.now().after(Duration::from_secs(9));
+        let mut status = StatusFile::new(grant, "s", Duration::from_secs(15), deadline).unwrap();
+        let first = read(&status);
+        assert_eq!(
+            (&first["state"], &first["token"]),
+            (&"held".into(), &7.into())
+        );
+        let apart = unix_ms(deadline).abs_diff(first["deadline_unix_ms"].as_u64().unwrap());
+        assert!(apart < 60_000, "{first}");
+        status.tell(State::Lost, deadline);
+        assert_eq!(read(&status)["state"], "lost");
+        let home = status.home().to_owned();
+        drop(status);
+        assert!(!home.exists());
+    }
 }
