@@ -52,8 +52,9 @@ Exit codes:
 
 Signals: TERM, INT, HUP, QUIT, USR1, USR2 and WINCH are passed on to CMD's group;
 after one of the first four --restart starts nothing again. On a terminal CMD's
-group is in the foreground. Ctrl-Z stops CMD and this program, so the lease is
-not renewed: CMD is ended at the deadline unless it is continued before.
+group is in the foreground; what Ctrl-C ends is not started again either. Ctrl-Z
+stops CMD and this program, so the lease is not renewed: CMD is ended at the
+deadline unless it is continued before.
 
 What CMD leaves running in its group when it ends gets SIGTERM, and SIGKILL after
 --grace. Processes that have left the group (setsid) are killed with it when the

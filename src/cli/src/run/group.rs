@@ -27,6 +27,12 @@ impl Exit {
         };
         u8::try_from(code).unwrap_or(u8::MAX)
     }
+
+    /// Whether it is what Ctrl-C or Ctrl-\ makes of a program, or of what a shell runs.
+    pub(crate) fn is_by_key(self) -> bool {
+        let by_key = [Signal::INT, Signal::QUIT].map(|signal| Self::Signal(signal.as_raw()));
+        by_key.iter().any(|end| end.code() == self.code())
+    }
 }
 
 /// Named by its leader, which may have ended.

@@ -122,6 +122,8 @@ impl Round<'_> {
             }
         };
         if let Some(terminal) = &mut self.terminal {
+            // The key went to the group alone, and whoever pressed it wanted an end.
+            course.was_told_to_end |= terminal.is_lent() && exit.is_by_key();
             terminal.end(matches!(exit, Exit::Signal(_)));
         }
         Ok(Run {

@@ -64,6 +64,11 @@ impl Terminal {
         is_lent
     }
 
+    /// Whether the keys are the group's.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.lent.is_some()
+    }
+
     /// Takes it back, if the group still has it.
     fn take_back(&mut self) -> Option<Termios> {
         let (group, before) = self.lent.take()?;

@@ -100,6 +100,17 @@ async fn ctrl_c_reaches_the_command_alone() {
     assert_eq!(screen.code().await, Some(9));
 }
 
+/// The key is not this program's to hear: it is seen by how the command ended.
+#[tokio::test]
+async fn what_ctrl_c_ends_is_not_started_again() {
+    let dev = Dev::start();
+    let line = "$PALISADE run a --restart -- sh -c 'echo ready; exec sleep 600'";
+    let mut screen = Screen::with(&dev, line);
+    screen.shows("ready").await;
+    screen.press(CTRL_C);
+    assert_eq!(screen.code().await, Some(130));
+}
+
 #[tokio::test]
 async fn ctrl_z_gives_the_terminal_back_to_the_shell_and_fg_continues() {
     let dev = Dev::start();
