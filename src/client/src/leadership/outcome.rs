@@ -73,7 +73,8 @@ pub struct Stopped {
     pub overran: bool,
 }
 
-/// How a leadership ended.
+/// How a leadership ended: what came first. Whatever it was, the lease may have been lost before the work had
+/// ended.
 ///
 /// ```
 /// use palisade_client::{LeadershipEnd, LeadershipOptions};
