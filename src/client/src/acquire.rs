@@ -31,7 +31,10 @@ const LONGEST_CALL_PERMILLE: u32 = 800;
 /// use std::time::Duration;
 /// use palisade_client::AcquireOptions;
 ///
-/// let options = AcquireOptions::default().wait(Duration::from_secs(60)).metadata(b"pid 4711");
+/// let options = AcquireOptions::default()
+///     .wait(Duration::from_secs(60))
+///     .lock_delay(Duration::from_secs(5))
+///     .metadata(b"pid 4711");
 /// # let _ = options;
 /// ```
 #[derive(Debug, Clone, Default)]
@@ -44,6 +47,14 @@ pub struct AcquireOptions {
 }
 
 /// Where a request stands in the queue of a resource.
+///
+/// ```
+/// use palisade_client::QueuePlace;
+///
+/// fn line(place: &QueuePlace) -> String {
+///     format!("{} before this one, {:?} left to wait", place.ahead, place.wait_left)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueuePlace {

@@ -80,6 +80,16 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Invalid`] for what cannot be a token; the one before stays in use.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), palisade_client::ClientError> {
+    /// let client = palisade_client::Client::connect("http://10.0.0.1:7650")?;
+    /// client.set_bearer_token("bmV4dA")?;
+    /// assert!(client.set_bearer_token("not a token").is_err(), "the one before stays in use");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_bearer_token(&self, token: &str) -> Result<(), ClientError> {
         self.bearer.set(token)
     }
@@ -174,12 +184,29 @@ impl Client {
     /// Waits until all that was dropped or abandoned has been given back, no longer than `limit`, and says
     /// whether it has. For use before a process ends; drop or close the sessions first, for an open
     /// one is work too.
+    ///
+    /// ```no_run
+    /// # async fn example(client: palisade_client::Client, session: palisade_client::Session) {
+    /// drop(session);
+    /// if !client.settled(std::time::Duration::from_secs(5)).await {
+    ///     eprintln!("not all is given back; the rest ends by its TTL");
+    /// }
+    /// # }
+    /// ```
     pub async fn settled(&self, limit: Duration) -> bool {
         self.shared.tasks.settled(&self.shared.clock, limit).await
     }
 }
 
 /// How a session speaks with its coordinator.
+///
+/// ```
+/// use palisade_client::{Client, Transport};
+///
+/// assert_eq!(Transport::default(), Transport::Stream);
+/// let behind_an_old_proxy = Client::builder().transport(Transport::Unary);
+/// # let _ = behind_an_old_proxy;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Transport {
@@ -194,6 +221,30 @@ pub enum Transport {
 }
 
 /// How to reach the coordinators. See [`Client::builder`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), palisade_client::ClientError> {
+/// # let (ca_pem, cert_pem, key_pem) = ("", "", "");
+/// use std::time::Duration;
+/// use palisade_client::Client;
+///
+/// let client = Client::builder()
+///     .endpoint("http://10.0.0.1:7650")
+///     .bearer_token("YS10b2tlbg")
+///     .call_timeout(Duration::from_secs(2))
+///     .operation_timeout(Duration::from_secs(10))
+///     .connect()?;
+/// assert_eq!(client.endpoints(), ["http://10.0.0.1:7650"]);
+///
+/// let mutual_tls = Client::builder()
+///     .endpoint("https://10.0.0.1:7650")
+///     .ca_certificate(ca_pem)
+///     .identity(cert_pem, key_pem);
+/// # let _ = mutual_tls;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 #[derive(Clone, Default)]
 pub struct ClientBuilder {
@@ -233,6 +284,15 @@ impl ClientBuilder {
     }
 
     /// How TLS is spoken with `https` endpoints. Without it: with the machine's root certificates.
+    ///
+    /// ```
+    /// use palisade_client::Client;
+    /// use tonic::transport::ClientTlsConfig;
+    ///
+    /// let tls = ClientTlsConfig::new().with_enabled_roots().domain_name("palisade.internal");
+    /// let builder = Client::builder().endpoint("https://10.0.0.1:7650").tls(tls);
+    /// # let _ = builder;
+    /// ```
     pub fn tls(mut self, tls: ClientTlsConfig) -> Self {
         self.tls = Some(tls);
         self

@@ -17,6 +17,17 @@ use rustix::time::{ClockId, clock_gettime};
 const SLICE: Duration = Duration::from_millis(250);
 
 /// A point of the lease clock, as the time since an origin that only comparisons make sense of.
+///
+/// ```
+/// use std::time::Duration;
+/// use palisade_client::Moment;
+///
+/// let sent = Moment(Duration::from_secs(100));
+/// let deadline = sent.after(Duration::from_secs(15));
+/// assert_eq!(sent.until(deadline), Duration::from_secs(15));
+/// assert_eq!(deadline.until(sent), Duration::ZERO, "it has passed");
+/// assert!(deadline.before(Duration::from_secs(1)) < deadline);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Moment(pub Duration);
 
@@ -41,6 +52,32 @@ impl Moment {
 }
 
 /// Where the client gets its time from: the machine's clock, or a test's.
+///
+/// ```
+/// use std::{future, pin::Pin, sync::Mutex, time::Duration};
+/// use palisade_client::{Clock, Moment};
+///
+/// /// Goes on only when it is slept on.
+/// #[derive(Debug, Default)]
+/// struct Jumping(Mutex<Moment>);
+///
+/// impl Clock for Jumping {
+///     fn now(&self) -> Moment {
+///         *self.0.lock().unwrap()
+///     }
+///     fn sleep(&self, while_: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+///         let mut now = self.0.lock().unwrap();
+///         *now = now.after(while_);
+///         Box::pin(future::ready(()))
+///     }
+/// }
+///
+/// let clock = Jumping::default();
+/// drop(clock.sleep(Duration::from_secs(3)));
+/// assert_eq!(clock.now(), Moment(Duration::from_secs(3)));
+/// let builder = palisade_client::Client::builder().clock(std::sync::Arc::new(clock));
+/// # let _ = builder;
+/// ```
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Now, by a clock that never goes back and goes on while the machine is suspended.
     fn now(&self) -> Moment;
@@ -53,6 +90,14 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 ///
 /// A virtual machine that was paused from outside may not count that time on any of its clocks. No
 /// local deadline is sound there; the guard is what stops a stale writer.
+///
+/// ```
+/// use palisade_client::{Clock, SystemClock};
+///
+/// let clock = SystemClock::shared();
+/// let earlier = clock.now();
+/// assert!(clock.now() >= earlier);
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 

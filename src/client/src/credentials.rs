@@ -11,6 +11,16 @@ const SECRET_BYTES: usize = 32;
 const SECRET_BOUND: std::ops::RangeInclusive<usize> = 16..=64;
 
 /// What proves that a call is its session's own. Never printed by `{:?}`.
+///
+/// ```
+/// use palisade_client::{ClientError, Secret};
+///
+/// let secret = Secret::from_hex("000102030405060708090a0b0c0d0e0f")?;
+/// assert_eq!(format!("{secret:?}"), "Secret(..)");
+/// assert_eq!(Secret::from_hex(&secret.expose_hex())?, secret);
+/// assert!(matches!(Secret::from_hex("0001"), Err(ClientError::Invalid { .. })));
+/// # Ok::<(), ClientError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 

@@ -48,6 +48,16 @@ impl DetachedSession {
     }
 
     /// The session's credentials, with the largest epoch used by now.
+    ///
+    /// ```no_run
+    /// # async fn example(session: palisade_client::DetachedSession) {
+    /// if let Err(error) = session.renew().await {
+    ///     eprintln!("not renewed: {error}");
+    /// }
+    /// let for_whoever_goes_on = session.credentials();
+    /// # drop(for_whoever_goes_on);
+    /// # }
+    /// ```
     #[must_use]
     pub fn credentials(&self) -> Credentials {
         Credentials {

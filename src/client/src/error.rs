@@ -11,6 +11,24 @@ pub(crate) mod status;
 pub type Source = Box<dyn Error + Send + Sync + 'static>;
 
 /// Why a call of this library failed. Each says what to do; none carries the secret of a session.
+///
+/// ```no_run
+/// # async fn example(session: palisade_client::Session)
+/// # -> Result<(), Box<dyn std::error::Error>> {
+/// use palisade_client::{ClientError, Lease};
+///
+/// async fn work(lease: Lease) { /* seal, read, write */ }
+///
+/// match session.try_acquire(&"orders".parse()?).await {
+///     Ok(lease) => work(lease).await,
+///     Err(ClientError::Held { retry_after, .. }) => println!("try again in {retry_after:?}"),
+///     Err(ClientError::SessionLost { reason }) => println!("{reason:?}: open a new session"),
+///     Err(ClientError::Unavailable { cause, .. }) => println!("{cause:?}: try again later"),
+///     Err(other) => return Err(other.into()), // its text says what to do
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
@@ -161,6 +179,20 @@ fn named(token: Option<FencingToken>) -> String {
 }
 
 /// What the last try of a call met that no coordinator served.
+///
+/// ```
+/// use palisade_client::Unavailable;
+///
+/// fn who_to_call(cause: Unavailable) -> &'static str {
+///     match cause {
+///         Unavailable::Unreachable | Unavailable::NoAnswer => "the network's people",
+///         Unavailable::Store | Unavailable::WrongCluster => "the store's people",
+///         Unavailable::HistoryRegressed => "an operator: a new generation is needed",
+///         _ => "nobody yet: try again",
+///     }
+/// }
+/// assert_eq!(who_to_call(Unavailable::Draining), "nobody yet: try again");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unavailable {
@@ -186,6 +218,13 @@ pub enum Unavailable {
 
 impl ClientError {
     /// Whether the call may have taken effect.
+    ///
+    /// ```
+    /// use palisade_client::Secret;
+    ///
+    /// let error = Secret::from_hex("not a secret").unwrap_err();
+    /// assert!(!error.may_have_happened(), "nothing was sent");
+    /// ```
     #[must_use]
     pub fn may_have_happened(&self) -> bool {
         match self {
@@ -230,6 +269,18 @@ impl ClientError {
 }
 
 /// Why a lease gives no grant: stop the work that relies on it.
+///
+/// ```no_run
+/// # fn example(lease: &palisade_client::Lease) {
+/// use palisade_client::LeaseError;
+///
+/// match lease.grant() {
+///     Ok(grant) => println!("show {grant} to the guard"),
+///     Err(LeaseError::Expired) => println!("stop; the next holder may be at work"),
+///     Err(error) => println!("stop: {error}"),
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseError {

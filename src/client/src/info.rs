@@ -9,6 +9,16 @@ use crate::error::ClientError;
 use crate::error::status::Failure;
 
 /// A lease, as a coordinator tells of it.
+///
+/// ```
+/// use palisade_client::LeaseInfo;
+///
+/// fn line(lease: &LeaseInfo) -> String {
+///     let waiters = lease.waiters.map_or_else(|| "?".to_owned(), |waiters| waiters.to_string());
+///     let grant = &lease.grant;
+///     format!("{} {} {} +{waiters}", grant.resource, grant.token, lease.label)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseInfo {
@@ -38,6 +48,14 @@ pub struct LeaseInfo {
 
 /// How revisions of the store's present history become tokens:
 /// token = base + (revision − `since_revision`).
+///
+/// ```
+/// use palisade_client::Generation;
+///
+/// fn token_at(generation: &Generation, revision: i64) -> i64 {
+///     generation.base + (revision - generation.since_revision)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Generation {
@@ -60,6 +78,14 @@ impl From<v1::Generation> for Generation {
 }
 
 /// Opaque bytes that a holder attached to a lease, at most 4 KiB. `{:?}` shows their number only.
+///
+/// ```
+/// use palisade_client::Metadata;
+///
+/// let metadata = Metadata::from("pid 4711");
+/// assert_eq!(metadata.0, b"pid 4711");
+/// assert_eq!(format!("{metadata:?}"), "Metadata(8 bytes)");
+/// ```
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Metadata(pub Vec<u8>);
 
@@ -76,6 +102,18 @@ impl<T: Into<Vec<u8>>> From<T> for Metadata {
 }
 
 /// Who holds a resource.
+///
+/// ```
+/// use palisade_client::Occupancy;
+///
+/// fn line(seen: &Occupancy) -> String {
+///     match &seen.lease {
+///         Some(lease) => format!("held by {}, {} wait", lease.label, seen.waiters),
+///         None if seen.lock_delay_left.is_zero() => "vacant".to_owned(),
+///         None => format!("nobody gets it for {:?}", seen.lock_delay_left),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Occupancy {
@@ -94,6 +132,14 @@ pub struct Occupancy {
 }
 
 /// A request that waits.
+///
+/// ```
+/// use palisade_client::{Occupancy, WaiterInfo};
+///
+/// fn next_in_line(seen: &Occupancy) -> Option<&str> {
+///     seen.queue.first().map(|waiter: &WaiterInfo| waiter.label.as_str())
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WaiterInfo {
@@ -108,6 +154,18 @@ pub struct WaiterInfo {
 }
 
 /// How a lease ended.
+///
+/// ```
+/// use palisade_client::LeaseEnd;
+///
+/// fn holder_may_not_know(end: LeaseEnd) -> bool {
+///     match end {
+///         LeaseEnd::Released => false, // it was given back
+///         _ => true,                   // only a seal stops it
+///     }
+/// }
+/// assert!(holder_may_not_know(LeaseEnd::Expired));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LeaseEnd {
@@ -133,6 +191,19 @@ impl From<v1::LeaseEnd> for LeaseEnd {
 }
 
 /// How the lease before this one ended. However it did: seal before the first read.
+///
+/// ```no_run
+/// # fn example(lease: palisade_client::Lease) {
+/// use palisade_client::{LeaseEnd, PreviousLease};
+///
+/// match lease.previous() {
+///     Some(PreviousLease { end: LeaseEnd::Revoked, reason, .. }) => println!("revoked: {reason}"),
+///     Some(previous) => println!("{:?} with token {:?}", previous.end, previous.token),
+///     None => println!("the first one, as far as is known"),
+/// }
+/// // Whatever it says: seal before the first read.
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PreviousLease {
@@ -158,6 +229,19 @@ impl From<v1::PreviousEnd> for PreviousLease {
 }
 
 /// A page of leases. See [`Client::list_leases`](crate::Client::list_leases).
+///
+/// ```no_run
+/// # async fn example(client: palisade_client::Client)
+/// # -> Result<(), palisade_client::ClientError> {
+/// use palisade_client::LeasePage;
+///
+/// let page: LeasePage = client.list_leases("orders/", 100, None).await?;
+/// println!("{} leases at revision {}", page.leases.len(), page.revision);
+/// let is_last = page.next.is_none();
+/// # let _ = is_last;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeasePage {

@@ -210,6 +210,15 @@ impl<S> Leadership<S> {
     }
 
     /// How long it is to the local deadline, which moves with each renewal; zero once it is over.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # fn example(leadership: &palisade_client::Leadership<()>) {
+    /// if leadership.state().is_held() && leadership.time_left() > Duration::from_secs(2) {
+    ///     println!("{}: time for one more piece of work", leadership.info().grant);
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn time_left(&self) -> Duration {
         if self.state().is_held() {

@@ -167,6 +167,15 @@ impl Lease {
     }
 
     /// How long it is to the local deadline; zero once the lease is lost.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # fn example(lease: &palisade_client::Lease) {
+    /// if lease.state().is_held() && lease.time_left() > Duration::from_secs(2) {
+    ///     println!("{}: time for one more piece of work", lease.info().grant);
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn time_left(&self) -> Duration {
         if self.state().is_held() {
@@ -200,6 +209,19 @@ impl Lease {
     /// # Errors
     /// As [`Lease::release`], and [`ClientError::FenceAhead`]: released, but the next lease's token will be
     /// refused, too.
+    ///
+    /// ```no_run
+    /// # async fn example(lease: palisade_client::Lease, fence: palisade_client::FencingToken) {
+    /// use palisade_client::ClientError;
+    ///
+    /// // `fence` is what the guard's refusal told.
+    /// match lease.release_refused_by(fence).await {
+    ///     Ok(_) => println!("acquire again: the next token is above the fence"),
+    ///     Err(ClientError::FenceAhead { .. }) => println!("a clock is wrong: tell a person"),
+    ///     Err(error) => println!("{error}"),
+    /// }
+    /// # }
+    /// ```
     pub async fn release_refused_by(self, fence: FencingToken) -> Result<Released, ClientError> {
         self.release_because(Some(fence)).await
     }

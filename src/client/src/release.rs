@@ -27,6 +27,18 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const PAUSES_PER_TTL: u32 = 3;
 
 /// What a release did. Either way the hold that was named stands no more.
+///
+/// ```no_run
+/// # async fn example(lease: palisade_client::Lease)
+/// # -> Result<(), palisade_client::ClientError> {
+/// let released = lease.release().await?;
+/// match released.ended_before {
+///     None => println!("released: the next waiter gets it"),
+///     Some(end) => println!("had ended before: {end:?}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Released {
@@ -51,6 +63,15 @@ impl Released {
 }
 
 /// Which hold of a resource is meant.
+///
+/// ```
+/// use palisade_client::Hold;
+///
+/// let held = Hold::Token("42".parse()?);
+/// let held_or_queued = Hold::Request("0123456789abcdef".to_owned());
+/// assert_ne!(held, held_or_queued);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Hold {

@@ -42,6 +42,8 @@ const MARGIN_SHARE: u32 = 10;
 /// use palisade_client::SessionOptions;
 ///
 /// let options = SessionOptions::default().ttl(Duration::from_secs(5)).label("worker-7");
+/// // Clocks that are known to be good, and work that is slow to stop:
+/// let options = options.drift_ppm(1_000).margin(Duration::from_secs(2));
 /// # let _ = options;
 /// ```
 #[derive(Debug, Clone, Default)]
@@ -92,6 +94,23 @@ impl SessionOptions {
 /// anything may happen, and only the guard where the data is stops a stale write.
 ///
 /// Its secret is in this process's memory only: a restarted process opens a new session.
+///
+/// ```no_run
+/// # async fn example(client: palisade_client::Client)
+/// # -> Result<(), Box<dyn std::error::Error>> {
+/// use palisade_client::{AcquireOptions, SessionOptions};
+///
+/// let session = client.open_session(SessionOptions::default().label("worker-7")).await?;
+/// println!("{} lives {:?} without a renewal", session.id(), session.ttl());
+/// let lease = session.acquire(&"orders".parse()?, AcquireOptions::default()).await?;
+/// if session.state().is_held() {
+///     println!("{:?} to the local deadline", session.time_left());
+/// }
+/// session.close().await?; // and `lease` is lost
+/// # drop(lease);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Session {
     owner: Arc<Owner>,
@@ -189,6 +208,16 @@ impl Session {
     }
 
     /// The local deadline, on the client's [`Clock`](crate::Clock). It moves with each renewal.
+    ///
+    /// ```no_run
+    /// # fn example(session: &palisade_client::Session) {
+    /// use palisade_client::{Clock, SystemClock};
+    ///
+    /// // The same as `session.time_left()`, while the session is held.
+    /// let left = SystemClock.now().until(session.deadline());
+    /// # let _ = left;
+    /// # }
+    /// ```
     #[must_use]
     pub fn deadline(&self) -> Moment {
         self.owner.core.deadline()
@@ -196,6 +225,15 @@ impl Session {
 
     /// The session's states as they come. A reader that was suspended may see an old one: to decide, ask
     /// [`Session::state`].
+    ///
+    /// ```no_run
+    /// # async fn example(session: palisade_client::Session) {
+    /// let mut states = session.watch();
+    /// while states.changed().await.is_ok() {
+    ///     println!("{:?}", *states.borrow_and_update());
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<SessionState> {
         self.owner.core.state.subscribe()
@@ -249,6 +287,18 @@ impl Session {
     ///
     /// # Errors
     /// [`ClientError::SessionLost`] if it has ended.
+    ///
+    /// ```no_run
+    /// # async fn example(client: palisade_client::Client, session: palisade_client::Session)
+    /// # -> Result<(), palisade_client::ClientError> {
+    /// let credentials = session.detach()?;
+    /// // … perhaps in another process, before the TTL is over …
+    /// let goes_on = client.detached(credentials);
+    /// let (_since, ttl_left) = goes_on.renew().await?;
+    /// println!("renew again within {:?}", ttl_left / 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn detach(self) -> Result<Credentials, ClientError> {
         let core = &self.owner.core;
         match core.lose(LostReason::Detached) {

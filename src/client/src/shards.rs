@@ -134,6 +134,20 @@ impl Shards {
     ///
     /// # Errors
     /// [`ClientError::Invalid`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use palisade_client::{ResourceName, Shards};
+    ///
+    /// let regions = ["orders/eu".parse::<ResourceName>()?, "orders/us".parse()?];
+    /// let shards = Shards::of(&"orders".parse()?, regions)?
+    ///     .per_session(1)
+    ///     .slack(1)
+    ///     .refresh(Duration::from_secs(1))
+    ///     .patience(Duration::from_secs(10));
+    /// assert_eq!(shards.names()[1].as_str(), "orders/us");
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn of(
         group: &ResourceName,
         names: impl IntoIterator<Item = ResourceName>,

@@ -8,6 +8,21 @@ use crate::clock::Moment;
 mod tests;
 
 /// How a session, and with it each of its leases, stands.
+///
+/// ```
+/// use palisade_client::{LostReason, SessionState};
+///
+/// fn begin_more(state: SessionState) -> bool {
+///     match state {
+///         SessionState::Held => true,
+///         SessionState::Suspect => false, // finish what is running
+///         _ => false,                     // stop
+///     }
+/// }
+/// assert!(begin_more(SessionState::Held));
+/// assert!(SessionState::Suspect.is_held());
+/// assert!(!SessionState::Lost(LostReason::Closed).is_held());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SessionState {
@@ -31,6 +46,19 @@ impl SessionState {
 }
 
 /// Why a session, or one of its leases, is lost.
+///
+/// ```
+/// use palisade_client::LostReason;
+///
+/// /// Whether a new session is needed, or only a new acquire in this one.
+/// fn needs_session(reason: LostReason) -> bool {
+///     match reason {
+///         LostReason::Revoked | LostReason::Released | LostReason::Unknown => false,
+///         _ => true,
+///     }
+/// }
+/// assert!(needs_session(LostReason::Expired));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LostReason {

@@ -169,6 +169,23 @@ impl Client {
 ///
 /// It holds one message of a coordinator, 8 MiB at most. What is not taken waits there, in bounds: who lets too
 /// much wait is cut off, and goes on as after a broken stream.
+///
+/// ```no_run
+/// # async fn example(client: palisade_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// use palisade_client::{WatchOptions, WatchScope};
+///
+/// let all = || WatchScope::Prefix(String::new());
+/// let mut watch = client.watch_leases(all(), WatchOptions::default())?;
+/// while watch.position().is_none() {
+///     println!("{:?}", watch.next().await?);
+/// }
+/// let options = watch.position().map(|position| WatchOptions::default().resume(position));
+/// drop(watch);
+/// let goes_on = client.watch_leases(all(), options.unwrap_or_default())?;
+/// # drop(goes_on);
+/// # Ok(())
+/// # }
+/// ```
 pub struct LeaseWatch {
     shared: Arc<Shared>,
     scope: WatchScope,
@@ -257,23 +274,6 @@ impl LeaseWatch {
 
     /// What all that was handed on amounts to: another watch of the same scope can go on from here. None
     /// until a snapshot is complete.
-    ///
-    /// ```no_run
-    /// # async fn example(client: palisade_client::Client) -> Result<(), palisade_client::ClientError> {
-    /// use palisade_client::{WatchOptions, WatchScope};
-    ///
-    /// let all = || WatchScope::Prefix(String::new());
-    /// let mut watch = client.watch_leases(all(), WatchOptions::default())?;
-    /// while watch.position().is_none() {
-    ///     println!("{:?}", watch.next().await?);
-    /// }
-    /// let options = watch.position().map(|position| WatchOptions::default().resume(position));
-    /// drop(watch);
-    /// let goes_on = client.watch_leases(all(), options.unwrap_or_default())?;
-    /// # drop(goes_on);
-    /// # Ok(())
-    /// # }
-    /// ```
     #[must_use]
     pub fn position(&self) -> Option<WatchPosition> {
         self.place.position()

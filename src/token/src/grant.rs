@@ -30,6 +30,17 @@ pub struct Grant {
 }
 
 /// Why a text is not a [`Grant`].
+///
+/// ```
+/// use palisade_token::{Grant, ParseGrantError};
+///
+/// let refused = match "orders#0#000102030405060708090a0b0c0d0e0f".parse::<Grant>() {
+///     Ok(grant) => format!("show {grant} to the guard"),
+///     Err(ParseGrantError::Parts) => "that is no grant at all".to_owned(),
+///     Err(error) => error.to_string(), // the part that is wrong says so itself
+/// };
+/// assert!(refused.starts_with("token is 0, which means unfenced"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseGrantError {

@@ -17,6 +17,14 @@ use std::str::FromStr;
 pub struct HolderId([u8; 16]);
 
 /// The text is not 32 lowercase hexadecimal digits.
+///
+/// ```
+/// use palisade_token::HolderId;
+///
+/// let error = "0A".parse::<HolderId>().unwrap_err();
+/// assert_eq!(error.given, 2);
+/// assert!("A".repeat(32).parse::<HolderId>().is_err(), "lowercase only");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("holder has {given} bytes or other characters; it is 32 of [0-9a-f]")]
 #[non_exhaustive]
@@ -33,6 +41,14 @@ impl HolderId {
     }
 
     /// The bytes of the id.
+    ///
+    /// ```
+    /// use palisade_token::HolderId;
+    ///
+    /// let stored: Vec<u8> = HolderId::from_bytes([0xab; 16]).as_bytes().to_vec();
+    /// let read = HolderId::from_bytes(stored.try_into().expect("16 bytes"));
+    /// assert_eq!(read, HolderId::from_bytes([0xab; 16]));
+    /// ```
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0

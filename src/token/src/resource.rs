@@ -19,6 +19,19 @@ use std::sync::Arc;
 pub struct ResourceName(Arc<str>);
 
 /// Why a text is not a [`ResourceName`].
+///
+/// ```
+/// use palisade_token::{ResourceName, ResourceNameError};
+///
+/// let refused = match ResourceName::new("orders/eu 1") {
+///     Ok(name) => format!("{name} can be asked for"),
+///     Err(ResourceNameError::Empty) => "give the resource a name".to_owned(),
+///     Err(ResourceNameError::TooLong { given }) => format!("{given} bytes: use an id instead"),
+///     Err(ResourceNameError::Character { given, at }) => format!("{given:?} at {at}: escape it"),
+///     Err(error) => error.to_string(),
+/// };
+/// assert_eq!(refused, "' ' at 9: escape it");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResourceNameError {

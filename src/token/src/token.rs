@@ -21,6 +21,20 @@ use std::str::FromStr;
 pub struct FencingToken(NonZeroU64);
 
 /// Why a number is not a [`FencingToken`].
+///
+/// ```
+/// use palisade_token::{FencingToken, TokenError};
+///
+/// fn read(column: i64) -> Result<Option<FencingToken>, TokenError> {
+///     match FencingToken::try_from(column) {
+///         Ok(token) => Ok(Some(token)),
+///         Err(TokenError::Zero) => Ok(None), // unfenced
+///         Err(error) => Err(error),       // no token was ever this
+///     }
+/// }
+/// assert_eq!(read(0), Ok(None));
+/// assert_eq!(read(-5), Err(TokenError::OutOfRange { given: -5 }));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
@@ -64,6 +78,15 @@ impl FencingToken {
     }
 
     /// The number as SQL and protobuf have it. Never negative.
+    ///
+    /// ```
+    /// use palisade_token::FencingToken;
+    ///
+    /// let token: FencingToken = "1790000000000000".parse()?;
+    /// let column: i64 = token.as_i64();
+    /// assert_eq!(FencingToken::try_from(column)?, token);
+    /// # Ok::<(), palisade_token::TokenError>(())
+    /// ```
     #[must_use]
     pub fn as_i64(self) -> i64 {
         i64::try_from(self.0.get()).expect("a token is below 2^53")

@@ -31,6 +31,9 @@ const MOST_PAUSE: Duration = Duration::from_secs(5);
 ///
 /// let options = LeadershipOptions::default()
 ///     .session(SessionOptions::default().ttl(Duration::from_secs(10)).label("worker-7"))
+///     .lock_delay(Duration::from_secs(5))
+///     .seal_limit(Duration::from_secs(20))
+///     .pauses(Duration::from_millis(100), Duration::from_secs(2))
 ///     .finish_limit(Duration::from_secs(5))
 ///     .drain_limit(Duration::from_secs(10))
 ///     .on_started(|grant| println!("leading {grant}"))

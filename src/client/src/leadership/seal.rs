@@ -110,6 +110,13 @@ impl SealError {
     }
 
     /// As [`SealError::Fatal`].
+    ///
+    /// ```
+    /// use palisade_client::SealError;
+    ///
+    /// let error = SealError::fatal("there is no table of fences: install it first");
+    /// assert!(matches!(error, SealError::Fatal(_)));
+    /// ```
     pub fn fatal(error: impl Into<Source>) -> Self {
         Self::Fatal(error.into())
     }

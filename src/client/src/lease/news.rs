@@ -12,6 +12,19 @@ use crate::info::LeaseEnd;
 use crate::standing::LostReason;
 
 /// How a lease was lost, as the coordinator told it. The next holder may be at work already.
+///
+/// ```
+/// use palisade_client::LeaseLoss;
+///
+/// fn line(loss: &LeaseLoss) -> String {
+///     match loss.successor {
+///         Some(token) => format!("{:?}; {} goes on, {token}", loss.end, loss.successor_label),
+///         None => format!("{:?} {}", loss.end, loss.reason),
+///     }
+/// }
+/// # fn example(lease: &palisade_client::Lease)
+/// # -> Option<String> { lease.loss().as_ref().map(line) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseLoss {
@@ -26,6 +39,16 @@ pub struct LeaseLoss {
 }
 
 /// An operator wants a lease back: stop its work and release it. Else it is revoked when the time is over.
+///
+/// ```
+/// use std::time::Duration;
+/// use palisade_client::{Clock, RevokeRequest, SystemClock};
+///
+/// fn time_to_stop(request: &RevokeRequest) -> Duration {
+///     println!("{} wants it back: {}", request.actor, request.reason);
+///     SystemClock.now().until(request.deadline)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RevokeRequest {

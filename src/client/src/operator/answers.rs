@@ -8,6 +8,20 @@ use crate::error::status::Failure;
 use crate::info::{Generation, LeaseEnd};
 
 /// How a token stands to a resource.
+///
+/// ```
+/// use palisade_client::TokenState;
+///
+/// fn line(state: TokenState) -> &'static str {
+///     match state {
+///         TokenState::Current => "the present lease's, when it was looked at",
+///         TokenState::Stale | TokenState::Vacant => "no lease with it stands",
+///         TokenState::Ahead => "not of this store, or the store was set back: alarm",
+///         _ => "not known to this version",
+///     }
+/// }
+/// assert_eq!(line(TokenState::Stale), line(TokenState::Vacant));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenState {
@@ -24,6 +38,17 @@ pub enum TokenState {
 
 /// How a token stood to a resource, when it was looked at. See
 /// [`Client::check_token`](crate::Client::check_token).
+///
+/// ```
+/// use palisade_client::{TokenCheck, TokenState};
+///
+/// fn line(check: &TokenCheck) -> String {
+///     match (check.state, check.current) {
+///         (TokenState::Stale, Some(current)) => format!("{current} came after it"),
+///         (state, _) => format!("{state:?} at revision {}", check.revision),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenCheck {
@@ -57,6 +82,20 @@ impl TryFrom<v1::CheckTokenResponse> for TokenCheck {
 }
 
 /// What ended a lease that was to be revoked.
+///
+/// ```
+/// use palisade_client::RevokeOutcome;
+///
+/// fn line(outcome: RevokeOutcome) -> &'static str {
+///     match outcome {
+///         RevokeOutcome::Released => "the holder released it when asked",
+///         RevokeOutcome::Revoked => "forced: it may write until the next holder seals",
+///         RevokeOutcome::EndedBefore => "it had ended before",
+///         _ => "it has ended; by this call or not, is not known",
+///     }
+/// }
+/// assert!(line(RevokeOutcome::Revoked).starts_with("forced"));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RevokeOutcome {
@@ -72,6 +111,17 @@ pub enum RevokeOutcome {
 }
 
 /// A lease that was to be revoked has ended. See [`Client::revoke_lease`](crate::Client::revoke_lease).
+///
+/// ```
+/// use palisade_client::{LeaseEnd, Revocation, RevokeOutcome};
+///
+/// fn is_clean(revoked: &Revocation) -> bool {
+///     match revoked.outcome {
+///         RevokeOutcome::Released => true,
+///         _ => revoked.end == LeaseEnd::Released,
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Revocation {
@@ -108,6 +158,14 @@ impl Revocation {
 }
 
 /// A generation was made. See [`Client::advance_generation`](crate::Client::advance_generation).
+///
+/// ```
+/// fn line(change: &palisade_client::GenerationChange) -> String {
+///     let before = change.previous.as_ref().map_or("none", |before| before.nonce.as_str());
+///     let now = &change.generation;
+///     format!("{} from token {}; before: {before}", now.nonce, now.base)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GenerationChange {

@@ -89,6 +89,22 @@ impl AdvanceOptions {
     }
 
     /// Goes more than a day past the coordinator's clock, too. Tokens that far ahead are used up for good.
+    ///
+    /// ```no_run
+    /// # async fn example(client: palisade_client::Client, token: palisade_client::FencingToken) {
+    /// use palisade_client::{AdvanceOptions, ClientError};
+    ///
+    /// let why = AdvanceOptions::because("a clock was a week ahead", "alice").past(token);
+    /// match client.advance_generation(why.clone()).await {
+    ///     Err(ClientError::ForceRequired { clock_unix_micros, .. }) => {
+    ///         println!("{token} against the clock's {clock_unix_micros:?}: are both right?");
+    ///         let forced = client.advance_generation(why.force(true)).await;
+    ///         # drop(forced);
+    ///     }
+    ///     other => println!("{other:?}"),
+    /// }
+    /// # }
+    /// ```
     pub fn force(mut self, force: bool) -> Self {
         self.force = force;
         self

@@ -8,6 +8,16 @@ use crate::error::ClientError;
 use crate::info::Generation;
 
 /// How one endpoint answered. See [`Client::statuses`](crate::Client::statuses).
+///
+/// ```
+/// fn line(one: &palisade_client::EndpointStatus) -> String {
+///     match &one.status {
+///         Ok(status) if status.ready => format!("{} is ready", one.endpoint),
+///         Ok(status) => format!("{}: {}", one.endpoint, status.not_ready_reasons.join(", ")),
+///         Err(error) => format!("{}: {error}", one.endpoint),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct EndpointStatus {
@@ -18,6 +28,15 @@ pub struct EndpointStatus {
 }
 
 /// How a coordinator stands. See [`Client::status`](crate::Client::status).
+///
+/// ```
+/// use palisade_client::CoordinatorStatus;
+///
+/// /// Whether two coordinators grant from one history.
+/// fn agree(one: &CoordinatorStatus, other: &CoordinatorStatus) -> bool {
+///     one.generation.is_some() && one.generation == other.generation
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CoordinatorStatus {
@@ -50,6 +69,15 @@ pub struct CoordinatorStatus {
 }
 
 /// What keeps a coordinator's state.
+///
+/// ```
+/// use palisade_client::StoreKind;
+///
+/// fn outlives_the_process(store: Option<StoreKind>) -> bool {
+///     matches!(store, Some(StoreKind::Etcd | StoreKind::Embedded))
+/// }
+/// assert!(!outlives_the_process(Some(StoreKind::Memory)));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreKind {
@@ -62,6 +90,15 @@ pub enum StoreKind {
 }
 
 /// One endpoint of a coordinator's store.
+///
+/// ```
+/// use palisade_client::{CoordinatorStatus, StoreEndpoint};
+///
+/// fn away(status: &CoordinatorStatus) -> Vec<&str> {
+///     let away = status.store_endpoints.iter().filter(|endpoint| !endpoint.healthy);
+///     away.map(|endpoint: &StoreEndpoint| endpoint.address.as_str()).collect()
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreEndpoint {
@@ -76,6 +113,15 @@ pub struct StoreEndpoint {
 }
 
 /// What a coordinator serves at the moment.
+///
+/// ```
+/// use palisade_client::CoordinatorUsage;
+///
+/// fn is_left(usage: &CoordinatorUsage) -> bool {
+///     usage.streams == 0 && usage.watchers == 0
+/// }
+/// assert!(is_left(&CoordinatorUsage::default()));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CoordinatorUsage {
@@ -90,6 +136,14 @@ pub struct CoordinatorUsage {
 }
 
 /// The bounds that a coordinator is configured with.
+///
+/// ```
+/// use palisade_client::{CoordinatorStatus, SessionOptions};
+///
+/// fn longest_session(status: &CoordinatorStatus) -> SessionOptions {
+///     SessionOptions::default().ttl(status.limits.max_ttl)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CoordinatorLimits {

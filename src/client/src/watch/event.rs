@@ -123,6 +123,19 @@ impl WatchEvent {
     }
 
     /// The lease that stands, was granted or ended, where it is known.
+    ///
+    /// ```
+    /// use palisade_client::WatchEvent;
+    ///
+    /// fn holder(event: &WatchEvent) -> Option<&str> {
+    ///     match event {
+    ///         WatchEvent::Stands { .. } | WatchEvent::Granted { .. } => {
+    ///             event.lease().map(|lease| lease.label.as_str())
+    ///         }
+    ///         _ => None,
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub fn lease(&self) -> Option<&LeaseInfo> {
         match self {
