@@ -249,6 +249,15 @@ impl<S> Leadership<S> {
 
     /// What an operator asks for, who wants the lease back. It is answered without the work's doing, and the
     /// leadership stopped.
+    ///
+    /// ```no_run
+    /// # async fn example(leadership: palisade_client::Leadership<()>) {
+    /// leadership.closing().cancelled().await;
+    /// if let Some(request) = leadership.revoke_requested() {
+    ///     println!("{} wants {} back: {}", request.actor, leadership.resource(), request.reason);
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn revoke_requested(&self) -> Option<RevokeRequest> {
         self.inner.view.revoke_request()

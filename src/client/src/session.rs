@@ -241,6 +241,15 @@ impl Session {
 
     /// Fires once the session has ended, for whatever reason: stop. A timer wakes it, up to a quarter of a
     /// second late after a suspend; [`Session::state`] is never late.
+    ///
+    /// ```no_run
+    /// # async fn example(session: palisade_client::Session) {
+    /// if session.lost().run_until_cancelled(work()).await.is_none() {
+    ///     eprintln!("stopped: {:?}", session.state());
+    /// }
+    /// # }
+    /// # async fn work() {}
+    /// ```
     #[must_use]
     pub fn lost(&self) -> CancellationToken {
         self.owner.core.ended.child_token()
