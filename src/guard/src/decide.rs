@@ -8,6 +8,16 @@ use palisade_token::{FencingToken, Grant, HolderId};
 use crate::GuardError;
 
 /// The token and holder that a store has last sealed for a resource.
+///
+/// ```
+/// use palisade_guard::decide::Mark;
+/// use palisade_token::Grant;
+///
+/// let grant: Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// let mark = Mark::from(&grant);
+/// assert_eq!(mark, Mark { token: grant.token, holder: grant.holder });
+/// # Ok::<(), palisade_token::ParseGrantError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     /// The token.
@@ -26,6 +36,27 @@ impl From<&Grant> for Mark {
 }
 
 /// What a write that shows a grant meets.
+///
+/// ```
+/// use palisade_guard::decide::{Admission, Mark, admit};
+///
+/// fn answer(grant: Mark, fence: Option<Mark>) -> &'static str {
+///     match admit(grant, fence) {
+///         Admission::Admitted => "write",
+///         Admission::Stale { .. } => "step down: somebody else leads",
+///         Admission::Unsealed { .. } => "seal first, and read again",
+///         Admission::Collision => "acquire again, for a greater token",
+///     }
+/// }
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// # let later: palisade_token::Grant = "orders#43#0f0e0d0c0b0a09080706050403020100".parse()?;
+///
+/// let (grant, later) = (Mark::from(&grant), Mark::from(&later));
+/// assert_eq!(answer(grant, Some(grant)), "write");
+/// assert_eq!(answer(grant, Some(later)), "step down: somebody else leads");
+/// assert_eq!(answer(later, Some(grant)), "seal first, and read again");
+/// # Ok::<(), palisade_token::ParseGrantError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// The grant is the one that was sealed.
@@ -46,6 +77,28 @@ pub enum Admission {
 }
 
 /// What a seal meets.
+///
+/// ```
+/// use palisade_guard::decide::{Mark, Sealing, seal};
+///
+/// /// Seals in a store that is a variable; says whether the grant may be used.
+/// fn raise(fence: &mut Option<Mark>, grant: Mark) -> bool {
+///     match seal(grant, *fence) {
+///         Sealing::Raise => *fence = Some(grant), // here a store makes it durable
+///         Sealing::Already => {}
+///         Sealing::Stale { .. } | Sealing::Collision => return false,
+///     }
+///     true
+/// }
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// # let later: palisade_token::Grant = "orders#43#0f0e0d0c0b0a09080706050403020100".parse()?;
+///
+/// let (grant, later) = (Mark::from(&grant), Mark::from(&later));
+/// let mut fence = None;
+/// assert!(raise(&mut fence, grant) && raise(&mut fence, later));
+/// assert!(!raise(&mut fence, grant));
+/// # Ok::<(), palisade_token::ParseGrantError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sealing {
     /// Raise the fence to this grant.
@@ -62,6 +115,16 @@ pub enum Sealing {
 }
 
 /// Says whether a write with this grant is admitted while the fence is at `fence` (I2).
+///
+/// ```
+/// use palisade_guard::decide::{Admission, Mark, admit};
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+///
+/// let grant = Mark::from(&grant);
+/// assert_eq!(admit(grant, Some(grant)), Admission::Admitted);
+/// assert_eq!(admit(grant, None), Admission::Unsealed { fence: None });
+/// # Ok::<(), palisade_token::ParseGrantError>(())
+/// ```
 #[must_use]
 pub fn admit(grant: Mark, fence: Option<Mark>) -> Admission {
     match fence {
@@ -76,6 +139,18 @@ pub fn admit(grant: Mark, fence: Option<Mark>) -> Admission {
 }
 
 /// Says what a seal with this grant does while the fence is at `fence` (I2).
+///
+/// ```
+/// use palisade_guard::decide::{Mark, Sealing, seal};
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// # let later: palisade_token::Grant = "orders#43#0f0e0d0c0b0a09080706050403020100".parse()?;
+///
+/// let (grant, later) = (Mark::from(&grant), Mark::from(&later));
+/// assert_eq!(seal(grant, None), Sealing::Raise);
+/// assert_eq!(seal(grant, Some(grant)), Sealing::Already);
+/// assert_eq!(seal(grant, Some(later)), Sealing::Stale { fence: later.token });
+/// # Ok::<(), palisade_token::ParseGrantError>(())
+/// ```
 #[must_use]
 pub fn seal(grant: Mark, fence: Option<Mark>) -> Sealing {
     match admit(grant, fence) {

@@ -13,6 +13,36 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 /// Why a guard did not do what was asked. [`GuardError::class`] says what to do about it.
 ///
 /// Unless it is [`GuardError::CommitUnknown`], nothing of the transaction was committed.
+///
+/// ```
+/// use palisade_guard::{Class, GuardError};
+///
+/// fn next(error: &GuardError) -> String {
+///     match error {
+///         GuardError::Stale { fence, .. } => format!("step down: {fence} leads"),
+///         GuardError::StoreWentBackwards { .. } => "seal again, then read again".to_owned(),
+///         GuardError::CommitUnknown { transaction: Some(id), .. } => format!("ask about {id}"),
+///         // The rest, and what later versions add: by what is to be done.
+///         other => match other.class() {
+///             Class::Fatal => "step down".to_owned(),
+///             Class::Retry => "run it all again".to_owned(),
+///             _ => format!("{other}: see `Class`"),
+///         },
+///     }
+/// }
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// # let later: palisade_token::Grant = "orders#43#0f0e0d0c0b0a09080706050403020100".parse()?;
+///
+/// let stale = GuardError::Stale {
+///     resource: grant.resource,
+///     presented: grant.token,
+///     fence: later.token,
+/// };
+/// assert_eq!(stale.to_string(), "stale token 42 for orders: the fence is at 43");
+/// assert_eq!(next(&stale), "step down: 43 leads");
+/// assert_eq!(next(&GuardError::RolledBack(None)), "run it all again");
+/// # Ok::<(), palisade_token::ParseGrantError>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GuardError {
@@ -191,6 +221,27 @@ pub enum GuardError {
 }
 
 /// What to do about a [`GuardError`].
+///
+/// ```
+/// use palisade_guard::{Class, GuardError};
+///
+/// #[derive(Debug, PartialEq)]
+/// enum Next { StepDown, RunAgain, ReadAgain, FindOut, BackOff, Report }
+///
+/// fn next(error: &GuardError) -> Next {
+///     match error.class() {
+///         Class::Fatal => Next::StepDown,
+///         Class::Retry => Next::RunAgain,
+///         Class::Conflict => Next::ReadAgain,
+///         Class::Backend => Next::BackOff, // and run again while the lease is held
+///         Class::Bug => Next::Report,
+///         _ => Next::FindOut, // `Unknown`, and what later versions add
+///     }
+/// }
+///
+/// assert_eq!(next(&GuardError::RolledBack(None)), Next::RunAgain);
+/// assert_eq!(next(&GuardError::Misuse("no resource")), Next::Report);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Class {
@@ -209,6 +260,23 @@ pub enum Class {
 }
 
 /// Who keeps a seal waiting.
+///
+/// ```
+/// use palisade_guard::Blocker;
+///
+/// /// What to tell the operator, about one that `GuardError::SealTimeout` names.
+/// fn advice(blocker: &Blocker) -> String {
+///     match blocker {
+///         Blocker::Session { pid, .. } => format!("if it hangs, terminate process {pid}"),
+///         Blocker::Prepared { gid } => format!("commit or roll back {gid:?}"),
+///         other => format!("see to {other}"),
+///     }
+/// }
+///
+/// let prepared = Blocker::Prepared { gid: "nightly".to_owned() };
+/// assert_eq!(advice(&prepared), "commit or roll back \"nightly\"");
+/// assert_eq!(prepared.to_string(), "prepared transaction \"nightly\"");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Blocker {

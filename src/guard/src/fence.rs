@@ -4,6 +4,26 @@ use palisade_token::{FencingToken, HolderId, ResourceName};
 
 /// The fence of a resource, as a person or a tool looks at it. Comparing with it is no check: the
 /// answer is old when it arrives.
+///
+/// ```
+/// use palisade_guard::sqlite::Guard;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let file = folder.path().join("app.db");
+/// # let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+/// # let pool = sqlx::SqlitePool::connect_with(options.create_if_missing(true)).await?;
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+///
+/// let guard = Guard::new();
+/// guard.install(&pool).await?;
+/// assert_eq!(guard.fence(&pool, &grant.resource).await?, None);
+///
+/// guard.seal(&pool, &grant).await?;
+/// let fence = guard.fence(&pool, &grant.resource).await?.ok_or("it was sealed")?;
+/// assert_eq!((fence.token, fence.holder), (grant.token, grant.holder));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fence {

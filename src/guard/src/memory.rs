@@ -56,6 +56,20 @@ use shards::Shards;
 pub use word::MAX_PERMITS;
 
 /// The store of [`Sealed`].
+///
+/// It names the store in types, so that a grant sealed elsewhere is none here:
+///
+/// ```
+/// use palisade_guard::memory::{FenceTable, Memory, OwnedPermit, Volatile};
+/// use palisade_guard::{GuardError, Sealed};
+///
+/// fn append(
+///     table: &FenceTable<Volatile>,
+///     sealed: &Sealed<Memory>,
+/// ) -> Result<OwnedPermit, GuardError> {
+///     table.enter(sealed)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Memory {}
@@ -71,6 +85,41 @@ pub const MAX_RESOURCES: usize = 1 << 20;
 pub const MAX_ENTERED: usize = 10_000;
 
 /// How an engine keeps its fences.
+///
+/// A log of fences, flushed before the answer (its folder too, once, when it is made):
+///
+/// ```
+/// use std::error::Error;
+/// use std::fs::File;
+/// use std::io::Write as _;
+///
+/// use palisade_guard::memory::{Durability, FenceTable};
+/// use palisade_token::Grant;
+///
+/// struct Log(File);
+///
+/// impl Durability for Log {
+///     async fn raise(&self, fence: &Grant) -> Result<(), Box<dyn Error + Send + Sync>> {
+///         (&self.0).write_all(format!("{fence}\n").as_bytes())?; // one write for one fence
+///         Ok(self.0.sync_data()?) // an engine with other tasks does this in a thread of its own
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("fences");
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// let log = File::options().append(true).create(true).open(&path)?;
+/// FenceTable::new(Log(log)).seal(&grant).await?;
+///
+/// // After a restart.
+/// let kept = std::fs::read_to_string(&path)?;
+/// let fences = kept.lines().map(str::parse).collect::<Result<Vec<Grant>, _>>()?;
+/// let table = FenceTable::recovered(Log(File::options().append(true).open(&path)?), fences)?;
+/// let _permit = table.admit(&grant)?;
+/// # Ok(()) }
+/// ```
 pub trait Durability: Send + Sync {
     /// Keeps this fence, over a crash and a loss of power, before it answers `Ok`. The same one may come
     /// again. Those of one resource come one after another, rising, unless a seal was dropped while it
@@ -89,6 +138,22 @@ pub trait Durability: Send + Sync {
 
 /// Keeps nothing: for data that ends with the process, and for tests. With data that is kept, a restart
 /// would admit whoever seals first.
+///
+/// ```
+/// use palisade_guard::memory::{FenceTable, Volatile};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+///
+/// let table = FenceTable::new(Volatile);
+/// table.seal(&grant).await?;
+/// assert!(table.admit(&grant).is_ok());
+///
+/// // The next process knows nothing of it.
+/// let table = FenceTable::new(Volatile);
+/// assert_eq!(table.fence(&grant.resource), None);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Volatile;
 
@@ -99,6 +164,26 @@ impl Durability for Volatile {
 }
 
 /// The fences of an engine. Share it by `Arc`.
+///
+/// ```
+/// use palisade_guard::GuardError;
+/// use palisade_guard::memory::{FenceTable, Volatile};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// # let later: palisade_token::Grant = "orders#43#0f0e0d0c0b0a09080706050403020100".parse()?;
+///
+/// let table = FenceTable::new(Volatile);
+/// let sealed = table.seal(&grant).await?;
+/// let permit = table.enter(&sealed)?;
+/// // … write, and make it durable …
+/// drop(permit); // a seal waits for this
+///
+/// table.seal(&later).await?;
+/// assert!(matches!(table.enter(&sealed), Err(GuardError::Stale { .. })));
+/// assert!(!sealed.is_live());
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct FenceTable<D> {
     shards: Shards,
@@ -129,6 +214,18 @@ impl<D: Durability> FenceTable<D> {
     }
 
     /// The same with another bound on the number of resources.
+    ///
+    /// ```
+    /// use palisade_guard::GuardError;
+    /// use palisade_guard::memory::{FenceTable, Volatile};
+    /// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+    /// # let later: palisade_token::Grant = "orders#43#0f0e0d0c0b0a09080706050403020100".parse()?;
+    ///
+    /// let table = FenceTable::recovered_with(Volatile, [later.clone(), grant.clone()], 10)?;
+    /// assert!(table.admit(&later).is_ok());
+    /// assert!(matches!(table.admit(&grant), Err(GuardError::Stale { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`FenceTable::recovered`].
@@ -207,6 +304,19 @@ impl<D: Durability> FenceTable<D> {
 
     /// Begins a write for several resources, 1 to [`MAX_ENTERED`], each once: all of them or none.
     ///
+    /// ```
+    /// use palisade_guard::memory::{FenceTable, Volatile};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+    /// # let stock: palisade_token::Grant = "stock#7#000102030405060708090a0b0c0d0e0f".parse()?;
+    /// # let table = FenceTable::new(Volatile);
+    /// let (orders, stock) = (table.seal(&grant).await?, table.seal(&stock).await?);
+    /// let permits = table.enter_all(&[&orders, &stock])?;
+    /// assert_eq!(permits.len(), 2);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`FenceTable::enter`], and [`GuardError::Misuse`] for another number or a resource named twice.
     pub fn enter_all(&self, sealed: &[&Sealed]) -> Result<Vec<OwnedPermit>, GuardError> {
@@ -215,6 +325,20 @@ impl<D: Durability> FenceTable<D> {
     }
 
     /// Begins a write with a grant that came with a request, and was sealed here by whoever holds it.
+    ///
+    /// ```
+    /// use palisade_guard::GuardError;
+    /// use palisade_guard::memory::{FenceTable, Volatile};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+    ///
+    /// # let table = FenceTable::new(Volatile);
+    /// assert!(matches!(table.admit(&grant), Err(GuardError::Unsealed { fence: None, .. })));
+    /// table.seal(&grant).await?; // when its holder asks for it
+    /// let _permit = table.admit(&grant)?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`GuardError::Stale`], [`GuardError::Unsealed`], [`GuardError::Collision`];

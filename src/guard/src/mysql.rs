@@ -108,6 +108,24 @@ pub const MAX_RESOURCES: usize = 1_000;
 /// Seals resources in a MySQL or MariaDB database and begins guarded transactions.
 ///
 /// It holds settings only: clone it, or make another, at will.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use palisade_guard::mysql::{Guard, Isolation};
+///
+/// # async fn example(
+/// #     pool: &sqlx::MySqlPool,
+/// #     grant: &palisade_token::Grant,
+/// # ) -> Result<(), palisade_guard::GuardError> {
+/// let guard = Guard::new()
+///     .with_isolation(Isolation::ReadCommitted)
+///     .with_seal_timeout(Duration::from_secs(3));
+/// let sealed = guard.seal(pool, grant).await?;
+/// let mut tx = guard.begin(pool, &sealed).await?;
+/// sqlx::query("UPDATE orders SET paid = 1").execute(&mut *tx).await?;
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Guard {
     isolation: Isolation,
@@ -115,6 +133,15 @@ pub struct Guard {
 }
 
 /// The isolation level of guarded transactions. The guard is safe at each.
+///
+/// ```
+/// use palisade_guard::mysql::{Guard, Isolation};
+///
+/// assert_eq!(Isolation::default(), Isolation::RepeatableRead);
+/// // Fewer gap locks, and each statement sees what is committed by then.
+/// let guard = Guard::new().with_isolation(Isolation::ReadCommitted);
+/// # let _ = guard;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Isolation {
     /// Each statement sees what is committed.

@@ -68,6 +68,17 @@ pub use manifest::RECENT;
 pub use write::{Committed, GuardedWrite};
 
 /// The store of [`Sealed`].
+///
+/// It names the store in types, so that a grant sealed elsewhere is none here:
+///
+/// ```
+/// use palisade_guard::object_store::{Guard, GuardedWrite, Objects};
+/// use palisade_guard::{GuardError, Sealed};
+///
+/// async fn start(guard: &Guard, sealed: &Sealed<Objects>) -> Result<GuardedWrite, GuardError> {
+///     guard.begin(sealed).await
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Objects {}
@@ -80,6 +91,24 @@ pub type Sealed = crate::Sealed<Objects>;
 pub const ATTEMPTS: u32 = 4;
 
 /// Seals resources in an object store and begins guarded writes. A clone is cheap.
+///
+/// ```
+/// use palisade_guard::object_store::Guard;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+///
+/// let store = std::sync::Arc::new(object_store::memory::InMemory::new());
+/// let guard = Guard::new(store, "tables");
+/// let sealed = guard.seal(&grant).await?; // before the first read
+/// assert_eq!(guard.published(&grant.resource).await?, None);
+///
+/// let mut write = guard.begin(&sealed).await?;
+/// let path = write.put("version 1").await?;
+/// write.commit().await?;
+/// assert_eq!(guard.published(&grant.resource).await?, Some(path));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Guard {
     store: Arc<dyn ObjectStore>,
@@ -108,6 +137,19 @@ impl Guard {
 
     /// Where the fence of a resource is, `None` if it was never sealed. To look at only. It lists the
     /// barriers above the manifest's token.
+    ///
+    /// ```
+    /// # use palisade_guard::object_store::Guard;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+    /// # let store = std::sync::Arc::new(object_store::memory::InMemory::new());
+    /// # let guard = Guard::new(store, "tables");
+    /// assert_eq!(guard.fence(&grant.resource).await?, None);
+    /// guard.seal(&grant).await?;
+    /// assert_eq!(guard.fence(&grant.resource).await?.map(|mark| mark.token), Some(grant.token));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`Guard::published`].

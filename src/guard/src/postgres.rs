@@ -107,6 +107,24 @@ pub const MAX_RESOURCES: usize = 10_000;
 /// Seals resources in a PostgreSQL database and begins guarded transactions.
 ///
 /// It holds settings only: clone it, or make another, at will.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use palisade_guard::postgres::{Guard, Isolation, SealPolicy};
+///
+/// # async fn example(
+/// #     pool: &sqlx::PgPool,
+/// #     grant: &palisade_token::Grant,
+/// # ) -> Result<(), palisade_guard::GuardError> {
+/// let guard = Guard::new()
+///     .with_isolation(Isolation::RepeatableRead)
+///     .with_seal_policy(SealPolicy::Timeout(Duration::from_secs(3)));
+/// let sealed = guard.seal(pool, grant).await?;
+/// let mut tx = guard.begin(pool, &sealed).await?;
+/// sqlx::query("UPDATE orders SET paid = true").execute(&mut *tx).await?;
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Guard {
     isolation: Isolation,
@@ -117,6 +135,15 @@ pub struct Guard {
 ///
 /// The guard is safe at each. At READ COMMITTED a stale write is refused as stale; above it, as a
 /// serialization failure when the seal came after the transaction's snapshot.
+///
+/// ```
+/// use palisade_guard::postgres::{Guard, Isolation};
+///
+/// assert_eq!(Isolation::default(), Isolation::ReadCommitted);
+/// // For a transaction that reads several tables and must see one state of them.
+/// let reports = Guard::new().with_isolation(Isolation::RepeatableRead);
+/// # let _ = reports;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Isolation {
     /// PostgreSQL's default, and this library's.
@@ -132,6 +159,17 @@ pub enum Isolation {
 /// How long a seal waits for the writers that are still running, and what it does then.
 ///
 /// A wait is at least 1 ms and at most [`SealPolicy::LONGEST`]; other values are moved into that range.
+///
+/// ```
+/// use std::time::Duration;
+/// use palisade_guard::postgres::{Guard, SealPolicy};
+///
+/// assert_eq!(SealPolicy::default(), SealPolicy::Timeout(Duration::from_secs(10)));
+/// // A takeover that is worth more than the work of those who are in its way.
+/// let impatient = SealPolicy::Terminate { after: Duration::from_secs(2) };
+/// let guard = Guard::new().with_seal_policy(impatient);
+/// # let _ = guard;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SealPolicy {
     /// Waits until they have ended, however long that takes, up to [`SealPolicy::LONGEST`]. New writers wait

@@ -65,6 +65,21 @@ pub use install::Weakness;
 pub use write::GuardedWrite;
 
 /// The store of [`Sealed`]: it holds as long as Redis keeps what it has acknowledged, which it does not promise.
+///
+/// A function that asks for more than this grade does not take a seal of Redis:
+///
+/// ```no_run
+/// use palisade_guard::Sealed;
+/// use palisade_guard::redis::EfficiencyGrade;
+///
+/// fn refresh_cache(sealed: &Sealed<EfficiencyGrade>) { /* … */ }
+/// fn book_payment(sealed: &Sealed<sqlx::Postgres>) { /* … */ }
+///
+/// fn lead(cache: &Sealed<EfficiencyGrade>, books: &Sealed<sqlx::Postgres>) {
+///     refresh_cache(cache);
+///     book_payment(books); // with `cache` it does not compile
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum EfficiencyGrade {}
@@ -79,6 +94,25 @@ pub const MAX_COMMANDS: usize = 1_000;
 pub const MAX_WORDS: usize = 4_096;
 
 /// Seals resources in Redis and makes guarded writes. It holds nothing.
+///
+/// ```no_run
+/// use palisade_guard::redis::Guard;
+///
+/// # async fn example(
+/// #     connection: &mut redis::aio::MultiplexedConnection,
+/// #     grant: &palisade_token::Grant,
+/// # ) -> Result<(), palisade_guard::GuardError> {
+/// let guard = Guard::new();
+/// guard.install(connection).await?;
+/// let sealed = guard.seal(connection, grant).await?; // before the first read
+/// let mut write = guard.begin(&sealed)?;
+/// write.push(&redis::Cmd::set("cache:{orders}:7", "paid"))?;
+/// write.commit(connection).await?;
+///
+/// let fence = guard.fence(connection, &grant.resource).await?;
+/// assert_eq!(fence.map(|fence| fence.token), Some(grant.token));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Guard {}
 

@@ -61,6 +61,34 @@ pub type Sealed = crate::Sealed<sqlx::Sqlite>;
 pub const MAX_RESOURCES: usize = 10_000;
 
 /// Seals resources in a SQLite database and begins guarded transactions. It holds nothing.
+///
+/// ```
+/// use palisade_guard::GuardError;
+/// use palisade_guard::sqlite::Guard;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let file = folder.path().join("app.db");
+/// # let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+/// # let pool = sqlx::SqlitePool::connect_with(options.create_if_missing(true)).await?;
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// # let table = "CREATE TABLE orders (id INTEGER PRIMARY KEY, paid INTEGER)";
+/// # sqlx::raw_sql(table).execute(&pool).await?;
+///
+/// let guard = Guard::new();
+/// guard.install(&pool).await?;
+/// guard.protect(&pool, "orders", &grant.resource).await?;
+///
+/// let order = "INSERT INTO orders (id, paid) VALUES (7, 1)";
+/// let past_the_guard = sqlx::query(order).execute(&pool).await.map_err(GuardError::from);
+/// assert!(matches!(past_the_guard, Err(GuardError::Unguarded { .. })));
+///
+/// let sealed = guard.seal(&pool, &grant).await?;
+/// let mut tx = guard.begin(&pool, &sealed).await?;
+/// sqlx::query(order).execute(&mut *tx).await?;
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Guard {}
 

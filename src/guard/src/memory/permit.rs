@@ -8,6 +8,22 @@ use crate::GuardError;
 use crate::metrics::{self, StoreKind};
 
 /// A sealed grant, looked up: for a holder that writes often.
+///
+/// ```
+/// use palisade_guard::memory::{FenceTable, Volatile};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// # let table = FenceTable::new(Volatile);
+/// let sealed = table.seal(&grant).await?;
+/// let handle = table.resolve(&sealed)?; // once
+/// for _record in ["a", "b", "c"] {
+///     let _permit = handle.enter()?; // each time
+///     // … write it, and make it durable …
+/// }
+/// assert_eq!(handle.grant(), &grant);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Handle {
     slot: Slot,
@@ -77,6 +93,21 @@ pub(super) fn refused(sealed: &Sealed, error: GuardError) -> GuardError {
 }
 
 /// One write under way, from [`Handle::enter`]. A seal waits until it is dropped.
+///
+/// ```
+/// use std::error::Error;
+/// use std::fs::File;
+/// use std::io::Write as _;
+///
+/// use palisade_guard::memory::Handle;
+///
+/// fn append(handle: &Handle, mut log: &File, record: &[u8]) -> Result<(), Box<dyn Error>> {
+///     let _permit = handle.enter()?; // named: `let _ =` would drop it at once
+///     log.write_all(record)?;
+///     log.sync_data()?; // still under the permit
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "the write is guarded only while the permit is held"]
 pub struct Permit<'a>(&'a Slot);
@@ -89,6 +120,22 @@ impl Drop for Permit<'_> {
 }
 
 /// One write under way that borrows from nothing. A seal waits until it is dropped.
+///
+/// ```
+/// use palisade_guard::memory::{FenceTable, Volatile};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// # let table = FenceTable::new(Volatile);
+/// # let sealed = table.seal(&grant).await?;
+/// let permit = table.resolve(&sealed)?.enter_owned()?; // or `table.enter(&sealed)?`
+/// let flushed = tokio::task::spawn_blocking(move || {
+///     // … make the write durable …
+///     drop(permit);
+/// });
+/// flushed.await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 #[must_use = "the write is guarded only while the permit is held"]
 pub struct OwnedPermit(Slot);

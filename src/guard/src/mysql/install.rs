@@ -23,6 +23,11 @@ const USAGE: &str = include_str!("../../sql/mysql/usage.sql");
 
 /// What [`Guard::install`] does, as one text for the client `mysql` or `mariadb`, and the calls that another
 /// language makes. It may be run again. Protecting a table takes [`Guard::protect`].
+///
+/// ```
+/// let script = palisade_guard::mysql::script();
+/// assert!(script.contains("palisade_fence"));
+/// ```
 #[must_use]
 pub fn script() -> String {
     let mut script = format!(

@@ -6,6 +6,19 @@ use crate::{Fence, GuardError};
 
 /// A setting of the server with which a seal, or another acknowledged commit, can be lost
 /// ([`Guard::weaknesses`]).
+///
+/// ```no_run
+/// use palisade_guard::mysql::{Guard, Weakness};
+///
+/// # async fn example(pool: &sqlx::MySqlPool) -> Result<(), Box<dyn std::error::Error>> {
+/// for weakness in Guard::new().weaknesses(pool).await? {
+///     match weakness {
+///         Weakness::LogNotFlushed => return Err(weakness.into()), // a seal would not be safe
+///         other => eprintln!("{other}"),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Weakness {

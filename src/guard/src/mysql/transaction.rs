@@ -21,6 +21,20 @@ use crate::{GuardError, spans};
 ///
 /// Dropped without a commit it is rolled back. Its connection returns to the pool in no transaction, or
 /// is closed.
+///
+/// ```no_run
+/// use palisade_guard::GuardError;
+/// use palisade_guard::mysql::{Guard, Sealed};
+///
+/// # async fn example(pool: &sqlx::MySqlPool, sealed: &Sealed) -> Result<(), GuardError> {
+/// let mut tx = Guard::new().begin(pool, sealed).await?;
+/// let paid = sqlx::query("UPDATE orders SET paid = 1 WHERE id = ?").bind(7_i64);
+/// if let Err(error) = paid.execute(&mut *tx).await {
+///     return Err(tx.refusal(error)); // says whether to step down or to run it again
+/// }
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
 #[must_use = "a transaction that is not committed is rolled back"]
 pub struct GuardedTx {
     connection: Option<PoolConnection<MySql>>,
@@ -31,6 +45,20 @@ pub struct GuardedTx {
 }
 
 /// The commit of a guarded transaction: it was admitted, and it happened.
+///
+/// As an answer it says that nothing is left to be done:
+///
+/// ```no_run
+/// use palisade_guard::GuardError;
+/// use palisade_guard::mysql::{Committed, Guard, Sealed};
+/// use sqlx::MySqlPool;
+///
+/// async fn pay(pool: &MySqlPool, sealed: &Sealed, order: i64) -> Result<Committed, GuardError> {
+///     let mut tx = Guard::new().begin(pool, sealed).await?;
+///     sqlx::query("UPDATE orders SET paid = 1 WHERE id = ?").bind(order).execute(&mut *tx).await?;
+///     tx.commit().await
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Committed {}

@@ -12,6 +12,26 @@ use crate::{GuardError, spans};
 
 /// A write of one resource, from [`Guard::begin`]. Until its commit readers see what was published before;
 /// dropped, it leaves no more than data that nothing names.
+///
+/// ```
+/// use palisade_guard::GuardError;
+/// # use palisade_guard::object_store::Guard;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// # let later: palisade_token::Grant = "orders#43#0f0e0d0c0b0a09080706050403020100".parse()?;
+/// # let store = std::sync::Arc::new(object_store::memory::InMemory::new());
+/// # let guard = Guard::new(store, "tables");
+/// # let sealed = guard.seal(&grant).await?;
+/// let mut write = guard.begin(&sealed).await?;
+/// assert_eq!(write.published(), None); // what it replaces
+/// write.put("version 1").await?;
+///
+/// guard.seal(&later).await?; // another holder takes over before the commit
+/// assert!(matches!(write.commit().await, Err(GuardError::Stale { .. })));
+/// assert_eq!(guard.published(&grant.resource).await?, None);
+/// # Ok(()) }
+/// ```
 #[must_use = "a write that is not committed is not published"]
 #[derive(Debug)]
 pub struct GuardedWrite {
@@ -23,6 +43,21 @@ pub struct GuardedWrite {
 }
 
 /// The commit of a guarded write: it was admitted, and it happened.
+///
+/// ```
+/// # use palisade_guard::object_store::Guard;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// # let store = std::sync::Arc::new(object_store::memory::InMemory::new());
+/// # let guard = Guard::new(store, "tables");
+/// # let sealed = guard.seal(&grant).await?;
+/// let mut write = guard.begin(&sealed).await?;
+/// let path = write.put("version 1").await?;
+/// let committed = write.commit().await?;
+/// assert_eq!(committed.data, Some(path));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Committed {

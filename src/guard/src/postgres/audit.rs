@@ -4,6 +4,19 @@ use super::{Guard, errors};
 use crate::GuardError;
 
 /// Whether a [`Finding`] is a hole.
+///
+/// A check before a deployment, which holes fail:
+///
+/// ```no_run
+/// use palisade_guard::postgres::{Guard, Severity};
+///
+/// # async fn example(pool: &sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
+/// let findings = Guard::new().audit(pool).await?;
+/// if findings.iter().any(|finding| finding.severity == Severity::Error) {
+///     return Err("a stale write could pass".into());
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Severity {
@@ -14,6 +27,17 @@ pub enum Severity {
 }
 
 /// What [`Guard::audit`] has found, and what to do about it.
+///
+/// ```no_run
+/// use palisade_guard::postgres::{Finding, Guard};
+///
+/// # async fn example(pool: &sqlx::PgPool) -> Result<(), palisade_guard::GuardError> {
+/// for finding in Guard::new().audit(pool).await? {
+///     let Finding { kind, object, problem, advice, .. } = finding;
+///     println!("{kind} at {object}: {problem}. {advice}");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {

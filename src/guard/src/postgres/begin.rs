@@ -24,6 +24,21 @@ impl Guard {
 
     /// Begins a transaction that is guarded for several resources: 1 to [`MAX_RESOURCES`], each once.
     ///
+    /// ```no_run
+    /// # use palisade_guard::GuardError;
+    /// # use palisade_guard::postgres::{Guard, Sealed};
+    /// # async fn example(
+    /// #     pool: &sqlx::PgPool,
+    /// #     orders: &Sealed,
+    /// #     stock: &Sealed,
+    /// # ) -> Result<(), GuardError> {
+    /// let mut tx = Guard::new().begin_all(pool, &[orders, stock]).await?;
+    /// sqlx::query("UPDATE stock SET free = free - 1").execute(&mut *tx).await?;
+    /// sqlx::query("UPDATE orders SET paid = true").execute(&mut *tx).await?;
+    /// tx.commit().await?; // both grants, or nothing
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Guard::begin`], and [`GuardError::Misuse`] for another number or a resource named twice.
     pub async fn begin_all(

@@ -39,6 +39,11 @@ const USAGE: &str = include_str!("../../sql/postgres/usage.sql");
 
 /// All that [`Guard::install`] does, as one text for `psql`, and the calls that another language makes. Where
 /// some of it is installed before, it fails and changes nothing.
+///
+/// ```
+/// let script = palisade_guard::postgres::script();
+/// assert!(script.contains("palisade.fence"));
+/// ```
 #[must_use]
 pub fn script() -> String {
     let mut script = format!(

@@ -44,6 +44,16 @@ impl Guard {
     /// It costs more than [`Guard::protect`], once for each row. Beyond that it guards against
     /// logical replication, too, and new partitions have it from the start (for TRUNCATE see there).
     ///
+    /// ```no_run
+    /// # use palisade_guard::GuardError;
+    /// # use palisade_guard::postgres::Guard;
+    /// # async fn example(pool: &sqlx::PgPool) -> Result<(), GuardError> {
+    /// // The row of account 17 in `eu` is written by the holder of `accounts/eu/17`.
+    /// let prefix = "accounts".parse().expect("a resource name");
+    /// Guard::new().protect_rows(pool, "accounts", Some(&prefix), &["region", "id"]).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Guard::protect`], also for a column that the table does not have, for one whose text depends on the
     /// settings of a session (floats, dates and times, `bytea`, …: one row would have several resources), and for

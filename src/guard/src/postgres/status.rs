@@ -5,6 +5,21 @@ use super::{Guard, errors, sql};
 use crate::{Fence, GuardError};
 
 /// What became of a transaction ([`Guard::outcome`]).
+///
+/// ```no_run
+/// use palisade_guard::GuardError;
+/// use palisade_guard::postgres::{Guard, Outcome};
+///
+/// /// What to do after a COMMIT that was not answered.
+/// async fn next(guard: &Guard, pool: &sqlx::PgPool, id: i64) -> Result<&'static str, GuardError> {
+///     Ok(match guard.outcome(pool, id).await? {
+///         Outcome::Committed => "go on",
+///         Outcome::Aborted => "run it again",
+///         Outcome::InProgress => "ask again, and run nothing until then",
+///         _ => "look into the data: the server does not remember", // `Forgotten`
+///     })
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {

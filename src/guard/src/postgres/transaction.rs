@@ -22,6 +22,20 @@ use crate::{GuardError, spans};
 ///
 /// Dropped without a commit it is rolled back. Its connection returns to the pool in no transaction, or
 /// is closed.
+///
+/// ```no_run
+/// use palisade_guard::GuardError;
+/// use palisade_guard::postgres::{Guard, Sealed};
+///
+/// # async fn example(pool: &sqlx::PgPool, sealed: &Sealed) -> Result<(), GuardError> {
+/// let mut tx = Guard::new().begin(pool, sealed).await?;
+/// let paid = sqlx::query("UPDATE orders SET paid = true WHERE id = $1").bind(7_i64);
+/// if let Err(error) = paid.execute(&mut *tx).await {
+///     return Err(tx.refusal(error)); // says whether to step down or to run it again
+/// }
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
 #[must_use = "a transaction that is not committed is rolled back"]
 pub struct GuardedTx {
     connection: Option<PoolConnection<Postgres>>,
@@ -35,6 +49,17 @@ pub struct GuardedTx {
 }
 
 /// The commit of a guarded transaction: it was admitted, and it happened.
+///
+/// ```no_run
+/// # use palisade_guard::GuardError;
+/// # use palisade_guard::postgres::{Guard, Sealed};
+/// # async fn example(pool: &sqlx::PgPool, sealed: &Sealed) -> Result<(), GuardError> {
+/// let mut tx = Guard::new().begin(pool, sealed).await?;
+/// let id = tx.transaction_id().await?; // else it would not be known
+/// let committed = tx.commit().await?;
+/// assert_eq!(committed.transaction, Some(id));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Committed {
@@ -81,6 +106,26 @@ impl GuardedTx {
 
     /// Asks for the id of this transaction: one round trip, once. Whoever has it can find out what became
     /// of a commit whose answer was lost ([`GuardError::CommitUnknown`]).
+    ///
+    /// ```no_run
+    /// # use palisade_guard::GuardError;
+    /// # use palisade_guard::postgres::{Guard, Sealed};
+    /// # use palisade_guard::postgres::Outcome;
+    /// # async fn example(pool: &sqlx::PgPool, sealed: &Sealed) -> Result<(), GuardError> {
+    /// # let guard = Guard::new();
+    /// let mut tx = guard.begin(pool, sealed).await?;
+    /// let id = tx.transaction_id().await?;
+    /// sqlx::query("UPDATE orders SET paid = true").execute(&mut *tx).await?;
+    /// match tx.commit().await {
+    ///     Err(lost @ GuardError::CommitUnknown { .. }) => match guard.outcome(pool, id).await? {
+    ///         Outcome::Committed => {}
+    ///         Outcome::Aborted => return Err(GuardError::RolledBack(None)), // run it again
+    ///         _ => return Err(lost), // it still runs, or is forgotten: it may have happened
+    ///     },
+    ///     answer => drop(answer?),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`GuardError::RolledBack`] if the transaction has failed, [`GuardError::Backend`].

@@ -10,6 +10,21 @@ const LIBRARY: &str = include_str!("../../sql/redis/guard.lua");
 
 /// A setting of the server with which it loses fences that it has acknowledged ([`Guard::weaknesses`]), besides
 /// its asynchronous replication, which is always one.
+///
+/// ```no_run
+/// use palisade_guard::redis::{Guard, Weakness};
+///
+/// # async fn example(
+/// #     connection: &mut redis::aio::MultiplexedConnection,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// for weakness in Guard::new().weaknesses(connection).await? {
+///     match weakness {
+///         Weakness::Evicts => return Err(weakness.into()), // fences would vanish while it runs
+///         other => eprintln!("{other}"),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Weakness {

@@ -11,6 +11,27 @@ use crate::{GuardError, spans};
 
 /// Commands that are run together, if the grant is admitted then: from [`Guard::begin`]. Nothing is sent
 /// before [`GuardedWrite::commit`], and dropped it leaves nothing.
+///
+/// ```no_run
+/// use palisade_guard::GuardError;
+/// use palisade_guard::redis::{Guard, Sealed};
+///
+/// # async fn example(
+/// #     connection: &mut redis::aio::MultiplexedConnection,
+/// #     sealed: &Sealed,
+/// # ) -> Result<(), palisade_guard::GuardError> {
+/// let mut write = Guard::new().begin(sealed)?;
+/// write
+///     .push(&redis::Cmd::set("cache:{orders}:7", "paid"))?
+///     .push(&redis::Cmd::incr("paid:{orders}", 1))?;
+/// match write.commit(connection).await {
+///     Ok(replies) => assert_eq!(replies.len(), 2),
+///     // Some of it may have been written: read before anything is added again.
+///     Err(lost @ GuardError::CommitUnknown { .. }) => return Err(lost),
+///     Err(error) => return Err(error), // nothing was written: `class` says what to do
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing is sent before commit"]
 pub struct GuardedWrite {

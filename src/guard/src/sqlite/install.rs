@@ -19,6 +19,11 @@ const USAGE: &str = include_str!("../../sql/sqlite/usage.sql");
 /// of it is installed before, it fails and changes nothing, if the client stops at the first error.
 ///
 /// The triggers in it are those of a table `orders` for the resource of the same name.
+///
+/// ```
+/// let script = palisade_guard::sqlite::script();
+/// assert!(script.starts_with("BEGIN IMMEDIATE;") && script.contains("palisade_fence"));
+/// ```
 #[must_use]
 pub fn script() -> String {
     let mut script = format!("BEGIN IMMEDIATE;\n{BOOTSTRAP};\n");

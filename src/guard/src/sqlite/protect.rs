@@ -48,6 +48,26 @@ impl Guard {
 
     /// Takes the protection off the table. Nothing is refused afterwards.
     ///
+    /// ```
+    /// # use palisade_guard::sqlite::Guard;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let file = folder.path().join("app.db");
+    /// # let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    /// # let pool = sqlx::SqlitePool::connect_with(options.create_if_missing(true)).await?;
+    /// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+    /// # let table = "CREATE TABLE orders (id INTEGER PRIMARY KEY, paid INTEGER)";
+    /// # sqlx::raw_sql(table).execute(&pool).await?;
+    /// # let guard = Guard::new();
+    /// # guard.install(&pool).await?;
+    /// guard.protect(&pool, "orders", &grant.resource).await?;
+    /// guard.unprotect(&pool, "orders").await?;
+    /// // By anybody, from now on.
+    /// sqlx::query("INSERT INTO orders (id, paid) VALUES (7, 1)").execute(&pool).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Guard::protect`].
     pub async fn unprotect(&self, pool: &SqlitePool, table: &str) -> Result<(), GuardError> {

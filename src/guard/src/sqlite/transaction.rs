@@ -17,6 +17,36 @@ use crate::{GuardError, sealed, spans};
 /// savepoint. Do not send BEGIN, COMMIT or ROLLBACK through it; [`GuardedTx::commit`] reports that.
 ///
 /// Dropped without a commit it is rolled back.
+///
+/// ```
+/// use palisade_guard::GuardError;
+/// use palisade_guard::sqlite::Guard;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let file = folder.path().join("app.db");
+/// # let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+/// # let pool = sqlx::SqlitePool::connect_with(options.create_if_missing(true)).await?;
+/// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// # let later: palisade_token::Grant = "orders#43#0f0e0d0c0b0a09080706050403020100".parse()?;
+/// # let table = "CREATE TABLE orders (id INTEGER PRIMARY KEY, paid INTEGER)";
+/// # sqlx::raw_sql(table).execute(&pool).await?;
+/// # let guard = Guard::new();
+/// # guard.install(&pool).await?;
+/// # guard.protect(&pool, "orders", &grant.resource).await?;
+/// # let sealed = guard.seal(&pool, &grant).await?;
+/// let mut tx = guard.begin(&pool, &sealed).await?;
+/// let order = sqlx::query("INSERT INTO orders (id, paid) VALUES (7, 1)");
+/// if let Err(error) = order.execute(&mut *tx).await {
+///     return Err(tx.refusal(error).into()); // says whether to step down or to run it again
+/// }
+/// tx.commit().await?;
+///
+/// guard.seal(&pool, &later).await?; // another holder takes over
+/// let refused = guard.begin(&pool, &sealed).await;
+/// assert!(matches!(refused, Err(GuardError::Stale { .. })));
+/// # Ok(()) }
+/// ```
 #[must_use = "a transaction that is not committed is rolled back"]
 pub struct GuardedTx {
     tx: Immediate,
@@ -25,6 +55,20 @@ pub struct GuardedTx {
 }
 
 /// The commit of a guarded transaction: it was admitted, and it happened.
+///
+/// As an answer it says that nothing is left to be done:
+///
+/// ```
+/// use palisade_guard::GuardError;
+/// use palisade_guard::sqlite::{Committed, Guard, Sealed};
+/// use sqlx::SqlitePool;
+///
+/// async fn pay(pool: &SqlitePool, sealed: &Sealed, order: i64) -> Result<Committed, GuardError> {
+///     let mut tx = Guard::new().begin(pool, sealed).await?;
+///     sqlx::query("UPDATE orders SET paid = 1 WHERE id = ?").bind(order).execute(&mut *tx).await?;
+///     tx.commit().await
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Committed {}
@@ -41,6 +85,25 @@ impl Guard {
     }
 
     /// Begins a transaction that is guarded for several resources: 1 to [`MAX_RESOURCES`], each once.
+    ///
+    /// ```
+    /// # use palisade_guard::sqlite::Guard;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let file = folder.path().join("app.db");
+    /// # let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    /// # let pool = sqlx::SqlitePool::connect_with(options.create_if_missing(true)).await?;
+    /// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+    /// # let stock: palisade_token::Grant = "stock#7#000102030405060708090a0b0c0d0e0f".parse()?;
+    /// # let guard = Guard::new();
+    /// # guard.install(&pool).await?;
+    /// let (orders, stock) = (guard.seal(&pool, &grant).await?, guard.seal(&pool, &stock).await?);
+    /// let tx = guard.begin_all(&pool, &[&stock, &orders]).await?;
+    /// assert_eq!(tx.grants().next(), Some(&grant)); // ordered by resource
+    /// tx.rollback().await;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`Guard::begin`], and [`GuardError::Misuse`] for another number or a resource named twice.
