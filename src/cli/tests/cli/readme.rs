@@ -291,7 +291,9 @@ async fn the_script_of_a_restore_seals_everything_again() {
 /// How long it takes from the installed program to a guarded write, and to a refused one.
 #[test]
 fn the_first_five_commands_are_all_that_is_needed() {
-    let mut all = blocks("README.md").into_iter();
+    let mut all = blocks("README.md")
+        .into_iter()
+        .skip_while(|block| !block.text.starts_with("cargo install"));
     let (first, second) = (all.next().unwrap(), all.next().unwrap());
     let commands: Vec<&str> = first.text.lines().collect();
     assert_eq!(
@@ -299,7 +301,6 @@ fn the_first_five_commands_are_all_that_is_needed() {
         ("sh", 5),
         "{first:?}"
     );
-    assert!(commands[0].starts_with("cargo install"), "{commands:?}");
     let mut reader = Reader::sit_down(None);
     let start = reader.clock();
     let mut before = start;
