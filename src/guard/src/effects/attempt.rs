@@ -6,6 +6,25 @@ use palisade_token::Grant;
 use super::{IdempotencyKey, KeyPolicy};
 
 /// What came of beginning an attempt.
+///
+/// ```no_run
+/// # use palisade_guard::{GuardError, effects::*, postgres::{Guard, Sealed}};
+/// # async fn pay(pool: &sqlx::PgPool, sealed: &Sealed, key: IdempotencyKey, asked: Fingerprint,
+/// #     charge: impl AsyncFn(&str) -> Result<String, GuardError>) -> Result<String, GuardError> {
+/// let guard = Guard::new();
+/// let begun = guard.begin_attempt(pool, sealed, &key, &asked, &KeyPolicy::new()).await?;
+/// let receipt: String = match begun {
+///     Begun::Replayed { value, .. } => value, // it was paid before: no call
+///     Begun::Attempt(attempt) => {
+///         let receipt = charge(&attempt.external_key()).await?; // in no transaction
+///         let mut tx = guard.begin(pool, sealed).await?;
+///         let done = tx.complete(&attempt, async |_| Ok::<_, GuardError>(receipt)).await?;
+///         tx.commit().await?;
+///         done.into_value()
+///     }
+/// };
+/// # Ok(receipt) }
+/// ```
 #[derive(Debug)]
 pub enum Begun<T> {
     /// The attempt is recorded and committed: make the external call, then complete it.
@@ -25,6 +44,22 @@ pub enum Begun<T> {
 /// It cannot be fenced: another holder may take it over while the call is on its way, and make the call again.
 /// What makes that harmless is the key that the other side is shown, [`Attempt::external_key`], the same for
 /// every attempt.
+///
+/// ```no_run
+/// # use palisade_guard::{GuardError, effects::Attempt, postgres::GuardedTx};
+/// # async fn settle(mut tx: GuardedTx, attempt: Attempt, called: Option<String>)
+/// #     -> Result<(), GuardError> {
+/// // `called` is what came of the call under `attempt.external_key()`: a receipt, or no answer.
+/// match called {
+///     Some(receipt) => {
+///         tx.complete(&attempt, async |_| Ok::<_, GuardError>(receipt)).await?;
+///     }
+///     // It may have happened: the key stays begun, and the next attempt asks there first.
+///     None => tx.give_up(&attempt).await?,
+/// }
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
 pub struct Attempt {
     pub(crate) key: IdempotencyKey,
     pub(crate) grant: Grant,
@@ -78,6 +113,18 @@ impl fmt::Debug for Attempt {
 }
 
 /// An attempt that was begun and not finished, as `postgres::Guard::unfinished` lists them.
+///
+/// ```no_run
+/// # use palisade_guard::{GuardError, postgres::Guard};
+/// # async fn lead(pool: &sqlx::PgPool, grant: &palisade_token::Grant) -> Result<(), GuardError> {
+/// let guard = Guard::new();
+/// let sealed = guard.seal(pool, grant).await?; // first: it puts the fence above their tokens
+/// for left in guard.unfinished(pool, &grant.resource, 100).await? {
+///     println!("{} was begun {} times, at last by {}", left.key, left.number, left.by);
+///     // `guard.begin_attempt(pool, &sealed, &left.key, …)` takes it over
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unfinished {

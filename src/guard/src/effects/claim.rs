@@ -8,6 +8,14 @@ use palisade_token::Grant;
 use super::{Fingerprint, IdempotencyKey, KeyPolicy};
 
 /// What a store knows of a key.
+///
+/// ```
+/// use palisade_guard::effects::{Fingerprint, KeyState, Known};
+///
+/// let asked = Fingerprint::of(&[("order", b"7"), ("amount", b"100")]);
+/// let known = Known { fingerprint: asked, state: KeyState::Done };
+/// assert_ne!(known.fingerprint, Fingerprint::of(&[("order", b"7"), ("amount", b"101")]));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// What was asked for.
@@ -17,6 +25,23 @@ pub struct Known {
 }
 
 /// How far the effect of a key has come.
+///
+/// ```
+/// # use std::time::{Duration, SystemTime};
+/// # use palisade_guard::effects::{Claim, Fingerprint, KeyState, Known, claim};
+/// # use palisade_token::Grant;
+/// # let asked = Fingerprint::of(&[("amount", b"100")]);
+/// let by: Grant = "orders#41#000102030405060708090a0b0c0d0e0f".parse()?;
+/// let next: Grant = "orders#42#101112131415161718191a1b1c1d1e1f".parse()?;
+/// let now = SystemTime::UNIX_EPOCH;
+/// let until = now + Duration::from_secs(60);
+/// let known = Known { fingerprint: asked, state: KeyState::Begun { by: by.clone(), until } };
+/// // The same holder waits for its time to be over; who has sealed after it does not.
+/// assert_eq!(claim(&by, &asked, Some(&known), true, now), Claim::InProgress);
+/// assert_eq!(claim(&by, &asked, Some(&known), true, until), Claim::TakenOver);
+/// assert_eq!(claim(&next, &asked, Some(&known), true, now), Claim::TakenOver);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyState {
     /// An attempt was begun, and not finished.
@@ -31,6 +56,21 @@ pub enum KeyState {
 }
 
 /// What a key that is shown meets.
+///
+/// ```
+/// use palisade_guard::effects::Claim;
+///
+/// fn what_to_do(claim: Claim) -> &'static str {
+///     match claim {
+///         Claim::Claimed | Claim::TakenOver => "do it, and keep its answer",
+///         Claim::Replayed => "give the answer that is kept",
+///         Claim::InProgress => "ask again later",
+///         Claim::Mismatch => "refuse: the key belongs to another request",
+///         Claim::Expired => "refuse: find out first whether it was done",
+///     }
+/// }
+/// assert_eq!(what_to_do(Claim::Replayed), "give the answer that is kept");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
     /// It was not known, and is claimed now.
@@ -54,6 +94,21 @@ pub enum Claim {
 /// An attempt that was begun is taken over only within its own resource: by a greater token (its own can
 /// never be written with again), or by the same grant when its time is over. Time alone takes nothing over,
 /// and the fence of another resource says nothing about it.
+///
+/// ```
+/// # use std::time::SystemTime;
+/// use palisade_guard::effects::{Claim, Fingerprint, KeyState, Known, claim};
+///
+/// let now = SystemTime::UNIX_EPOCH; // the store's clock
+/// let grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// let asked = Fingerprint::of(&[("amount", b"100")]);
+/// assert_eq!(claim(&grant, &asked, None, false, now), Claim::Claimed);
+/// let known = Known { fingerprint: asked, state: KeyState::Done };
+/// assert_eq!(claim(&grant, &asked, Some(&known), false, now), Claim::Replayed);
+/// let other = Fingerprint::of(&[("amount", b"101")]);
+/// assert_eq!(claim(&grant, &other, Some(&known), false, now), Claim::Mismatch);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn claim(
     grant: &Grant,
@@ -84,6 +139,17 @@ pub fn claim(
 /// Says until when the answer of a key is kept that is given `now`. A key that tells when it was made is kept
 /// until its own age is the lifetime, at least; unless it says that it is from a time more than
 /// [`KeyPolicy::MOST_AHEAD`] from now.
+///
+/// ```
+/// # use std::time::{Duration, SystemTime};
+/// use palisade_guard::effects::{IdempotencyKey, KeyPolicy, keep_until};
+///
+/// let policy = KeyPolicy::new().with_answer_lifetime(Duration::from_secs(3600));
+/// let key = IdempotencyKey::new("tenant-7", "charge", "5f0c8d1e42aa7b90")?;
+/// let now = SystemTime::UNIX_EPOCH; // the store's clock
+/// assert_eq!(keep_until(&key, &policy, now), Some(now + Duration::from_secs(3600)));
+/// # Ok::<(), palisade_guard::effects::KeyError>(())
+/// ```
 #[must_use]
 pub fn keep_until(key: &IdempotencyKey, policy: &KeyPolicy, now: SystemTime) -> Option<SystemTime> {
     let made = key.made_at().unwrap_or(now).max(now);
@@ -93,6 +159,19 @@ pub fn keep_until(key: &IdempotencyKey, policy: &KeyPolicy, now: SystemTime) -> 
 
 /// Says whether a key that is *not known* is too old to be taken for new: it tells when it was made, and what
 /// was done under it then may have been purged since.
+///
+/// ```
+/// use palisade_guard::effects::{IdempotencyKey, KeyPolicy, is_expired};
+///
+/// let policy = KeyPolicy::new();
+/// let key = IdempotencyKey::new("tenant-7", "charge", "01977d1e-9d2c-7e5e-8a6c-0c9b1f6f3a10")?;
+/// let made = key.made_at().expect("a UUID of version 7");
+/// assert!(!is_expired(&key, &policy, made));
+/// assert!(is_expired(&key, &policy, made + policy.answer_lifetime()));
+/// let undated = IdempotencyKey::new("tenant-7", "charge", "5f0c8d1e42aa7b90")?;
+/// assert!(!is_expired(&undated, &policy, made + policy.answer_lifetime()));
+/// # Ok::<(), palisade_guard::effects::KeyError>(())
+/// ```
 #[must_use]
 pub fn is_expired(key: &IdempotencyKey, policy: &KeyPolicy, now: SystemTime) -> bool {
     key.made_at()

@@ -15,6 +15,20 @@ pub const MAX_ERROR_CHARS: usize = 2000;
 const MAX_CAUSES: usize = 16;
 
 /// Who gave a message up.
+///
+/// ```
+/// use palisade_guard::effects::{Name, Undelivered};
+///
+/// fn how_to_replay(undelivered: &Undelivered) -> &'static str {
+///     match undelivered {
+///         Undelivered::Outbox(_) => "GuardedTx::replay_dead_letter stages it again",
+///         Undelivered::Consumer(_) => "GuardedTx::take_dead_letter, and handle it",
+///     }
+/// }
+/// let by = Undelivered::Outbox(Name::new("payments")?);
+/// assert!(how_to_replay(&by).contains("stages it again"));
+/// # Ok::<(), palisade_guard::effects::NameError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Undelivered {
     /// The relay of this outbox.
@@ -24,6 +38,19 @@ pub enum Undelivered {
 }
 
 /// What became of a message after a failed attempt.
+///
+/// ```no_run
+/// # use palisade_guard::{GuardError, effects::{Message, Name, Verdict}, postgres::GuardedTx};
+/// # async fn note(mut tx: GuardedTx, consumer: Name, message: Message, offset: u64,
+/// #     error: std::io::Error) -> Result<(), GuardError> {
+/// // The transaction that handled the message was rolled back; this is another.
+/// match tx.failed(&consumer, &message, 5, &error).await? {
+///     Verdict::Again => {} // the offset stays: it comes again
+///     Verdict::Dead => tx.advance_offset(&consumer, offset, offset + 1).await?, // go past it
+/// }
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// It is to be tried again.
@@ -33,6 +60,16 @@ pub enum Verdict {
 }
 
 /// A message that was given up, with everything that is needed to try it again.
+///
+/// ```no_run
+/// # use palisade_guard::{GuardError, postgres::Guard};
+/// # async fn list(pool: &sqlx::PgPool) -> Result<(), GuardError> {
+/// for letter in Guard::new().dead_letters(pool, 0, 100).await? {
+///     let last = letter.errors.last().map_or("", String::as_str);
+///     println!("{} of {}: {} attempts, {last}", letter.message, letter.topic, letter.attempts);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
@@ -82,6 +119,14 @@ impl fmt::Debug for DeadLetter {
 }
 
 /// An error and its causes as one text of at most [`MAX_ERROR_CHARS`] characters, for a dead letter.
+///
+/// ```
+/// use palisade_guard::effects::{PublishError, error_chain};
+///
+/// let cause = std::io::Error::other("connection\nreset");
+/// let error = PublishError::Failed(Box::new(cause));
+/// assert_eq!(error_chain(&error), "the message was not published: connection reset");
+/// ```
 #[must_use]
 pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
@@ -97,6 +142,20 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
 
 /// Says whether the error, or a cause of it, is the guard's final refusal of a grant. Then the holder is to
 /// blame and not the message: step down, and leave the message to the next holder. It is no dead letter.
+///
+/// ```
+/// use palisade_guard::GuardError;
+/// use palisade_guard::effects::is_fenced;
+///
+/// let stale = GuardError::Stale {
+///     resource: "orders".parse()?,
+///     presented: "41".parse()?,
+///     fence: "42".parse()?,
+/// };
+/// assert!(!is_fenced(&std::io::Error::other("handling failed")));
+/// assert!(is_fenced(&stale)); // step down; the message is the next holder's
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn is_fenced(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(|error| {

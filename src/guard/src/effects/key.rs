@@ -36,6 +36,19 @@ struct Parts {
 }
 
 /// Why something is not an [`IdempotencyKey`]: which field, its bound, and what was given.
+///
+/// ```
+/// use palisade_guard::effects::{IdempotencyKey, KeyError};
+///
+/// match IdempotencyKey::new("tenant-7", "charge", "order 7") {
+///     Ok(key) => println!("{key}"),
+///     Err(KeyError::Length { field, bound, .. }) => println!("{field} has 1 to {bound} bytes"),
+///     Err(KeyError::Character { field, given, at }) => {
+///         assert_eq!((field, given, at), ("key", ' ', 5)); // refuse the request, naming these
+///     }
+///     Err(error) => println!("{error}"),
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
@@ -108,6 +121,17 @@ impl IdempotencyKey {
     /// The key under which the outside world is asked for the same effect (a payment provider, a mailer): 64
     /// hex digits that follow from tenant, operation and key, and so are the same at every attempt of every
     /// holder.
+    ///
+    /// ```
+    /// use palisade_guard::effects::IdempotencyKey;
+    ///
+    /// let key = IdempotencyKey::new("tenant-7", "charge", "5f0c8d1e42aa7b90")?;
+    /// let again = IdempotencyKey::new("tenant-7", "charge", "5f0c8d1e42aa7b90")?;
+    /// let other = IdempotencyKey::new("tenant-8", "charge", "5f0c8d1e42aa7b90")?;
+    /// assert_eq!(key.external(), again.external());
+    /// assert_ne!(key.external(), other.external());
+    /// # Ok::<(), palisade_guard::effects::KeyError>(())
+    /// ```
     #[must_use]
     pub fn external(&self) -> String {
         let hash = Sha256::digest(self.to_string());

@@ -46,6 +46,19 @@ pub struct Message {
 }
 
 /// Why something is not a [`Message`].
+///
+/// ```
+/// use palisade_guard::effects::{Message, MessageError, Name};
+///
+/// let message = Message::new(Name::new("payments")?, "paid")?;
+/// match message.with_header("fence-token", "42") {
+///     Err(MessageError::HeaderName(name)) => assert_eq!(name, "fence-token"), // reserved
+///     Err(MessageError::Payload { .. }) => println!("keep it elsewhere, and send a reference"),
+///     Err(error) => println!("a bug in the caller: {error}"),
+///     Ok(message) => println!("{message:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
@@ -164,6 +177,17 @@ impl Message {
 }
 
 /// A staged message as a relay hands it to its publisher.
+///
+/// ```no_run
+/// # use palisade_guard::effects::Envelope;
+/// # fn request(message: &Envelope) -> http::Result<http::Request<Vec<u8>>> {
+/// let mut request = http::Request::post(format!("https://broker.example/{}", message.topic));
+/// for (name, value) in message.all_headers() {
+///     request = request.header(name, value); // `msg-id`, `fence-token`, … and the stager's own
+/// }
+/// request.body(message.payload.clone())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Envelope {

@@ -17,6 +17,17 @@ use std::sync::Arc;
 pub struct Name(Arc<str>);
 
 /// Why a text is not a [`Name`].
+///
+/// ```
+/// use palisade_guard::effects::{Name, NameError};
+///
+/// match Name::new("orders\n") {
+///     Ok(name) => println!("{name}"),
+///     Err(NameError::Length { given }) => println!("{given} bytes"),
+///     Err(NameError::Control { given, at }) => assert_eq!((given, at), ('\n', 6)),
+///     Err(error) => println!("{error}"),
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {

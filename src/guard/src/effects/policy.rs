@@ -1,6 +1,18 @@
 use std::time::{Duration, SystemTime};
 
 /// What came of an effect.
+///
+/// ```
+/// use palisade_guard::effects::Outcome;
+///
+/// let first = Outcome::Executed("receipt 1");
+/// match &first {
+///     Outcome::Executed(_) => {} // done now: it happens if the transaction commits
+///     Outcome::Replayed { .. } => {} // done before: nothing was done now
+/// }
+/// assert!(!first.is_replayed());
+/// assert_eq!(first.into_value(), "receipt 1"); // either way, what the caller is told
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome<T> {
     /// It was done now, in this transaction: it happens if the transaction commits.
@@ -33,6 +45,23 @@ impl<T> Outcome<T> {
 ///
 /// Only a *deterministic* refusal is a rejection: what might go otherwise at the next try (a timeout, a
 /// server's 5xx, a conflict) is an error of the closure, and errors are never kept.
+///
+/// ```no_run
+/// # use palisade_guard::{GuardError, effects::*, postgres::GuardedTx};
+/// # async fn pay(mut tx: GuardedTx, key: IdempotencyKey, asked: Fingerprint)
+/// #     -> Result<(), GuardError> {
+/// let policy = KeyPolicy::new().with_rejections(Rejections::Replay);
+/// let paid = tx.once_or_reject(&key, &asked, &policy, async |connection| {
+///     let pay = sqlx::query("UPDATE orders SET paid = true WHERE id = 7 AND NOT closed");
+///     Ok::<_, GuardError>(match pay.execute(connection).await?.rows_affected() {
+///         1 => Ok("paid".to_owned()),
+///         _ => Err("the order is closed".to_owned()), // at every try: so it is replayed
+///     })
+/// });
+/// let paid: Result<String, String> = paid.await?.into_value();
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Rejections {
@@ -48,6 +77,18 @@ pub enum Rejections {
 /// The two lifetimes are apart on purpose: that of the *answer* says for how long a retry is recognised, that
 /// of the *attempt* how soon the same holder may try again what it has begun and not finished. Values outside
 /// their range are moved into it.
+///
+/// ```
+/// use std::time::Duration;
+/// use palisade_guard::effects::KeyPolicy;
+///
+/// let policy = KeyPolicy::new()
+///     .with_answer_lifetime(Duration::from_secs(30 * 86_400))
+///     .with_attempt_lifetime(Duration::from_secs(90));
+/// assert_eq!(policy.attempt_lifetime(), Duration::from_secs(90));
+/// let shortest = KeyPolicy::new().with_answer_lifetime(Duration::ZERO);
+/// assert_eq!(shortest.answer_lifetime(), KeyPolicy::SHORTEST_ANSWER);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPolicy {
     answer_lifetime: Duration,

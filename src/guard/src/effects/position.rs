@@ -6,6 +6,20 @@ use palisade_token::FencingToken;
 pub const MAX_POSITION: u64 = (1 << 53) - 1;
 
 /// What came of a producer's number that was not refused.
+///
+/// ```no_run
+/// # use palisade_guard::{GuardError, effects::{Name, SeqOutcome}, postgres::GuardedTx};
+/// # async fn take(mut tx: GuardedTx, producer: Name, number: u64) -> Result<(), GuardError> {
+/// match tx.accept(&producer, number).await? {
+///     SeqOutcome::Applied => {
+///         let effect = sqlx::query("UPDATE counters SET value = value + 1");
+///         effect.execute(&mut *tx).await?;
+///     }
+///     SeqOutcome::Duplicate => {} // written before
+/// }
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SeqOutcome {
     /// It is the next one: write its effect in this transaction.
@@ -15,6 +29,16 @@ pub enum SeqOutcome {
 }
 
 /// Where a producer's sequence is.
+///
+/// ```
+/// use palisade_guard::effects::position::Sequence;
+///
+/// let mut at = Sequence { token: "42".parse()?, last: Some(6) };
+/// assert_eq!(at.next(), 7);
+/// at.last = None; // after a restart
+/// assert_eq!(at.next(), 0);
+/// # Ok::<(), palisade_token::TokenError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sequence {
     /// The token under which it was moved last.
@@ -24,6 +48,19 @@ pub struct Sequence {
 }
 
 /// What a producer's number meets.
+///
+/// ```
+/// use palisade_guard::effects::position::{Numbering, number};
+///
+/// let token = "42".parse()?;
+/// match number(None, token, 3) {
+///     Numbering::Applied(moved) => println!("write it; {} comes next", moved.next()),
+///     Numbering::Duplicate => println!("write nothing"),
+///     Numbering::Gap { expected } => assert_eq!(expected, 0), // send again from there
+///     Numbering::Fenced { token } => println!("step down: {token} has gone on"),
+/// }
+/// # Ok::<(), palisade_token::TokenError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Numbering {
     /// Accepted: the sequence is now this.
@@ -66,6 +103,18 @@ impl Sequence {
 /// Numbers *go on* over a takeover: the new holder reads the last one after its seal and continues. Zero under
 /// a new token does not start anew by itself: it may as well be the repeated first number of the old
 /// holder, whose effect would be applied twice (I14). Starting anew is a step of its own, [`restart`].
+///
+/// ```
+/// use palisade_guard::effects::position::{Numbering, Sequence, number};
+///
+/// let at = Some(Sequence { token: "42".parse()?, last: Some(6) });
+/// let next = "43".parse()?; // the next holder goes on where the last one was
+/// assert_eq!(number(at, next, 6), Numbering::Duplicate);
+/// assert_eq!(number(at, next, 8), Numbering::Gap { expected: 7 });
+/// assert!(matches!(number(at, next, 7), Numbering::Applied(moved) if moved.token == next));
+/// assert!(matches!(number(at, "41".parse()?, 7), Numbering::Fenced { .. }));
+/// # Ok::<(), palisade_token::TokenError>(())
+/// ```
 #[must_use]
 pub fn number(at: Option<Sequence>, token: FencingToken, number: u64) -> Numbering {
     let next = at.map_or(0, Sequence::next);
@@ -82,6 +131,16 @@ pub fn number(at: Option<Sequence>, token: FencingToken, number: u64) -> Numberi
 
 /// Says what starting anew gives: numbers count from 0 under a token above the sequence's. Under the same
 /// token nothing changes, so that a restart whose commit was in doubt may be repeated.
+///
+/// ```
+/// use palisade_guard::effects::position::{Sequence, restart};
+///
+/// let at = Some(Sequence { token: "42".parse()?, last: Some(6) });
+/// assert_eq!(restart(at, "43".parse()?).map(Sequence::next), Ok(0));
+/// assert_eq!(restart(at, "42".parse()?).map(Sequence::next), Ok(7)); // nothing changes
+/// assert_eq!(restart(at, "41".parse()?), Err("42".parse()?));
+/// # Ok::<(), palisade_token::TokenError>(())
+/// ```
 ///
 /// # Errors
 /// The sequence's token, if that is greater.

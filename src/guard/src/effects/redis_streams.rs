@@ -27,6 +27,16 @@ const SCRIPT: &str = include_str!("../../sql/redis/publish.lua");
 ///
 /// The tokens and ids of a stream `t` are in the keys `{t}:palisade:fence` and `{t}:palisade:ids`, in the same
 /// slot of a cluster; topics with braces are refused. They must not be evicted: use a `noeviction` policy.
+///
+/// ```
+/// use palisade_guard::effects::RedisStreams;
+///
+/// let client = redis::Client::open("redis://:secret@127.0.0.1:6379/")?;
+/// let publisher = RedisStreams::new(client).with_max_entries(1_000_000);
+/// assert!(!format!("{publisher:?}").contains("secret"));
+/// // `Relay::new(guard, sealed, outbox, publisher)` connects at its first message.
+/// # Ok::<(), redis::RedisError>(())
+/// ```
 pub struct RedisStreams {
     client: Client,
     connection: Mutex<Option<MultiplexedConnection>>,
