@@ -4,13 +4,70 @@
 //! operations that the cases are made of. Then one line makes a test of every case, so that a failure
 //! names it:
 //!
-//! ```ignore
+//! ```
 //! // tests/conformance.rs, with palisade-guard's feature `conformance` in [dev-dependencies]
-//! struct MyStore { /* a connection, a temporary directory, … */ }
+//! # use std::{collections::HashMap, sync::Mutex, time::Duration};
+//! # use palisade_guard::{GuardError, decide::Mark};
+//! # use palisade_token::{Grant, ResourceName};
+//! use palisade_guard::conformance::{Capability, Subject};
+//! use palisade_guard::memory::{FenceTable, OwnedPermit, Sealed, Volatile};
 //!
-//! impl palisade_guard::conformance::Subject for MyStore { /* … */ }
+//! struct MyStore { fences: FenceTable<Volatile>, values: Mutex<HashMap<ResourceName, u64>> }
+//!
+//! struct Write {
+//!     permits: Vec<OwnedPermit>,
+//!     covers: Vec<ResourceName>,
+//!     puts: Vec<(ResourceName, u64)>,
+//! }
+//!
+//! # impl MyStore {
+//! #     async fn fresh() -> Self {
+//! #         Self { fences: FenceTable::new(Volatile), values: Mutex::default() }
+//! #     }
+//! # }
+//! impl Subject for MyStore {
+//!     const LACKS: &'static [Capability] = &[
+//!         Capability::Unguarded, // no write goes round: it needs a permit
+//!         Capability::Restart, Capability::Restore, Capability::DeleteData, // keeps nothing
+//!         Capability::Show, Capability::Liveness,
+//!     ];
+//!     type Sealed = Sealed;
+//!     type Write = Write;
+//!
+//!     async fn seal(&self, grant: &Grant) -> Result<Sealed, GuardError> {
+//!         self.fences.seal(grant).await
+//!     }
+//!     async fn begin(&self, sealed: &[&Sealed]) -> Result<Write, GuardError> {
+//!         let permits = self.fences.enter_all(sealed)?;
+//!         let covers = sealed.iter().map(|sealed| sealed.grant().resource.clone()).collect();
+//!         Ok(Write { permits, covers, puts: Vec::new() })
+//!     }
+//!     async fn put(&self, write: &mut Write, of: &ResourceName, value: u64)
+//!         -> Result<(), GuardError> {
+//!         if !write.covers.contains(of) {
+//!             return Err(GuardError::Unguarded { resource: of.to_string(), table: None });
+//!         }
+//!         write.puts.push((of.clone(), value));
+//!         Ok(())
+//!     }
+//!     async fn commit(&self, write: Write) -> Result<(), GuardError> {
+//!         self.values.lock().unwrap().extend(write.puts);
+//!         drop(write.permits); // only now may a seal go on
+//!         Ok(())
+//!     }
+//! #   async fn get(&self, of: &ResourceName) -> Option<u64> {
+//! #       self.values.lock().unwrap().get(of).copied()
+//! #   }
+//! #   async fn fence(&self, of: &ResourceName) -> Option<Mark> { self.fences.fence(of) }
+//! #   async fn patience(&self) { tokio::time::sleep(Duration::from_secs(30)).await }
+//! #   async fn pause(&self) { tokio::time::sleep(Duration::from_millis(5)).await }
+//!     // … get, fence, patience, pause
+//! }
 //!
 //! palisade_guard::conformance_tests!(#[tokio::test] MyStore::fresh);
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build()?
+//! #     .block_on(palisade_guard::conformance::run_all(MyStore::fresh));
+//! # Ok::<(), std::io::Error>(())
 //! ```
 //!
 //! The attribute is that of your runtime's tests; the suite itself needs none. [`run_all`] runs the same
@@ -59,6 +116,20 @@ pub use seals::*;
 pub use writes::*;
 
 /// What a store may lack by its nature ([`Subject::LACKS`]).
+///
+/// ```
+/// use palisade_guard::conformance::Capability;
+///
+/// // Of a cache that guards who asks, one resource at a time, and keeps nothing over a restart:
+/// const LACKS: &[Capability] = &[
+///     Capability::Unguarded,
+///     Capability::Several,
+///     Capability::Restart,
+///     Capability::Restore,
+///     Capability::DeleteData,
+/// ];
+/// assert!(!LACKS.contains(&Capability::Liveness)); // so `Subject::is_live` is there
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Capability {
@@ -80,6 +151,20 @@ pub enum Capability {
 }
 
 /// A store under test: empty, with nothing sealed, and used by one case only.
+///
+/// ```
+/// # use palisade_guard::{GuardError, conformance::Subject};
+/// # use palisade_token::Grant;
+/// /// A case of your own, beside those of the suite.
+/// async fn the_last_write_is_read<S: Subject>(store: S, grant: &Grant) -> Result<(), GuardError> {
+///     let sealed = store.seal(grant).await?;
+///     let mut write = store.begin(&[&sealed]).await?;
+///     store.put(&mut write, &grant.resource, 7).await?;
+///     store.commit(write).await?;
+///     assert_eq!(store.get(&grant.resource).await, Some(7));
+///     Ok(())
+/// }
+/// ```
 pub trait Subject: Sized {
     /// What this store cannot do.
     const LACKS: &'static [Capability] = &[];
@@ -197,6 +282,20 @@ pub fn resources() -> [ResourceName; 3] {
 }
 
 /// What a case of the suite said about a store.
+///
+/// ```
+/// use palisade_guard::conformance::{Subject, Verdict, verdicts};
+///
+/// /// A store without its check has to fail the cases that show a stale token.
+/// async fn bites<S: Subject>(without_check: impl AsyncFn() -> S) -> Result<(), Verdict> {
+///     for verdict in verdicts(without_check, |case| case.contains("stale")).await {
+///         if verdict.failure.is_none() {
+///             return Err(verdict);
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verdict {

@@ -58,6 +58,14 @@ fn took(key: &'static Key, time: Duration) {
 }
 
 /// Measures how long something takes, for a histogram. Nothing is decided by it.
+///
+/// ```
+/// use palisade_guard::metrics::{Operation, StoreKind, Timer, store_answered};
+///
+/// let timer = Timer::start();
+/// // … begin a guarded write …
+/// store_answered(StoreKind::Memory, Operation::Begin, timer);
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Timer(Instant);
 
@@ -102,6 +110,17 @@ pub fn refused(store: StoreKind, error: &GuardError) {
 
 /// A guarded transaction was to be committed, or a guarded write done in one step: counts the check as
 /// admitted or refused, a rollback, or a commit of unknown outcome.
+///
+/// ```
+/// use palisade_guard::GuardError;
+/// use palisade_guard::metrics::{StoreKind, settled};
+///
+/// fn counted<T>(committed: Result<T, GuardError>) -> Result<T, GuardError> {
+///     settled(StoreKind::Memory, &committed); // admitted, refused, rolled back, or unknown
+///     committed
+/// }
+/// assert!(counted(Ok(())).is_ok());
+/// ```
 pub fn settled<T>(store: StoreKind, result: &Result<T, GuardError>) {
     match result {
         Ok(_) => check(store, Check::Admitted),
@@ -114,6 +133,15 @@ pub fn settled<T>(store: StoreKind, result: &Result<T, GuardError>) {
 }
 
 /// A seal has ended: counts its time by outcome, and who kept it waiting in vain.
+///
+/// ```
+/// use palisade_guard::GuardError;
+/// use palisade_guard::metrics::{StoreKind, Timer, seal};
+///
+/// let timer = Timer::start();
+/// let sealed: Result<(), GuardError> = Ok(()); // … of your store …
+/// seal(StoreKind::Memory, timer, &sealed);
+/// ```
 pub fn seal<T>(store: StoreKind, timer: Timer, result: &Result<T, GuardError>) {
     let outcome = match result {
         Ok(_) => Seal::Sealed,
@@ -140,6 +168,22 @@ pub fn tx_dropped(store: StoreKind) {
 }
 
 /// Kept by a transaction: counts it as dropped unless it was ended before.
+///
+/// ```
+/// use palisade_guard::metrics::{StoreKind, Unended};
+///
+/// struct Write {
+///     unended: Unended, // dropped without an end, it is counted
+/// }
+///
+/// impl Write {
+///     fn commit(mut self) {
+///         self.unended.end();
+///         // … check, and write …
+///     }
+/// }
+/// Write { unended: Unended::new(StoreKind::Memory) }.commit();
+/// ```
 #[derive(Debug)]
 pub struct Unended(Option<StoreKind>);
 
@@ -231,6 +275,20 @@ fn gauge(number: u64) -> f64 {
 }
 
 /// Tells the recorder what each metric means. Call it once, after the recorder was installed.
+///
+/// ```
+/// use metrics_util::debugging::DebuggingRecorder;
+/// use palisade_guard::metrics::{Check, StoreKind, check, describe};
+///
+/// let recorder = DebuggingRecorder::new(); // or Prometheus's
+/// let snapshotter = recorder.snapshotter();
+/// recorder.install()?;
+/// describe();
+/// check(StoreKind::Memory, Check::Admitted);
+/// let counted = snapshotter.snapshot().into_vec();
+/// assert!(counted.iter().any(|(key, ..)| key.key().name() == "palisade_guard_checks_total"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn describe() {
     let counters = [
         (Check::METRIC, "Checks of grants by outcome"),

@@ -86,6 +86,16 @@ pub const DETAIL: &str = "x-palisade-detail";
 pub const MAX_GRANTS: usize = 32;
 
 /// How a request is to be answered.
+///
+/// ```
+/// use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+/// use palisade_guard::tower::Protocol;
+///
+/// let mut headers = HeaderMap::new();
+/// assert_eq!(Protocol::of(&headers), Protocol::Http);
+/// headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
+/// assert_eq!(Protocol::of(&headers), Protocol::Grpc);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Protocol {

@@ -4,6 +4,12 @@
 use metrics::{Key, Label};
 
 /// The kinds of store, for the label `store`.
+///
+/// ```
+/// use palisade_guard::metrics::StoreKind;
+///
+/// assert_eq!(StoreKind::ObjectStore.name(), "object_store"); // the value of the label `store`
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreKind {
@@ -158,6 +164,11 @@ plain! {
 
 family! {
     /// What a check of a grant met.
+    ///
+    /// ```
+    /// use palisade_guard::metrics::{Check, StoreKind, check};
+    /// check(StoreKind::Memory, Check::Stale);
+    /// ```
     Check: "palisade_guard_checks_total" by "outcome" {
         /// The grant is the one that was sealed.
         Admitted = "admitted",
@@ -176,6 +187,11 @@ family! {
 
 family! {
     /// What a seal ended in.
+    ///
+    /// ```
+    /// use palisade_guard::metrics::Seal;
+    /// assert_ne!(Seal::Timeout, Seal::Failed); // `seal` chooses by the error
+    /// ```
     Seal: "palisade_guard_seal_seconds" by "outcome" {
         /// The fence is at the grant.
         Sealed = "sealed",
@@ -192,6 +208,11 @@ family! {
 
 family! {
     /// What the store was asked to do.
+    ///
+    /// ```
+    /// use palisade_guard::metrics::{Operation, StoreKind, Timer, store_answered};
+    /// store_answered(StoreKind::Memory, Operation::Commit, Timer::start());
+    /// ```
     Operation: "palisade_guard_store_seconds" by "operation" {
         /// Begin a guarded transaction, or enter.
         Begin = "begin",
@@ -222,6 +243,11 @@ family! {
 
 family! {
     /// What an idempotency key met.
+    ///
+    /// ```
+    /// use palisade_guard::metrics::{Idempotency, StoreKind, idempotency};
+    /// idempotency(StoreKind::Memory, Idempotency::Replayed);
+    /// ```
     Idempotency: "palisade_guard_idempotency_total" by "outcome" {
         /// The effect was applied.
         Executed = "executed",
@@ -242,6 +268,11 @@ family! {
 
 family! {
     /// What a sequence number met.
+    ///
+    /// ```
+    /// use palisade_guard::metrics::{Sequence, StoreKind, sequence};
+    /// sequence(StoreKind::Memory, Sequence::Applied);
+    /// ```
     Sequence: "palisade_guard_sequence_total" by "outcome" {
         /// It was the next.
         Applied = "applied",
@@ -256,6 +287,11 @@ family! {
 
 family! {
     /// What a consumer's offset, or a version, met.
+    ///
+    /// ```
+    /// use palisade_guard::metrics::{Position, StoreKind, position};
+    /// position(StoreKind::Memory, Position::OffsetAdvanced);
+    /// ```
     Position: "palisade_guard_position_total" by "outcome" {
         /// The offset was advanced.
         OffsetAdvanced = "offset_advanced",
@@ -270,6 +306,11 @@ family! {
 
 family! {
     /// What a received message met in the inbox.
+    ///
+    /// ```
+    /// use palisade_guard::metrics::{Inbox, StoreKind, inbox};
+    /// inbox(StoreKind::Memory, Inbox::Duplicate);
+    /// ```
     Inbox: "palisade_guard_inbox_total" by "outcome" {
         /// It is new.
         Accepted = "accepted",
@@ -282,6 +323,11 @@ family! {
 
 family! {
     /// What became of a staged message that the relay published.
+    ///
+    /// ```
+    /// use palisade_guard::metrics::{Publish, StoreKind, published};
+    /// published(StoreKind::Memory, Publish::Published, 20); // a batch of 20
+    /// ```
     Publish: "palisade_guard_outbox_publish_total" by "outcome" {
         /// The publisher has taken it, and it is marked so.
         Published = "published",
@@ -296,6 +342,11 @@ family! {
 
 family! {
     /// What happened to a dead letter.
+    ///
+    /// ```
+    /// use palisade_guard::metrics::{DeadLetter, StoreKind, dead_letter};
+    /// dead_letter(StoreKind::Memory, DeadLetter::Buried);
+    /// ```
     DeadLetter: "palisade_guard_dead_letters_total" by "outcome" {
         /// A message or an attempt became one.
         Buried = "buried",
@@ -308,6 +359,11 @@ family! {
 
 family! {
     /// A table of effects, for what was purged from it.
+    ///
+    /// ```
+    /// use palisade_guard::metrics::{Purged, StoreKind, purged};
+    /// purged(StoreKind::Memory, Purged::Keys, 1_000);
+    /// ```
     Purged: "palisade_guard_purged_total" by "table" {
         /// Idempotency keys.
         Keys = "keys",
@@ -322,6 +378,11 @@ family! {
 
 family! {
     /// A table of effects, for the rows it holds.
+    ///
+    /// ```
+    /// use palisade_guard::metrics::{Rows, StoreKind, rows};
+    /// rows(StoreKind::Memory, Rows::DeadLetters, 3); // a gauge
+    /// ```
     Rows: "palisade_guard_rows" by "table" {
         /// Idempotency keys.
         Keys = "keys",

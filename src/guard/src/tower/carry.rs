@@ -17,6 +17,18 @@ const FIELDS: [HeaderName; 3] = [
 ];
 
 /// Puts grants into the headers of a client's requests, in place of what was there.
+///
+/// ```
+/// use http::HeaderMap;
+/// use palisade_guard::tower::{CarryLayer, RESOURCE, TOKEN};
+///
+/// let grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// let layer = CarryLayer::new(&[grant])?;
+/// let mut headers = HeaderMap::new(); // without tower; with it: `layer.layer(client)`
+/// layer.write(&mut headers);
+/// assert_eq!((&headers[RESOURCE], &headers[TOKEN]), (&"orders".parse()?, &"42".parse()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct CarryLayer {
     grants: Arc<[[HeaderValue; 3]]>,
@@ -101,6 +113,18 @@ impl<S> Layer<S> for CarryLayer {
 }
 
 /// The service of a [`CarryLayer`].
+///
+/// ```
+/// use http::{Request, Response};
+/// use palisade_guard::tower::{Carry, CarryLayer, TOKEN};
+/// use tower_layer::Layer as _;
+/// use tower_service::Service;
+///
+/// fn carrying<S: Service<Request<()>, Response = Response<()>>>(client: S, layer: &CarryLayer)
+///     -> Carry<S> {
+///     layer.layer(client) // each request of it has the layer's grants
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Carry<S> {
     inner: S,

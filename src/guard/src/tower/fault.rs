@@ -14,6 +14,28 @@ use facts::Facts;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What a service answers in place of what was asked for, and what its client makes of the answer.
+///
+/// ```
+/// use palisade_guard::GuardError;
+/// use palisade_guard::tower::{Fault, Protocol, Reason};
+///
+/// // The service:
+/// let refused = GuardError::Stale {
+///     resource: "orders".parse()?,
+///     presented: "41".parse()?,
+///     fence: "42".parse()?,
+/// };
+/// let response = Fault::from(refused).response(Protocol::Http);
+/// // Its client:
+/// let fault = Fault::of_headers(response.headers()).ok_or("not a refusal")?;
+/// assert_eq!((response.status(), fault.reason()), (Reason::Stale.http(), Reason::Stale));
+/// match fault {
+///     Fault::Guard(error) => assert!(matches!(error, GuardError::Stale { .. })), // step down
+///     Fault::Header(error) => println!("a bug in the client: {error}"),
+///     other => println!("{other}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
@@ -29,6 +51,17 @@ pub enum Fault {
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $http:ident, $grpc:literal;)+) => {
         /// What went wrong, for programs: what a client decides by, since many reasons share a status.
+        ///
+        /// ```
+        /// use palisade_guard::tower::{REASON, Reason};
+        ///
+        /// // A client without this library's types reads the header:
+        /// let given = "FENCE_STALE";
+        /// let reason = Reason::ALL.iter().find(|reason| reason.as_str() == given);
+        /// assert_eq!(reason, Some(&Reason::Stale));
+        /// assert_eq!((Reason::Stale.http().as_u16(), Reason::Stale.grpc()), (412, 9));
+        /// # assert_eq!(REASON, "x-palisade-reason");
+        /// ```
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Reason { $($(#[$doc])* $name,)+ }

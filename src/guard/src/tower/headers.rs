@@ -9,6 +9,21 @@ use crate::effects::{IdempotencyKey, KeyError};
 /// What a request has carried: its grants, in the order of the headers, and its idempotency key.
 ///
 /// [`GrantLayer`](super::GrantLayer) leaves it in the request's extensions.
+///
+/// ```
+/// use http::HeaderMap;
+/// use palisade_guard::tower::{Carried, CarryLayer, IDEMPOTENCY_KEY};
+///
+/// let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
+/// let mut headers = HeaderMap::new();
+/// CarryLayer::new(&[grant.clone()])?.write(&mut headers);
+/// headers.insert(IDEMPOTENCY_KEY, "\"5f0c8d1e42aa7b90\"".parse()?);
+/// let carried = Carried::read(&headers)?; // behind a `GrantLayer`: in the request's extensions
+/// assert_eq!(carried.grants(), [grant]);
+/// let key = carried.key("tenant-7", "charge")?.ok_or("no key")?;
+/// assert_eq!(key.key(), "5f0c8d1e42aa7b90");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Carried {
     pub(super) grants: Vec<Grant>,
@@ -60,6 +75,19 @@ impl Carried {
 }
 
 /// A header that is missing, or cannot be what it should be.
+///
+/// ```
+/// use http::HeaderMap;
+/// use palisade_guard::tower::{Carried, Fault, Protocol, TOKEN};
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert(TOKEN, "42".parse()?); // half a grant
+/// let error = Carried::read(&headers).expect_err("there is no resource");
+/// assert_eq!((error.field, &error.given), ("x-fence-resource", &None));
+/// let response = Fault::from(error).response(Protocol::Http);
+/// assert_eq!(response.status(), 428);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeaderError {

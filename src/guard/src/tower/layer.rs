@@ -13,6 +13,18 @@ use super::{Carried, Fault, HeaderError, IDEMPOTENCY_KEY, Protocol, RESOURCE};
 /// A request without a grant is refused (428, `FENCE_MISSING`) unless
 /// [`GrantLayer::without_grant`] lets it pass; one with a header that cannot be right is refused in any case
 /// (400, `HEADER_INVALID`). The service finds [`Carried`] in the request's extensions.
+///
+/// ```
+/// use palisade_guard::tower::GrantLayer;
+///
+/// // In front of what writes: a grant, and a key. With axum: `axum::body::Body::from`.
+/// let writes = GrantLayer::new(Vec::from).with_key();
+/// // In front of what reads too: handlers look whether `Carried::grants` has one.
+/// let both = GrantLayer::new(Vec::from).without_grant();
+/// # fn takes<M: Fn(Vec<u8>) -> Vec<u8>>(_: GrantLayer<M>) {}
+/// # takes(writes);
+/// # takes(both);
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct GrantLayer<M> {
     make_body: M,
@@ -65,6 +77,16 @@ impl<S, M: Clone> Layer<S> for GrantLayer<M> {
 }
 
 /// The service of a [`GrantLayer`].
+///
+/// ```
+/// use palisade_guard::tower::{GrantLayer, GrantService};
+/// use tower_layer::Layer as _;
+///
+/// fn guarded<S>(handler: S) -> GrantService<S, fn(Vec<u8>) -> Vec<u8>> {
+///     let make_body: fn(Vec<u8>) -> Vec<u8> = Vec::from;
+///     GrantLayer::new(make_body).layer(handler) // a service of requests, as the handler is
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct GrantService<S, M> {
     inner: S,

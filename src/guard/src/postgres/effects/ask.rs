@@ -24,6 +24,16 @@ impl GuardedTx {
     /// Says which of its resources the effects that follow belong to. Needed in a transaction of several
     /// resources; with one there is no question.
     ///
+    /// ```no_run
+    /// # use palisade_guard::{GuardError, effects::Name, postgres::{Guard, Sealed}};
+    /// # async fn take(pool: &sqlx::PgPool, orders: &Sealed, stock: &Sealed, producer: Name)
+    /// #     -> Result<(), GuardError> {
+    /// let mut tx = Guard::new().begin_all(pool, &[orders, stock]).await?;
+    /// tx.act_for(&orders.grant().resource)?;
+    /// tx.accept(&producer, 7).await?; // a number of the producer of `orders`
+    /// # tx.commit().await.map(drop) }
+    /// ```
+    ///
     /// # Errors
     /// [`GuardError::Misuse`] if the transaction has no grant of it.
     pub fn act_for(&mut self, resource: &ResourceName) -> Result<(), GuardError> {

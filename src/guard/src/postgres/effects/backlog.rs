@@ -11,6 +11,18 @@ use crate::metrics::{self, Purged, Rows, StoreKind};
 const STORE: StoreKind = StoreKind::Postgres;
 
 /// What waits in an outbox.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use palisade_guard::{GuardError, effects::Name, postgres::Guard};
+/// # async fn watch(pool: &sqlx::PgPool, outbox: Name) -> Result<(), GuardError> {
+/// let backlog = Guard::new().backlog(pool, &outbox).await?;
+/// if backlog.horizon_lag > Duration::from_secs(60) {
+///     let (pid, prepared) = (backlog.holder, backlog.prepared);
+///     eprintln!("{} messages wait for process {pid:?} or {prepared:?}", backlog.held);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Backlog {
@@ -32,6 +44,16 @@ pub struct Backlog {
 }
 
 /// What [`Guard::purge_flow`] forgets.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use palisade_guard::{GuardError, postgres::{Expired, Guard}};
+/// # async fn purge(guard: Guard, pool: &sqlx::PgPool) -> Result<(), GuardError> {
+/// let month = Duration::from_secs(30 * 86_400); // longer than any broker delivers again
+/// let most = Expired::MAX_ROWS;
+/// while guard.purge_flow(pool, Expired::Inbox, month, most).await? == u64::from(most) {}
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Expired {
@@ -83,6 +105,19 @@ impl Guard {
 
     /// Dead letters in the order of their numbers, beginning after the number `after` (0: all), at most
     /// `most` of them, and at most 1,000.
+    ///
+    /// ```no_run
+    /// # use palisade_guard::{GuardError, postgres::Guard};
+    /// # async fn all(guard: Guard, pool: &sqlx::PgPool) -> Result<(), GuardError> {
+    /// let mut after = 0;
+    /// loop {
+    ///     let page = guard.dead_letters(pool, after, 1000).await?;
+    ///     let Some(last) = page.last() else { break };
+    ///     after = last.id;
+    ///     page.iter().for_each(|letter| println!("{letter:?}"));
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`GuardError::Backend`].

@@ -71,6 +71,20 @@ impl GuardedTx {
 
     /// As [`GuardedTx::once`], with lifetimes of one's own.
     ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use palisade_guard::{GuardError, effects::*, postgres::GuardedTx};
+    /// # async fn pay(mut tx: GuardedTx, key: IdempotencyKey, asked: Fingerprint)
+    /// #     -> Result<(), GuardError> {
+    /// let month = KeyPolicy::new().with_answer_lifetime(Duration::from_secs(30 * 86_400));
+    /// let paid = tx.once_with(&key, &asked, &month, async |connection| {
+    ///     sqlx::query("UPDATE orders SET paid = true WHERE id = 7").execute(connection).await?;
+    ///     Ok::<_, GuardError>("paid".to_owned())
+    /// });
+    /// println!("{}", paid.await?.into_value());
+    /// # tx.commit().await.map(drop) }
+    /// ```
+    ///
     /// # Errors
     /// As [`GuardedTx::once`].
     pub async fn once_with<T, E, F>(

@@ -23,6 +23,16 @@ impl GuardedTx {
     /// The payload is part of the statement's text, which sqlx logs at DEBUG, and at WARN when it was slow: see to
     /// `log_slow_statements` and `log_statements` of the pool's options if payloads are not for logs.
     ///
+    /// ```no_run
+    /// # use palisade_guard::{GuardError, effects::{Message, Name}, postgres::GuardedTx};
+    /// # async fn pay(mut tx: GuardedTx, outbox: Name) -> Result<(), Box<dyn std::error::Error>> {
+    /// sqlx::query("UPDATE orders SET paid = true WHERE id = 7").execute(&mut *tx).await?;
+    /// let paid = Message::new(Name::new("payments")?, r#"{"order":7}"#)?;
+    /// let id = tx.stage(&outbox, &paid.in_order_of(Name::new("order-7")?)).await?;
+    /// tx.commit().await?; // from here on the message `id` will be published
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// The refusal of the grant; [`GuardError::Serialization`]; [`GuardError::Backend`].
     pub async fn stage(&mut self, outbox: &Name, message: &Message) -> Result<Name, GuardError> {
@@ -77,6 +87,17 @@ impl GuardedTx {
     /// back it is there as before. `None` if there is none of this number. Ask the [inbox](GuardedTx::inbox) for
     /// its message, as for any: a later delivery may have been handled meanwhile.
     ///
+    /// ```no_run
+    /// # use palisade_guard::{GuardError, effects::{Name, Receipt}, postgres::GuardedTx};
+    /// # async fn again(mut tx: GuardedTx, consumer: Name, id: i64) -> Result<(), GuardError> {
+    /// if let Some(letter) = tx.take_dead_letter(id).await? {
+    ///     if tx.inbox(&consumer, &letter.message, None).await? == Receipt::New {
+    ///         println!("{} bytes to handle, under {:?}", letter.payload.len(), letter.key);
+    ///     }
+    /// }
+    /// # tx.commit().await.map(drop) }
+    /// ```
+    ///
     /// # Errors
     /// As [`GuardedTx::stage`].
     pub async fn take_dead_letter(&mut self, id: i64) -> Result<Option<DeadLetter>, GuardError> {
@@ -90,6 +111,16 @@ impl GuardedTx {
 
     /// Stages a dead letter of an outbox again, with its id, key and headers, and the grant of this
     /// transaction; its attempts count anew. `None` if there is none of this number that an outbox gave up.
+    ///
+    /// ```no_run
+    /// # use palisade_guard::{GuardError, postgres::GuardedTx};
+    /// # async fn replay(mut tx: GuardedTx, id: i64) -> Result<(), GuardError> {
+    /// match tx.replay_dead_letter(id).await? {
+    ///     Some(message) => println!("{message} is staged again"),
+    ///     None => println!("no outbox has given up a message of this number"),
+    /// }
+    /// # tx.commit().await.map(drop) }
+    /// ```
     ///
     /// # Errors
     /// As [`GuardedTx::stage`].

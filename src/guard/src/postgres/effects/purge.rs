@@ -19,6 +19,14 @@ impl Guard {
     /// not forgotten. Any number of purges may run at once, and need no lease. The gauges of keys are set besides
     /// (`metrics`): run it every few minutes.
     ///
+    /// ```no_run
+    /// # use palisade_guard::{GuardError, postgres::Guard};
+    /// # async fn purge(pool: &sqlx::PgPool) -> Result<(), GuardError> {
+    /// let purged = Guard::new().purge_effects(pool, 100_000).await?;
+    /// println!("{purged} answers are forgotten"); // if all 100,000: come again soon
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`GuardError::Backend`]; what was deleted before it stays deleted.
     pub async fn purge_effects(&self, pool: &PgPool, most: u64) -> Result<u64, GuardError> {

@@ -48,6 +48,17 @@ pub struct Relay<P> {
 }
 
 /// How much a relay takes at once, and how it tries again.
+///
+/// ```
+/// use std::time::Duration;
+/// use palisade_guard::postgres::RelayPolicy;
+///
+/// let policy = RelayPolicy::new()
+///     .with_batch(200)
+///     .with_attempts(5)
+///     .with_waits(Duration::from_secs(2), Duration::from_secs(60));
+/// assert_eq!(policy.with_batch(0), policy.with_batch(1)); // others are moved into the range
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RelayPolicy {
     batch: u32,
@@ -117,6 +128,13 @@ impl Default for RelayPolicy {
 }
 
 /// What one [`Relay::pass`] has done.
+///
+/// ```
+/// use palisade_guard::postgres::Pass;
+///
+/// let pass = Pass::default(); // as of an empty outbox
+/// assert!(pass.is_idle() && pass.stopped.is_none()); // wait a little, then the next
+/// ```
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Pass {
@@ -131,6 +149,23 @@ pub struct Pass {
 }
 
 /// Why a pass stopped early.
+///
+/// ```
+/// use palisade_guard::postgres::Stop;
+///
+/// fn goes_on(stopped: Option<Stop>) -> bool {
+///     match stopped {
+///         None => true,
+///         Some(Stop::Lease) => false, // acquire it again, and seal
+///         Some(Stop::Broker(error)) => {
+///             eprintln!("{error}");
+///             true // after a wait
+///         }
+///         Some(_) => false,
+///     }
+/// }
+/// assert!(!goes_on(Some(Stop::Lease)));
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Stop {

@@ -43,6 +43,14 @@ impl GuardedTx {
     /// nothing is changed, so that it may be repeated. Returns the number that comes next. What the earlier
     /// holders sent under their numbers is not known any more.
     ///
+    /// ```no_run
+    /// # use palisade_guard::{GuardError, effects::Name, postgres::GuardedTx};
+    /// # async fn anew(mut tx: GuardedTx, producer: Name) -> Result<(), GuardError> {
+    /// let next = tx.restart_sequence(&producer).await?; // 0, unless it has gone on since
+    /// tx.accept(&producer, next).await?;
+    /// # tx.commit().await.map(drop) }
+    /// ```
+    ///
     /// # Errors
     /// As [`GuardedTx::accept`].
     pub async fn restart_sequence(&mut self, producer: &Name) -> Result<u64, GuardError> {
@@ -51,6 +59,15 @@ impl GuardedTx {
     }
 
     /// Where a producer's numbers are. After a seal this is where the new holder goes on.
+    ///
+    /// ```no_run
+    /// # use palisade_guard::{GuardError, effects::Name, postgres::GuardedTx};
+    /// # use palisade_guard::effects::position::Sequence;
+    /// # async fn go_on(tx: &mut GuardedTx, producer: Name) -> Result<(), GuardError> {
+    /// let next = tx.last_sequence(&producer).await?.map_or(0, Sequence::next);
+    /// tx.accept(&producer, next).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`GuardError::RolledBack`] if the transaction has failed, [`GuardError::Backend`].
@@ -72,6 +89,19 @@ impl GuardedTx {
     /// Moves the offset of a consumer from `expected` to `next`, in the transaction of what it has consumed:
     /// both happen or neither does. An offset that was never moved is 0; store the end of what was consumed.
     /// The source must be able to go back to the offset after a takeover.
+    ///
+    /// ```no_run
+    /// # use palisade_guard::{GuardError, effects::Name, postgres::{Guard, Sealed}};
+    /// # async fn consume(pool: &sqlx::PgPool, sealed: &Sealed, cursor: Name)
+    /// #     -> Result<(), GuardError> {
+    /// let mut tx = Guard::new().begin(pool, sealed).await?;
+    /// let from = tx.offset(&cursor).await?;
+    /// let write = sqlx::query("UPDATE totals SET paid = paid + 10"); // what 10 messages come to
+    /// write.execute(&mut *tx).await?;
+    /// tx.advance_offset(&cursor, from, from + 10).await?;
+    /// tx.commit().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`GuardError::OffsetConflict`] if it is elsewhere; the refusal of the grant; [`GuardError::Misuse`]
@@ -108,6 +138,17 @@ impl GuardedTx {
     /// Makes sure that nobody has changed an entity since its version was read, and gives it the next
     /// version, which is returned. 0 is the version of an entity that has none yet. Whoever else expects a
     /// version of it waits for this transaction.
+    ///
+    /// ```no_run
+    /// # use palisade_guard::{GuardError, effects::Name, postgres::GuardedTx};
+    /// # async fn change(mut tx: GuardedTx, order: Name, read_at: u64) -> Result<(), GuardError> {
+    /// match tx.expect_version(&order, read_at).await {
+    ///     Ok(next) => println!("it has version {next} when this commits"),
+    ///     Err(GuardError::VersionConflict { .. }) => return tx.rollback().await, // read it again
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # tx.commit().await.map(drop) }
+    /// ```
     ///
     /// # Errors
     /// [`GuardError::VersionConflict`] if it has another version; the refusal of the grant;
