@@ -47,6 +47,20 @@ impl Guard {
 
     /// Takes the protection off the table. Nothing is refused afterwards.
     ///
+    /// ```no_run
+    /// # use palisade_guard::GuardError;
+    /// # use palisade_guard::mysql::Guard;
+    /// # async fn example(
+    /// #     pool: &sqlx::MySqlPool,
+    /// #     orders_eu: &palisade_token::ResourceName,
+    /// # ) -> Result<(), GuardError> {
+    /// // The table goes over to another resource, while nobody writes it.
+    /// let guard = Guard::new();
+    /// guard.unprotect(pool, "orders").await?;
+    /// guard.protect(pool, "orders", orders_eu).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Guard::protect`].
     pub async fn unprotect(&self, pool: &MySqlPool, table: &str) -> Result<(), GuardError> {

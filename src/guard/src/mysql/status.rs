@@ -38,6 +38,20 @@ pub enum Weakness {
 impl Guard {
     /// Reads the fence of a resource, `None` if it was never sealed.
     ///
+    /// ```no_run
+    /// # use palisade_guard::GuardError;
+    /// # use palisade_guard::mysql::Guard;
+    /// # async fn example(
+    /// #     pool: &sqlx::MySqlPool,
+    /// #     grant: &palisade_token::Grant,
+    /// # ) -> Result<(), GuardError> {
+    /// match Guard::new().fence(pool, &grant.resource).await? {
+    ///     Some(fence) => println!("{} was sealed at {:?}", fence.token, fence.sealed_at),
+    ///     None => println!("{} was never sealed", grant.resource),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`GuardError::Backend`].
     pub async fn fence(

@@ -209,6 +209,18 @@ impl GuardedTx {
 
     /// Rolls back. Not needed before a drop, but it says when it is done.
     ///
+    /// ```no_run
+    /// # use palisade_guard::GuardError;
+    /// # use palisade_guard::mysql::{Guard, Sealed};
+    /// # async fn example(pool: &sqlx::MySqlPool, sealed: &Sealed) -> Result<(), GuardError> {
+    /// let tx = Guard::new().begin(pool, sealed).await?;
+    /// for grant in tx.grants() {
+    ///     println!("nothing to write for {grant}");
+    /// }
+    /// tx.rollback().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`GuardError::Backend`] if the server did not answer; nothing was committed all the same.
     pub async fn rollback(mut self) -> Result<(), GuardError> {

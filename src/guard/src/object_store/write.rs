@@ -53,6 +53,7 @@ pub struct GuardedWrite {
 /// # let guard = Guard::new(store, "tables");
 /// # let sealed = guard.seal(&grant).await?;
 /// let mut write = guard.begin(&sealed).await?;
+/// assert_eq!(write.grant(), &grant);
 /// let path = write.put("version 1").await?;
 /// let committed = write.commit().await?;
 /// assert_eq!(committed.data, Some(path));

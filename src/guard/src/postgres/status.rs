@@ -36,6 +36,20 @@ pub enum Outcome {
 impl Guard {
     /// Reads the fence of a resource, `None` if it was never sealed.
     ///
+    /// ```no_run
+    /// # use palisade_guard::GuardError;
+    /// # use palisade_guard::postgres::Guard;
+    /// # async fn example(
+    /// #     pool: &sqlx::PgPool,
+    /// #     grant: &palisade_token::Grant,
+    /// # ) -> Result<(), GuardError> {
+    /// match Guard::new().fence(pool, &grant.resource).await? {
+    ///     Some(fence) => println!("{} was sealed at {:?}", fence.token, fence.sealed_at),
+    ///     None => println!("{} was never sealed", grant.resource),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`GuardError::Backend`].
     pub async fn fence(
