@@ -287,7 +287,8 @@ pub enum LeaseError {
     /// The local deadline has passed; the resource may be another's by now. Acquire in a new session.
     #[error("the lease's local deadline has passed; stop, and acquire in a new session")]
     Expired,
-    /// The session has ended. Acquire in a new session.
-    #[error("the lease is lost ({0:?}); stop, and acquire in a new session")]
+    /// The lease has ended, alone or with its session, as the reason says. Acquire again, in a new session
+    /// where it ended with its session.
+    #[error("the lease is lost ({0:?}); stop before you acquire again")]
     Lost(LostReason),
 }
