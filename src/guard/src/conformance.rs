@@ -13,13 +13,11 @@
 //! use palisade_guard::memory::{FenceTable, OwnedPermit, Sealed, Volatile};
 //!
 //! struct MyStore { fences: FenceTable<Volatile>, values: Mutex<HashMap<ResourceName, u64>> }
-//!
 //! struct Write {
 //!     permits: Vec<OwnedPermit>,
 //!     covers: Vec<ResourceName>,
 //!     puts: Vec<(ResourceName, u64)>,
 //! }
-//!
 //! # impl MyStore {
 //! #     async fn fresh() -> Self {
 //! #         Self { fences: FenceTable::new(Volatile), values: Mutex::default() }
@@ -65,8 +63,10 @@
 //! }
 //!
 //! palisade_guard::conformance_tests!(#[tokio::test] MyStore::fresh);
-//! # tokio::runtime::Builder::new_current_thread().enable_time().build()?
-//! #     .block_on(palisade_guard::conformance::run_all(MyStore::fresh));
+//! // Or all of them in one test:
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+//! palisade_guard::conformance::run_all(MyStore::fresh).await;
+//! # });
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!

@@ -93,6 +93,14 @@ pub fn check(store: StoreKind, outcome: Check) {
 }
 
 /// A statement failed: counts a refused check, or a write without a grant, if the error is one.
+///
+/// ```
+/// use palisade_guard::GuardError;
+/// use palisade_guard::metrics::{StoreKind, refused};
+///
+/// let error = GuardError::Misuse("no check has refused this");
+/// refused(StoreKind::Memory, &error); // so nothing is counted; a stale token would be
+/// ```
 pub fn refused(store: StoreKind, error: &GuardError) {
     let outcome = match error {
         GuardError::Stale { .. } => Check::Stale,
@@ -157,12 +165,22 @@ pub fn seal<T>(store: StoreKind, timer: Timer, result: &Result<T, GuardError>) {
 }
 
 /// So many writers kept a seal waiting for too long.
+///
+/// ```
+/// use palisade_guard::metrics::{StoreKind, seal_blockers};
+/// seal_blockers(StoreKind::Memory, 2);
+/// ```
 pub fn seal_blockers(store: StoreKind, blockers: usize) {
     let blockers = u64::try_from(blockers).unwrap_or(u64::MAX);
     add(Plain::SealBlockers.key(store), blockers);
 }
 
 /// A guarded transaction was dropped without commit or rollback.
+///
+/// ```
+/// use palisade_guard::metrics::{StoreKind, tx_dropped};
+/// tx_dropped(StoreKind::Memory); // or let an `Unended` do it
+/// ```
 pub fn tx_dropped(store: StoreKind) {
     add(Plain::Dropped.key(store), 1);
 }
@@ -219,6 +237,11 @@ pub fn idempotency(store: StoreKind, outcome: Idempotency) {
 }
 
 /// How long the oldest unfinished attempt has been under way; zero if there is none.
+///
+/// ```
+/// use palisade_guard::metrics::{StoreKind, oldest_in_progress};
+/// oldest_in_progress(StoreKind::Memory, std::time::Duration::from_secs(40));
+/// ```
 pub fn oldest_in_progress(store: StoreKind, age: Duration) {
     set(Plain::OldestInProgress.key(store), age.as_secs_f64());
 }
@@ -239,11 +262,21 @@ pub fn inbox(store: StoreKind, outcome: Inbox) {
 }
 
 /// So many staged messages wait to be published.
+///
+/// ```
+/// use palisade_guard::metrics::{StoreKind, outbox_pending};
+/// outbox_pending(StoreKind::Memory, 120);
+/// ```
 pub fn outbox_pending(store: StoreKind, messages: u64) {
     set(Plain::OutboxPending.key(store), gauge(messages));
 }
 
 /// How long the oldest transaction still running has been keeping later messages back; zero if none does.
+///
+/// ```
+/// use palisade_guard::metrics::{StoreKind, outbox_horizon_lag};
+/// outbox_horizon_lag(StoreKind::Memory, std::time::Duration::ZERO);
+/// ```
 pub fn outbox_horizon_lag(store: StoreKind, lag: Duration) {
     set(Plain::HorizonLag.key(store), lag.as_secs_f64());
 }

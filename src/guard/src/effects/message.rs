@@ -27,9 +27,11 @@ const RESERVED: [&str; 5] = [
 /// A message to stage in an outbox, or one that a consumer could not handle.
 ///
 /// ```
-/// use palisade_guard::effects::{Message, Name};
+/// use palisade_guard::effects::{IdempotencyKey, Message, Name};
 ///
 /// let paid = Message::new(Name::new("payments")?, br#"{"order":7}"#.to_vec())?
+///     .with_id(Name::new("order-7-paid")?)
+///     .with_key(IdempotencyKey::new("tenant-7", "pay", "5f0c8d1e42aa7b90")?)
 ///     .in_order_of(Name::new("order-7")?)
 ///     .with_header("content-type", "application/json")?;
 /// assert_eq!(paid.payload().len(), 11);

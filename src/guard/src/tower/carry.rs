@@ -75,6 +75,15 @@ impl CarryLayer {
 impl IdempotencyKey {
     /// Writes the header `idempotency-key`, as a quoted string, in place of what was there. Only the key
     /// itself is sent: who asks, and for what, the service knows by other means.
+    ///
+    /// ```
+    /// use palisade_guard::effects::IdempotencyKey;
+    ///
+    /// let mut headers = http::HeaderMap::new();
+    /// IdempotencyKey::new("tenant-7", "charge", "5f0c8d1e42aa7b90")?.write(&mut headers);
+    /// assert_eq!(headers["idempotency-key"], "\"5f0c8d1e42aa7b90\"");
+    /// # Ok::<(), palisade_guard::effects::KeyError>(())
+    /// ```
     pub fn write(&self, headers: &mut HeaderMap) {
         let mut quoted = String::with_capacity(self.key().len() + 2);
         quoted.push('"');

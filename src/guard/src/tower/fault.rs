@@ -157,6 +157,16 @@ impl Fault {
     }
 
     /// When it is worth asking again, where time alone may help.
+    ///
+    /// ```
+    /// use palisade_guard::GuardError;
+    /// use palisade_guard::tower::Fault;
+    ///
+    /// let failed = Fault::from(GuardError::Backend("the store is away".into()));
+    /// assert!(failed.retry_after().is_some());
+    /// let misuse = Fault::from(GuardError::Misuse("a bug in the caller"));
+    /// assert_eq!(misuse.retry_after(), None); // time alone does not help
+    /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -197,6 +207,19 @@ impl Fault {
     }
 
     /// The headers of the answer; for a gRPC call also its trailers, if it has begun to answer.
+    ///
+    /// ```
+    /// use http::HeaderMap;
+    /// use palisade_guard::GuardError;
+    /// use palisade_guard::tower::{Fault, Protocol};
+    ///
+    /// fn trailers(refused: GuardError) -> HeaderMap {
+    ///     Fault::from(refused).headers(Protocol::Grpc)
+    /// }
+    /// let trailers = trailers(GuardError::Backend("the store is away".into()));
+    /// assert_eq!(trailers["grpc-status"], "14");
+    /// assert!(!trailers["grpc-message"].to_str().unwrap().contains("away")); // never sent
+    /// ```
     #[must_use]
     pub fn headers(&self, protocol: Protocol) -> HeaderMap {
         let reason = self.reason();

@@ -27,9 +27,10 @@ const STORE: StoreKind = StoreKind::Postgres;
 /// nothing remembers how far the relay has come, the rows that are there are the ones to publish.
 ///
 /// ```no_run
-/// # use palisade_guard::{GuardError, effects::{Name, Publisher}, postgres::{Guard, Relay, Sealed}};
+/// # use palisade_guard::{GuardError, effects::*, postgres::{Guard, Relay, RelayPolicy, Sealed}};
 /// # async fn run(pool: &sqlx::PgPool, sealed: Sealed, publisher: impl Publisher, held: impl Fn() -> bool + Send + Sync, outbox: Name) -> Result<(), GuardError> {
-/// let relay = Relay::new(Guard::new(), sealed, outbox, publisher);
+/// let policy = RelayPolicy::new().with_batch(200);
+/// let relay = Relay::new(Guard::new(), sealed, outbox, publisher).with_policy(policy);
 /// loop {
 ///     let pass = relay.pass(pool, &held).await?;
 ///     if pass.stopped.is_some() {
@@ -156,11 +157,8 @@ pub struct Pass {
 /// fn goes_on(stopped: Option<Stop>) -> bool {
 ///     match stopped {
 ///         None => true,
+///         Some(Stop::Broker(_)) => true, // after a wait
 ///         Some(Stop::Lease) => false, // acquire it again, and seal
-///         Some(Stop::Broker(error)) => {
-///             eprintln!("{error}");
-///             true // after a wait
-///         }
 ///         Some(_) => false,
 ///     }
 /// }

@@ -169,6 +169,16 @@ impl GuardedTx {
 
     /// The version of an entity; 0 if it has none yet.
     ///
+    /// ```no_run
+    /// # use palisade_guard::{GuardError, effects::Name, postgres::{Guard, Sealed}};
+    /// # async fn read(pool: &sqlx::PgPool, sealed: &Sealed, order: Name)
+    /// #     -> Result<(), GuardError> {
+    /// let mut tx = Guard::new().begin(pool, sealed).await?;
+    /// let read_at = tx.version(&order).await?; // what `expect_version` takes later
+    /// # println!("{read_at}");
+    /// # tx.commit().await.map(drop) }
+    /// ```
+    ///
     /// # Errors
     /// [`GuardError::RolledBack`] if the transaction has failed, [`GuardError::Backend`].
     pub async fn version(&mut self, entity: &Name) -> Result<u64, GuardError> {
