@@ -54,16 +54,15 @@ pub struct GuardedTx {
 /// # use palisade_guard::GuardError;
 /// # use palisade_guard::postgres::{Guard, Sealed};
 /// # async fn example(pool: &sqlx::PgPool, sealed: &Sealed) -> Result<(), GuardError> {
-/// let mut tx = Guard::new().begin(pool, sealed).await?;
-/// let id = tx.transaction_id().await?; // else it would not be known
+/// let tx = Guard::new().begin(pool, sealed).await?;
 /// let committed = tx.commit().await?;
-/// assert_eq!(committed.transaction, Some(id));
+/// println!("committed as {:?}", committed.transaction);
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Committed {
-    /// The id of the transaction in PostgreSQL.
+    /// The id of the transaction in PostgreSQL, as the check before COMMIT told it.
     pub transaction: Option<i64>,
 }
 
