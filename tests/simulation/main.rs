@@ -1,0 +1,11 @@
+//! The deterministic simulation: real coordinators and the real client library on a simulated network, with
+//! simulated clocks and a store that fails. Everything follows from a seed.
+
+#![allow(
+    dead_code,
+    reason = "what is written down is more than each check looks at"
+)]
+
+mod history;
+mod planted;
+mod vault;
