@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use palisade_client::LostReason;
-use palisade_coordinator::domain::{Change, LeaseEnd, Ledger, RequestId, Revision, SessionId};
+use palisade_coordinator::domain::{
+    Acquired, Change, Hold, LeaseEnd, Ledger, Place, RequestId, Revision, SessionId,
+};
 use palisade_token::{FencingToken, Grant, HolderId, ResourceName};
 
 /// True time, in microseconds since the run began. No host's clock shows it.
@@ -232,16 +234,20 @@ pub(crate) enum Decision {
         since: Revision,
     },
     /// The store was put back to an older point; the first entry of its incarnation.
-    Restored {
-        /// What is held from now on.
-        holds: Vec<Granted>,
-        /// Who waits from now on, in order.
-        places: Vec<(ResourceName, Revision)>,
-        /// Which sessions live from now on.
-        sessions: Vec<SessionId>,
-    },
+    Restored(Kept),
     /// The store was started again on what it had kept.
-    Restarted,
+    Restarted(Kept),
+}
+
+/// What a store shows that was started again, or put back to an older point.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Kept {
+    /// What is held.
+    pub holds: Vec<Granted>,
+    /// Who waits, in order.
+    pub places: Vec<(ResourceName, Revision, SessionId, RequestId)>,
+    /// Which sessions live.
+    pub sessions: Vec<(SessionId, Duration)>,
 }
 
 /// A lease as it was granted.
@@ -305,27 +311,6 @@ impl Decision {
         })
     }
 
-    /// What a store shows once it was put back to an older point.
-    #[must_use]
-    pub(crate) fn restored(to: &Ledger) -> Self {
-        let holds = to.leases("", None, usize::MAX);
-        let places = to.sessions().flat_map(|session| to.holdings(session.id));
-        let mut places: Vec<_> = places
-            .filter_map(|one| match one {
-                palisade_coordinator::domain::Acquired::Queued(place) => {
-                    Some((place.claim.resource, place.since))
-                }
-                palisade_coordinator::domain::Acquired::Held(_) => None,
-            })
-            .collect();
-        places.sort();
-        Self::Restored {
-            holds: holds.filter_map(Granted::of).collect(),
-            places,
-            sessions: to.sessions().map(|session| session.id).collect(),
-        }
-    }
-
     /// The resource that it is about, if it is about one.
     #[must_use]
     pub(crate) fn resource(&self) -> Option<&ResourceName> {
@@ -340,8 +325,37 @@ impl Decision {
             | Self::Marked { .. }
             | Self::Ended { .. }
             | Self::Generation { .. }
-            | Self::Restored { .. }
-            | Self::Restarted => None,
+            | Self::Restored(_)
+            | Self::Restarted(_) => None,
+        }
+    }
+}
+
+impl Kept {
+    /// What a ledger shows.
+    #[must_use]
+    pub(crate) fn of(ledger: &Ledger) -> Self {
+        let holds = ledger.leases("", None, usize::MAX);
+        let owned = ledger
+            .sessions()
+            .flat_map(|session| ledger.holdings(session.id));
+        let mut places: Vec<_> = owned
+            .filter_map(|one| match one {
+                Acquired::Queued(Place { claim, since }) => {
+                    Some((claim.resource, since, claim.session, claim.request))
+                }
+                Acquired::Held(_) => None,
+            })
+            .collect();
+        places.sort_by_cached_key(|(resource, since, ..)| (resource.clone(), *since));
+        let ttl = |ms| Duration::from_millis(ms);
+        Self {
+            holds: holds.filter_map(Granted::of).collect(),
+            places,
+            sessions: ledger
+                .sessions()
+                .map(|session| (session.id, ttl(session.ttl_ms)))
+                .collect(),
         }
     }
 }
@@ -349,7 +363,7 @@ impl Decision {
 impl Granted {
     /// The lease that a hold is; none where its token cannot be told.
     #[must_use]
-    pub(crate) fn of(hold: &palisade_coordinator::domain::Hold) -> Option<Self> {
+    pub(crate) fn of(hold: &Hold) -> Option<Self> {
         Some(Self {
             resource: hold.claim.resource.clone(),
             token: hold.token()?,
