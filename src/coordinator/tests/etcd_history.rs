@@ -5,11 +5,13 @@
 )]
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use palisade_coordinator::clock::SystemClock;
+use async_trait::async_trait;
+use palisade_coordinator::clock::{Clock, Moment, SystemClock};
 use palisade_coordinator::domain::{
     Acquire, Acquired, AttachMark, Caller, HoldName, Nonce, OpenId, Principal, Release, RequestId,
-    SecretHash, Session, SessionId,
+    SecretHash, Session, SessionId, WallClock,
 };
 use palisade_coordinator::entropy::{Entropy as _, SystemEntropy};
 use palisade_coordinator::store::etcd::{EtcdOptions, EtcdStore};
@@ -18,7 +20,46 @@ use palisade_coordinator::tasks::Tasks;
 use palisade_test_support::{Etcd, EtcdVersion, eventually};
 use palisade_token::{FencingToken, ResourceName};
 
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(20);
+const SECOND_MICROS: u64 = 1_000_000;
+
+/// A wall clock that begins somewhere, and is so many times slower than time.
+#[derive(Debug)]
+struct Wall {
+    clock: Arc<dyn Clock>,
+    since: Moment,
+    begins: WallClock,
+    slowness: u32,
+}
+
+impl Wall {
+    fn new(begins: WallClock, slowness: u32) -> Arc<dyn Clock> {
+        let clock = SystemClock::shared();
+        let since = clock.now();
+        Arc::new(Self {
+            clock,
+            since,
+            begins,
+            slowness,
+        })
+    }
+}
+
+#[async_trait]
+impl Clock for Wall {
+    fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    fn wall(&self) -> WallClock {
+        let passed = self.since.until(self.clock.now()) / self.slowness;
+        WallClock(self.begins.0 + u64::try_from(passed.as_micros()).unwrap())
+    }
+
+    async fn sleep(&self, while_: Duration) {
+        self.clock.sleep(while_).await;
+    }
+}
 
 struct Coordinator {
     store: Arc<EtcdStore>,
@@ -32,13 +73,12 @@ struct Client {
 
 impl Coordinator {
     fn on(endpoints: Vec<String>) -> Self {
+        Self::by(endpoints, SystemClock::shared())
+    }
+
+    fn by(endpoints: Vec<String>, clock: Arc<dyn Clock>) -> Self {
         let options = EtcdOptions::new(endpoints);
-        let store = EtcdStore::new(
-            options,
-            SystemClock::shared(),
-            SystemEntropy::shared(),
-            &Tasks::default(),
-        );
+        let store = EtcdStore::new(options, clock, SystemEntropy::shared(), &Tasks::default());
         Self {
             store,
             process: SystemEntropy.nonce(),
@@ -274,4 +314,78 @@ async fn a_new_generation_of_one_coordinator_does_not_stop_another() {
         seen.is_sorted_by(|a, b| a < b),
         "tokens went backwards: {seen:?}"
     );
+}
+
+/// A coordinator whose connection is idle while etcd is restored beneath it knows nothing of the restore: its
+/// generation is the restored one, by value, and no revision that it has seen is above those to come. Were the
+/// connection opened anew in silence, its next grant would have a token that the lost history gave to another.
+#[tokio::test]
+async fn nothing_is_granted_over_a_connection_that_was_silently_opened_anew() {
+    let mut etcd = Etcd::start().await.unwrap();
+    let (idle, busy) = (
+        Coordinator::on(etcd.endpoints()),
+        Coordinator::on(etcd.endpoints()),
+    );
+    let mut seen = idle.tokens("r", 1).await;
+    seen.extend(busy.tokens("r", 1).await);
+    // From here on both grant under one generation, and the snapshot has it.
+    idle.store.ready().await.unwrap();
+    let snapshot = etcd.snapshot_save("before").await.unwrap();
+    seen.extend(busy.tokens("r", 20).await);
+    drop(busy);
+    etcd.restore_from(&snapshot).await.unwrap();
+    seen.extend(idle.tokens("r", 3).await);
+    assert!(
+        seen.is_sorted_by(|a, b| a < b),
+        "tokens went backwards: {seen:?}"
+    );
+}
+
+/// The revisions of a cluster that is rebuilt begin anew, and between the last token before and the first one after lies
+/// less than a second by the coordinators' clock.
+#[tokio::test]
+async fn an_etcd_rebuilt_within_the_same_second_still_gives_larger_tokens() {
+    let mut etcd = Etcd::start().await.unwrap();
+    let now = SystemClock::shared().wall().0;
+    let second = now / SECOND_MICROS;
+    // So slow that the rebuild takes some hundredths of a second, and no slower than etcd counts revisions.
+    let clock = Wall::new(WallClock(second * SECOND_MICROS), 50);
+    let running = Coordinator::by(etcd.endpoints(), Arc::clone(&clock));
+    let mut seen = running.tokens("r", 30).await;
+    etcd.wipe().await.unwrap();
+    seen.extend(running.tokens("r", 5).await);
+    let fresh = Coordinator::by(etcd.endpoints(), Arc::clone(&clock));
+    seen.extend(fresh.tokens("r", 5).await);
+    assert!(
+        seen.is_sorted_by(|a, b| a < b),
+        "tokens went backwards: {seen:?}"
+    );
+    assert_eq!(clock.wall().0 / SECOND_MICROS, second, "it took too long");
+}
+
+/// Clocks order nothing within one history: whoever makes a generation starts above the one before.
+#[tokio::test]
+async fn coordinators_whose_clocks_are_an_hour_apart_give_growing_tokens() {
+    const HOUR: u64 = 3600 * SECOND_MICROS;
+    let etcd = Etcd::start().await.unwrap();
+    let now = SystemClock::shared().wall().0;
+    let by = |begins| Coordinator::by(etcd.endpoints(), Wall::new(WallClock(begins), 1));
+    let (fast, slow) = (by(now), by(now - HOUR));
+    let mut seen = Vec::new();
+    for round in 0..4 {
+        for one in [&fast, &slow] {
+            one.store.advance(None).await.unwrap();
+            seen.extend(one.tokens("r", 2).await);
+        }
+        // One that has just started makes its own, too.
+        let begins = if round % 2 == 0 { now - HOUR } else { now };
+        seen.extend(by(begins).tokens("r", 2).await);
+        seen.extend(fast.tokens("r", 1).await);
+    }
+    assert!(
+        seen.is_sorted_by(|a, b| a < b),
+        "tokens went backwards: {seen:?}"
+    );
+    let ahead = seen[0].get();
+    assert!(ahead >= now, "{ahead} is not by the clock that is ahead");
 }

@@ -2,6 +2,8 @@
 
 #[path = "attach/bounds.rs"]
 mod bounds;
+#[path = "attach/copies.rs"]
+mod copies;
 #[path = "attach/lost_replies.rs"]
 mod lost_replies;
 #[path = "attach/news.rs"]

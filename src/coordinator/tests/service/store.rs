@@ -31,6 +31,8 @@ pub(crate) enum Mode {
     LosesReleases,
     /// Acquires happen, and are reported as failed.
     LosesAcquires,
+    /// Acquires and raises happen, and are reported as failed.
+    LosesAcquiresAndRaises,
     /// It makes no generation, for want of space.
     IsFull,
 }
@@ -104,9 +106,12 @@ impl Switch {
         let mode = *mode.wait_for(|mode| *mode != Mode::Hangs).await.unwrap();
         match mode {
             Mode::Away => Err(StoreError::not_applied(Failure::Unavailable)),
-            Mode::Up | Mode::Hangs | Mode::LosesReleases | Mode::LosesAcquires | Mode::IsFull => {
-                Ok(())
-            }
+            Mode::Up
+            | Mode::Hangs
+            | Mode::LosesReleases
+            | Mode::LosesAcquires
+            | Mode::LosesAcquiresAndRaises
+            | Mode::IsFull => Ok(()),
         }
     }
 }
@@ -136,7 +141,11 @@ impl Store for Switch {
     async fn raise(&self, caller: &Caller, to: AttachMark) -> Result<(), StoreError> {
         self.pass().await?;
         self.write(Write::Raise, Some(to));
-        self.inner.raise(caller, to).await
+        let raised = self.inner.raise(caller, to).await;
+        if *self.mode.borrow() == Mode::LosesAcquiresAndRaises {
+            return Err(StoreError::unknown(Failure::Unavailable, "secret words"));
+        }
+        raised
     }
 
     async fn holdings(&self, session: SessionId) -> Result<Vec<Acquired>, StoreError> {
@@ -162,7 +171,8 @@ impl Store for Switch {
         stuck.wait_for(is_free).await.unwrap();
         self.write(Write::Acquire, acquire.caller.mark);
         let acquired = self.inner.acquire(acquire).await;
-        if *self.mode.borrow() == Mode::LosesAcquires {
+        let mode = *self.mode.borrow();
+        if matches!(mode, Mode::LosesAcquires | Mode::LosesAcquiresAndRaises) {
             return Err(StoreError::unknown(Failure::Unavailable, "secret words"));
         }
         acquired

@@ -4,6 +4,7 @@
 
 mod batches;
 mod connections;
+mod copies;
 mod credentials;
 mod delays;
 mod endings;

@@ -1,5 +1,10 @@
 //! Late grants (I1, I3, I4, I11).
 
+use std::time::Duration;
+
+use etcd_client::{TxnOp, TxnOpResponse};
+use palisade_test_support::eventually;
+
 use super::{Late, Step, World};
 use crate::domain::{AcquireStep, Place};
 use crate::store::Store as _;
@@ -116,4 +121,49 @@ async fn a_grant_is_not_made_for_a_place_that_was_left_and_taken_anew_behind_ano
     super::endings::leaves(&head).await;
     head.queue("r", "waits").await;
     world.is_too_late(late).await;
+}
+
+/// The revision that the generation was written at.
+async fn generation_written_at(world: &World) -> i64 {
+    let link = Box::pin(world.prompt.links.get()).await.unwrap();
+    let get = TxnOp::get(link.context().keys.generation(), None);
+    let (replies, _) = link.read(vec![get]).await.unwrap();
+    match &replies[0] {
+        TxnOpResponse::Get(found) => found.kvs()[0].mod_revision(),
+        other => panic!("a read is answered by a read: {other:?}"),
+    }
+}
+
+/// Revisions come again after a restore or a rebuild: only the value tells one generation from another that was written at
+/// the same revision of another history.
+#[tokio::test]
+async fn a_grant_is_not_made_under_a_generation_of_a_lost_history_with_the_same_revision() {
+    let mut world = World::new().await;
+    for _ in 0..10 {
+        world.prompt.advance(None).await.unwrap();
+    }
+    world.late.ready().await.unwrap();
+    let lost = generation_written_at(&world).await;
+    let client = world.client("one").await;
+    let of_lost = about_to_be_granted(&world, &client).await.generation;
+    world.etcd.wipe().await.unwrap();
+    let limit = Duration::from_secs(20);
+    eventually("an etcd that is back", limit, async || {
+        world.prompt.ready().await.is_ok() && world.late.ready().await.is_ok()
+    })
+    .await
+    .unwrap();
+    let client = world.client("one").await;
+    while generation_written_at(&world).await < lost {
+        world.prompt.advance(None).await.unwrap();
+    }
+    assert_eq!(generation_written_at(&world).await, lost);
+    world.late.ready().await.unwrap();
+    let mut late = about_to_be_granted(&world, &client).await;
+    assert_ne!(late.generation.raw, of_lost.raw);
+    late.generation = of_lost;
+    world.is_too_late(late).await;
+    // All else that it rests on is as it was.
+    let in_time = about_to_be_granted(&world, &client).await;
+    world.is_in_time(in_time, "grant").await;
 }
