@@ -7,5 +7,6 @@
 )]
 
 mod history;
+mod linearizable;
 mod planted;
 mod vault;
