@@ -7,6 +7,7 @@
 )]
 
 mod history;
+mod invariants;
 mod linearizable;
 mod planted;
 mod vault;
