@@ -13,7 +13,7 @@ use crate::error::ClientError;
 use crate::error::status::Failure;
 use crate::info::{LeaseInfo, Metadata, PreviousLease};
 use crate::lease::{Lease, LeaseNews};
-use crate::random;
+use crate::random::Random;
 use crate::release::{self, Hold, Release};
 use crate::session::core::{Core, Owner, lost_error};
 use crate::session::milliseconds;
@@ -148,7 +148,7 @@ async fn by_calls(
 ) -> Result<Lease, ClientError> {
     let core = &owner.core;
     let shared = &core.shared;
-    let request = Asked::new(resource, options)?;
+    let request = Asked::new(resource, options, &shared.random)?;
     let mut claim = Claim {
         owner: Arc::clone(owner),
         resource: resource.clone(),
@@ -161,7 +161,7 @@ async fn by_calls(
     loop {
         let wait = shared.clock.now().until(wait_end);
         let whole = wait.saturating_add(shared.call_timeout);
-        let longest = random::jittered(LONGEST_CALL, LONGEST_CALL_PERMILLE);
+        let longest = shared.random.jittered(LONGEST_CALL, LONGEST_CALL_PERMILLE);
         let limit = whole.min(longest.max(shared.call_timeout));
         let goes_on = limit < whole;
         let begun = shared.clock.now();
@@ -239,9 +239,13 @@ struct Asked {
 }
 
 impl Asked {
-    fn new(resource: &ResourceName, options: AcquireOptions) -> Result<Self, ClientError> {
+    fn new(
+        resource: &ResourceName,
+        options: AcquireOptions,
+        random: &Random,
+    ) -> Result<Self, ClientError> {
         Ok(Self {
-            request_id: random::id(),
+            request_id: random.id(),
             resource: resource.clone(),
             wait: options.wait,
             lock_delay_ms: milliseconds("lock_delay", options.lock_delay)?,

@@ -13,7 +13,7 @@ use crate::endpoints::{Connected, Endpoints, Stub};
 use crate::epoch::Epochs;
 use crate::error::ClientError;
 use crate::error::status::{Failure, Verdict};
-use crate::random;
+use crate::random::Random;
 use crate::tasks::Tasks;
 
 /// The pause before the first retry, doubled with each further one...
@@ -28,6 +28,7 @@ const TIMEOUT_SLACK: Duration = Duration::from_millis(500);
 pub(crate) struct Shared {
     pub(crate) endpoints: Endpoints,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Random,
     pub(crate) tasks: Tasks,
     /// How new sessions speak.
     pub(crate) transport: Transport,
@@ -132,7 +133,7 @@ impl<'a> Tries<'a> {
         }
         debug!(verdict = ?failure.verdict, last = ?self.last, "trying again");
         let doubled = FIRST_PAUSE * (1 << self.failures.min(10));
-        let pause = random::jittered(doubled.min(LONGEST_PAUSE), 500);
+        let pause = self.shared.random.jittered(doubled.min(LONGEST_PAUSE), 500);
         self.failures = self.failures.saturating_add(1);
         let clock = &self.shared.clock;
         if clock.now().until(deadline) <= pause {

@@ -10,11 +10,13 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 use crate::bearer::Bearer;
 use crate::calls::Shared;
 use crate::clock::{Clock, SystemClock};
+use crate::connector::Connector;
 use crate::credentials::Credentials;
 use crate::detached::DetachedSession;
 use crate::endpoints::Endpoints;
 use crate::error::ClientError;
 use crate::info::{LeasePage, Occupancy};
+use crate::random::{Entropy, Random};
 use crate::session::{Session, SessionOptions};
 use crate::tasks::Tasks;
 
@@ -252,6 +254,8 @@ pub struct ClientBuilder {
     tls: Option<ClientTlsConfig>,
     bearer_token: Option<String>,
     clock: Option<Arc<dyn Clock>>,
+    entropy: Option<Arc<dyn Entropy>>,
+    connector: Option<Arc<dyn Connector>>,
     transport: Transport,
     call_timeout: Option<Duration>,
     operation_timeout: Option<Duration>,
@@ -347,6 +351,18 @@ impl ClientBuilder {
         self
     }
 
+    /// Another source of random numbers, for tests. Whoever can guess them can take over sessions.
+    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.entropy = Some(entropy);
+        self
+    }
+
+    /// Makes connections otherwise than over TCP: see [`Connector`].
+    pub fn connector(mut self, connector: Arc<dyn Connector>) -> Self {
+        self.connector = Some(connector);
+        self
+    }
+
     /// Makes the client, on the Tokio runtime that this is called in. Connects with the first call.
     ///
     /// # Errors
@@ -354,6 +370,7 @@ impl ClientBuilder {
     pub fn connect(self) -> Result<Client, ClientError> {
         let runtime = Handle::try_current().map_err(|_| ClientError::NoRuntime)?;
         let clock = self.clock.unwrap_or_else(SystemClock::shared);
+        let random = self.entropy.map(Random::from).unwrap_or_default();
         let bearer = Bearer::default();
         if let Some(token) = &self.bearer_token {
             bearer.set(token)?;
@@ -362,13 +379,15 @@ impl ClientBuilder {
             &self.endpoints,
             self.tls.as_ref(),
             bearer.clone(),
-            Arc::clone(&clock),
+            (Arc::clone(&clock), random.clone()),
+            self.connector,
         )?;
         Ok(Client {
             bearer,
             shared: Arc::new(Shared {
                 endpoints,
                 clock,
+                random,
                 tasks: Tasks::on(runtime),
                 transport: self.transport,
                 call_timeout: above_zero("call_timeout", self.call_timeout, CALL_TIMEOUT)?,

@@ -3,7 +3,7 @@ use std::fmt;
 use palisade_api::SessionRef;
 
 use crate::error::ClientError;
-use crate::random;
+use crate::random::Random;
 
 /// Bytes of a new session's secret: beyond guessing.
 const SECRET_BYTES: usize = 32;
@@ -25,8 +25,8 @@ const SECRET_BOUND: std::ops::RangeInclusive<usize> = 16..=64;
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    pub(crate) fn random() -> Self {
-        Self(random::bytes::<SECRET_BYTES>().to_vec())
+    pub(crate) fn random(random: &Random) -> Self {
+        Self(random.bytes::<SECRET_BYTES>().to_vec())
     }
 
     /// A secret from its hexadecimal form.

@@ -12,9 +12,10 @@ use tracing::debug;
 
 use crate::bearer::Bearer;
 use crate::clock::{Clock, Moment, within};
+use crate::connector::{Connector, Dial};
 use crate::error::ClientError;
 use crate::error::status::Failure;
-use crate::random;
+use crate::random::Random;
 
 /// More endpoints than any deployment has coordinators; each costs a connection.
 pub(crate) const MAX_ENDPOINTS: usize = 16;
@@ -77,6 +78,8 @@ pub(crate) struct Endpoints {
     preferred: AtomicUsize,
     bearer: Bearer,
     clock: Arc<dyn Clock>,
+    random: Random,
+    connector: Option<Arc<dyn Connector>>,
 }
 
 impl Endpoints {
@@ -84,7 +87,8 @@ impl Endpoints {
         addresses: &[String],
         tls: Option<&ClientTlsConfig>,
         bearer: Bearer,
-        clock: Arc<dyn Clock>,
+        (clock, random): (Arc<dyn Clock>, Random),
+        connector: Option<Arc<dyn Connector>>,
     ) -> Result<Self, ClientError> {
         if addresses.is_empty() || addresses.len() > MAX_ENDPOINTS {
             return Err(ClientError::invalid(
@@ -105,12 +109,14 @@ impl Endpoints {
             })
             .collect::<Result<Vec<_>, ClientError>>()?;
         // Many clients with one list of endpoints shall not all begin with the same.
-        let first = usize::from(u16::from_le_bytes(random::bytes())) % all.len();
+        let first = usize::from(u16::from_le_bytes(random.bytes())) % all.len();
         Ok(Self {
             all,
             preferred: AtomicUsize::new(first),
             bearer,
             clock,
+            random,
+            connector,
         })
     }
 
@@ -191,7 +197,7 @@ impl Endpoints {
         if endpoint.health(|health| health.failures) > failures {
             return Err(Failure::unreachable("no connection"));
         }
-        match Box::pin(connect(&endpoint.address)).await {
+        match Box::pin(self.connect(&endpoint.address)).await {
             Ok(channel) => {
                 let connection = endpoint.health(|health| {
                     health.connections += 1;
@@ -204,6 +210,16 @@ impl Endpoints {
                 self.eject(index);
                 Err(Failure::unreachable(error))
             }
+        }
+    }
+
+    async fn connect(&self, address: &Address) -> Result<Channel, tonic::transport::Error> {
+        match &self.connector {
+            Some(connector) => {
+                let dial = Dial(Arc::clone(connector));
+                address.connect_with_connector(dial).await
+            }
+            None => address.connect().await,
         }
     }
 
@@ -252,21 +268,13 @@ impl Endpoints {
         let endpoint = &self.all[index];
         let pause = endpoint.health(|health| {
             let doubled = FIRST_EJECTION * (1 << health.failures.min(6));
-            let pause = random::jittered(doubled.min(LONGEST_EJECTION), 500);
+            let pause = self.random.jittered(doubled.min(LONGEST_EJECTION), 500);
             health.failures = health.failures.saturating_add(1);
             health.ejected_until = now.after(pause);
             pause
         });
         debug!(endpoint = %endpoint.address.uri(), ?pause, "endpoint left out");
     }
-}
-
-async fn connect(address: &Address) -> Result<Channel, tonic::transport::Error> {
-    #[cfg(test)]
-    if let Some(dialled) = crate::simulation::dialled(address).await {
-        return dialled;
-    }
-    address.connect().await
 }
 
 fn address_of(text: &str, tls: Option<&ClientTlsConfig>) -> Result<Address, ClientError> {

@@ -28,6 +28,7 @@ mod bearer;
 mod calls;
 mod client;
 mod clock;
+mod connector;
 mod credentials;
 mod detached;
 mod endpoints;
@@ -50,10 +51,12 @@ mod watch;
 
 pub use palisade_token::{FencingToken, Grant, HolderId, ResourceName};
 pub use tokio_util::sync::CancellationToken;
+pub use tonic::transport::Uri;
 
 pub use self::acquire::{AcquireOptions, QueuePlace};
 pub use self::client::{Client, ClientBuilder, Transport};
 pub use self::clock::{Clock, Moment, SystemClock};
+pub use self::connector::{Connection, Connector};
 pub use self::credentials::{Credentials, Secret};
 pub use self::detached::DetachedSession;
 pub use self::error::{ClientError, LeaseError, Source, Unavailable};
@@ -70,6 +73,7 @@ pub use self::operator::{
     EndpointStatus, GenerationChange, Revocation, RevokeOptions, RevokeOutcome, StoreEndpoint,
     StoreKind, TokenCheck, TokenState,
 };
+pub use self::random::{Entropy, SystemEntropy};
 pub use self::release::{Hold, Released};
 pub use self::session::{Session, SessionOptions};
 pub use self::shards::{Shards, ShardsEnded, Spread};

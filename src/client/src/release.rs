@@ -15,7 +15,6 @@ use crate::credentials::Credentials;
 use crate::epoch::Epochs;
 use crate::error::{ClientError, Unavailable};
 use crate::info::LeaseEnd;
-use crate::random;
 use crate::session::core::{Core, Owner, lost_error};
 
 #[cfg(test)]
@@ -223,7 +222,8 @@ async fn persist(
         drop(owner.take());
         release.above = Some(core.epochs.current());
         pause = pause.min(core.ttl / PAUSES_PER_TTL);
-        let slept = core.shared.clock.sleep(random::jittered(pause, 500));
+        let shared = &core.shared;
+        let slept = shared.clock.sleep(shared.random.jittered(pause, 500));
         if let Err(state) = core.while_held(slept).await {
             return tell(&mut told, Err(lost_error(state)));
         }

@@ -16,7 +16,7 @@ use crate::credentials::{Credentials, Secret};
 use crate::epoch::Epochs;
 use crate::error::ClientError;
 use crate::lease::Lease;
-use crate::random;
+use crate::random::Random;
 use crate::standing::{Allowance, LostReason, SessionState, Standing};
 use crate::stream::{self, Attached, First, Keeper};
 
@@ -139,9 +139,9 @@ impl Session {
                 drift_ppm.to_string(),
             ));
         }
-        let secret = Secret::random();
+        let secret = Secret::random(&shared.random);
         let epochs = Epochs::starting_at(1);
-        let opening = opening(&secret, &options)?;
+        let opening = opening(&secret, &options, &shared.random)?;
         let (answer, first) = match shared.transport {
             Transport::Unary => (ask_to_open(&shared, &epochs, opening).await?, None),
             Transport::Stream => {
@@ -339,9 +339,13 @@ impl Standings {
     }
 }
 
-fn opening(secret: &Secret, options: &SessionOptions) -> Result<SessionOpening, ClientError> {
+fn opening(
+    secret: &Secret,
+    options: &SessionOptions,
+    random: &Random,
+) -> Result<SessionOpening, ClientError> {
     Ok(SessionOpening {
-        open_id: random::id(),
+        open_id: random.id(),
         secret: secret.bytes(),
         ttl_ms: milliseconds("ttl", options.ttl)?,
         label: options.label.clone(),

@@ -165,7 +165,7 @@ impl Shards {
             ));
         }
         let members = format!("{group}/members/");
-        MemberId::random().lease(&members)?;
+        MemberId::LONGEST.lease(&members)?;
         let mut numbers = HashMap::with_capacity(names.len());
         for (number, name) in names.iter().enumerate() {
             if name.as_str().starts_with(&members) {
@@ -309,7 +309,7 @@ impl Client {
         F: Future<Output = Next> + Send + 'static,
     {
         shards.checked().map_err(LeaderError::Client)?;
-        let me = MemberId::random();
+        let me = MemberId::random(&self.shared().random);
         let work: Work<G::Sealed> = Arc::new(move |leadership| Box::pin(work(leadership)));
         let options = options.metadata(me.metadata());
         let campaign = Campaign::new(Arc::clone(self.shared()), options, sealer, work)?;

@@ -5,18 +5,19 @@
 //! Everything follows from a seed. A failure prints it; `PALISADE_SEED=N` runs that one alone, and
 //! `PALISADE_SEEDS=N` so many instead of the usual number.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
-use hyper_util::rt::TokioIo;
+use futures::future::BoxFuture;
 use tokio::runtime::Builder;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Uri;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -24,8 +25,10 @@ use self::dice::Dice;
 use self::server::{Answer, Asked, Dial, Given, Reply, SharedInbox, What};
 use self::time::{SECOND, Skew, Time};
 use crate::client::{Client, Transport};
+use crate::connector::{Connection, Connector};
 use crate::error::ClientError;
 use crate::lease::Lease;
+use crate::random::Entropy;
 use crate::session::{Session, SessionOptions};
 use crate::standing::SessionState;
 
@@ -33,38 +36,34 @@ mod dice;
 mod server;
 mod time;
 
-/// What of the library is simulated on this thread.
-#[derive(Clone)]
-struct World {
-    dial: Dial,
-    dice: Dice,
+/// How the library reaches the coordinators of the simulation.
+struct Dialling(Dial);
+
+impl fmt::Debug for Dialling {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Dialling")
+    }
 }
 
-thread_local! {
-    static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+impl Connector for Dialling {
+    fn connect(&self, endpoint: Uri) -> BoxFuture<'static, io::Result<Box<dyn Connection>>> {
+        let host = usize::from(endpoint.host() == Some("other"));
+        let dialled = self.0(host).map(|pipe| -> Box<dyn Connection> { Box::new(pipe) });
+        Box::pin(std::future::ready(dialled))
+    }
 }
 
-/// A connection to a coordinator of the simulation, if there is one.
-pub(crate) async fn dialled(
-    address: &Endpoint,
-) -> Option<Result<Channel, tonic::transport::Error>> {
-    let dial = WORLD.with_borrow(|world| world.as_ref().map(|world| Arc::clone(&world.dial)))?;
-    let connector = tower::service_fn(move |uri: Uri| {
-        let host = usize::from(uri.host() == Some("other"));
-        std::future::ready(dial(host).map(TokioIo::new))
-    });
-    Some(address.connect_with_connector(connector).await)
-}
+/// Chance of the library's own.
+#[derive(Debug)]
+struct Chance(Mutex<Dice>);
 
-/// Chance of the simulation, if there is one.
-pub(crate) fn fill(bytes: &mut [u8]) -> bool {
-    WORLD.with_borrow_mut(|world| {
-        let Some(world) = world else { return false };
+impl Entropy for Chance {
+    fn fill(&self, bytes: &mut [u8]) {
+        let mut dice = self.0.lock().unwrap();
         for chunk in bytes.chunks_mut(8) {
-            chunk.copy_from_slice(&world.dice.roll().to_le_bytes()[..chunk.len()]);
+            chunk.copy_from_slice(&dice.roll().to_le_bytes()[..chunk.len()]);
         }
-        true
-    })
+    }
 }
 
 /// What is simulated, besides what the seed decides.
@@ -545,20 +544,20 @@ fn simulate(seed: u64, plan: Plan) -> Result<bool, String> {
     let outcome = runtime.block_on(async {
         let inbox = SharedInbox::default();
         let dial = server::start(&inbox);
-        let dice = Dice::new(!seed);
-        WORLD.set(Some(World { dial, dice }));
+        let chance = Chance(Mutex::new(Dice::new(!seed)));
         let (mut simulation, options) = Simulation::new(seed, plan, inbox);
         let client = Client::builder()
             .endpoints(["http://one", "http://other"])
             .transport(plan.transport)
             .clock(Arc::<Time>::clone(&simulation.time))
+            .connector(Arc::new(Dialling(dial)))
+            .entropy(Arc::new(chance))
             .connect()
             .unwrap();
         let outcome = simulation.run(&client, options).await;
         outcome.map_err(|what| format!("seed {seed}: {what}\n{}", simulation.trace.join("\n")))
     });
     drop(runtime);
-    WORLD.set(None);
     outcome
 }
 

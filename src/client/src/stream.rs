@@ -102,7 +102,7 @@ pub(crate) async fn acquire(
     let lock_delay_ms = milliseconds("lock_delay", options.lock_delay)?;
     let wait_end = core.shared.clock.now().after(options.wait);
     let (reply, answer) = oneshot::channel();
-    let key = RequestKey::random();
+    let key = RequestKey::random(&core.shared.random);
     let ask = Ask {
         key,
         resource: resource.clone(),

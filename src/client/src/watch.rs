@@ -17,7 +17,6 @@ use crate::clock::within;
 use crate::endpoints::Connected;
 use crate::error::status::{Failure, Verdict};
 use crate::error::{ClientError, Unavailable};
-use crate::random;
 use crate::session::milliseconds;
 
 mod event;
@@ -349,7 +348,8 @@ impl LeaseWatch {
             _ => Duration::ZERO,
         };
         self.failures = self.failures.saturating_add(1);
-        let pause = least.min(LONGEST_PAUSE) + random::jittered(doubled.min(LONGEST_PAUSE), 500);
+        let pause =
+            least.min(LONGEST_PAUSE) + self.shared.random.jittered(doubled.min(LONGEST_PAUSE), 500);
         self.phase = Phase::Pausing(self.shared.clock.sleep(pause));
         self.place.breaks_off();
         let cause = match (&failure.error, failure.verdict) {

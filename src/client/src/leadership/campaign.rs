@@ -19,7 +19,6 @@ use crate::calls::Shared;
 use crate::clock::within;
 use crate::error::{ClientError, LeaseError, Source};
 use crate::lease::Lease;
-use crate::random;
 use crate::standing::LostReason;
 
 /// A pause that a coordinator asks for is kept, up to this.
@@ -155,7 +154,11 @@ impl<G: Sealer> Campaign<G> {
     }
 
     async fn pause(&self, backoff: &mut Backoff, asked: Option<Duration>) {
-        let pause = random::jittered(backoff.next(), 500).max(asked.unwrap_or_default());
+        let pause = self
+            .shared
+            .random
+            .jittered(backoff.next(), 500)
+            .max(asked.unwrap_or_default());
         self.shared.clock.sleep(pause).await;
     }
 

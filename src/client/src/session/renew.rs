@@ -10,7 +10,6 @@ use super::core::Core;
 use crate::calls::Answer;
 use crate::error::ClientError;
 use crate::error::status::{Failure, Verdict};
-use crate::random;
 use crate::standing::LostReason;
 
 /// A renewal is due a third of the TTL after the last one was sent: two may fail before it is late.
@@ -43,14 +42,15 @@ async fn renew_for_ever(core: &Core) {
         let mut pause = Duration::ZERO;
         while !renew(core).await {
             pause = next_pause(core, pause);
-            clock.sleep(random::jittered(pause, 500)).await;
+            clock.sleep(core.shared.random.jittered(pause, 500)).await;
         }
     }
 }
 
 /// How long after one renewal the next is due.
 pub(crate) fn interval(core: &Core) -> Duration {
-    random::jittered(core.ttl / RENEWALS_PER_TTL, INTERVAL_PERMILLE)
+    let random = &core.shared.random;
+    random.jittered(core.ttl / RENEWALS_PER_TTL, INTERVAL_PERMILLE)
 }
 
 /// How long one try may take.

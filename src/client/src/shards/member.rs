@@ -4,7 +4,7 @@ use palisade_token::ResourceName;
 
 use crate::error::ClientError;
 use crate::info::LeaseInfo;
-use crate::random;
+use crate::random::Random;
 
 /// What a shard's lease has in its metadata, before its member's id.
 const METADATA: &str = "palisade shard member ";
@@ -14,8 +14,11 @@ const METADATA: &str = "palisade shard member ";
 pub(super) struct MemberId(u128);
 
 impl MemberId {
-    pub(super) fn random() -> Self {
-        Self(u128::from_le_bytes(random::bytes()))
+    /// Its name is as long as that of any.
+    pub(super) const LONGEST: Self = Self(u128::MAX);
+
+    pub(super) fn random(random: &Random) -> Self {
+        Self(u128::from_le_bytes(random.bytes()))
     }
 
     fn parse(text: &str) -> Option<Self> {

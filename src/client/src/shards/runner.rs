@@ -17,7 +17,6 @@ use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::leadership::{Backoff, Campaign, Hurdle, Kept, LeaderError, Sealer, Waited, hurdle};
 use crate::lease::Lease;
-use crate::random;
 
 mod reports;
 
@@ -163,11 +162,14 @@ impl<G: Sealer> Runner<G> {
                     worked_before = true;
                     failures.reset();
                     self.act(clock.now(), view);
-                    random::jittered(self.shards.refresh, REFRESH_PERMILLE)
+                    self.client
+                        .shared()
+                        .random
+                        .jittered(self.shards.refresh, REFRESH_PERMILLE)
                 }
                 Err(error) => {
                     let asked = self.campaign.passes(hurdle(error, worked_before))?;
-                    let pause = random::jittered(failures.next(), 500);
+                    let pause = self.client.shared().random.jittered(failures.next(), 500);
                     pause.max(asked.unwrap_or_default())
                 }
             };

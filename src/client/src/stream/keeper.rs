@@ -12,7 +12,6 @@ use tracing::{debug, warn};
 use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::error::status::{Failure, Verdict};
-use crate::random;
 use crate::session::core::{Core, lost_error};
 use crate::session::renew;
 use crate::standing::LostReason;
@@ -68,7 +67,7 @@ enum Event {
 
 impl Keeper {
     pub(crate) fn new(core: Arc<Core>, commands: Commands, first: First) -> Self {
-        let mut table = Table::new(core.ended.clone());
+        let mut table = Table::new(core.ended.clone(), core.shared.random.clone());
         table
             .opened(first.sent, Vec::new())
             .expect("nothing was named");
@@ -261,7 +260,8 @@ impl Keeper {
         }
         self.core.failing();
         self.renew_pause = renew::next_pause(&self.core, self.renew_pause);
-        self.renew_at = now.after(random::jittered(self.renew_pause, 500));
+        let random = &self.core.shared.random;
+        self.renew_at = now.after(random.jittered(self.renew_pause, 500));
         if failure.endpoint_at_fault {
             self.leave(now, None);
         }

@@ -12,7 +12,7 @@ use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::info::{LeaseInfo, PreviousLease};
 use crate::lease::LeaseNews;
-use crate::random;
+use crate::random::Random;
 use crate::release::Released;
 
 /// How many requests a session may have open at once, on a stream: each renewal names them all.
@@ -24,8 +24,8 @@ pub(crate) const MAX_OPEN_REQUESTS: usize = 1000;
 pub(crate) struct RequestKey(u128);
 
 impl RequestKey {
-    pub(super) fn random() -> Self {
-        Self(u128::from_le_bytes(random::bytes()))
+    pub(super) fn random(random: &Random) -> Self {
+        Self(u128::from_le_bytes(random.bytes()))
     }
 
     pub(super) fn parse(text: &str) -> Option<Self> {

@@ -4,7 +4,7 @@
 //! happens to the streams: what was under way on one that broke is sent again on the next, as a retry, or
 //! given back if nobody waits for it any more.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use palisade_api::AttachRequest;
@@ -16,7 +16,7 @@ use crate::clock::Moment;
 use crate::error::{ClientError, Unavailable};
 use crate::info::LeaseEnd;
 use crate::lease::LeaseNews;
-use crate::random;
+use crate::random::Random;
 use crate::release::Released;
 
 use super::messages;
@@ -61,8 +61,8 @@ pub(super) struct Garbage(pub(super) &'static str);
 
 #[derive(Debug)]
 pub(super) struct Table {
-    requests: HashMap<RequestKey, Request>,
-    in_flight: HashMap<u64, InFlight>,
+    requests: BTreeMap<RequestKey, Request>,
+    in_flight: BTreeMap<u64, InFlight>,
     takes: Takes,
     seq: u64,
     order: u64,
@@ -72,13 +72,14 @@ pub(super) struct Table {
     /// What the last opening met, while there is no stream.
     away: Unavailable,
     session_ended: CancellationToken,
+    random: Random,
 }
 
 impl Table {
-    pub(super) fn new(session_ended: CancellationToken) -> Self {
+    pub(super) fn new(session_ended: CancellationToken, random: Random) -> Self {
         Self {
-            requests: HashMap::new(),
-            in_flight: HashMap::new(),
+            requests: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
             takes: Takes::Nothing,
             seq: 0,
             order: 0,
@@ -86,6 +87,7 @@ impl Table {
             wake_at: None,
             away: Unavailable::NoAnswer,
             session_ended,
+            random,
         }
     }
 
@@ -367,7 +369,7 @@ impl Table {
     fn retry_later(&mut self, now: Moment, key: RequestKey) -> Option<Moment> {
         let request = self.requests.get_mut(&key)?;
         let doubled = FIRST_PAUSE * (1 << request.failures.min(10));
-        let at = now.after(random::jittered(doubled.min(LONGEST_PAUSE), 500));
+        let at = now.after(self.random.jittered(doubled.min(LONGEST_PAUSE), 500));
         request.failures = request.failures.saturating_add(1);
         request.retry_at = Some(at);
         self.wake_by(at);
@@ -377,7 +379,7 @@ impl Table {
     /// The session has ended: all that is open ends with it.
     pub(super) fn end(&mut self, error: impl Fn() -> ClientError) {
         self.cut();
-        for (_, request) in self.requests.drain() {
+        for (_, request) in std::mem::take(&mut self.requests) {
             match request.stage {
                 Stage::Asking(asking) => drop(asking.reply.send(Err(error()))),
                 Stage::Returning(mut returning) => returning.tell(Err(error())),

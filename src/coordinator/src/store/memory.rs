@@ -47,6 +47,29 @@ impl MemoryStore {
         Ok(Arc::new(Self { local }))
     }
 
+    /// Starts a store on what another has kept, as a machine that was started again or restored does. All that
+    /// is written from now on is shown to `keep`, which decides what of it is kept.
+    ///
+    /// # Errors
+    /// As [`MemoryStore::start`].
+    #[cfg(any(test, feature = "conformance"))]
+    pub async fn start_on(
+        ledger: Ledger,
+        keep: Box<dyn Keep>,
+        (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
+        tasks: &Tasks,
+    ) -> Result<Arc<Self>, StoreError> {
+        let keep = Some(keep);
+        let local = Local::start(Kept { ledger, keep }, clock, entropy, tasks).await?;
+        Ok(Arc::new(Self { local }))
+    }
+
+    /// What is kept now.
+    #[cfg(any(test, feature = "conformance"))]
+    pub async fn kept(&self) -> Ledger {
+        self.local.journal().await.ledger.clone()
+    }
+
     /// Counts what is done from now on, in the first that is given.
     pub fn count_in(&self, metrics: &Metrics) {
         self.local.count_in(metrics);
@@ -65,15 +88,30 @@ impl Shell for MemoryStore {
     }
 }
 
+/// Sees what a store keeps, and may keep something else: for tests.
+#[cfg(any(test, feature = "conformance"))]
+pub trait Keep: std::fmt::Debug + Send + 'static {
+    /// What is kept of a transaction that was planned on what was kept before.
+    fn keep(&mut self, before: &Ledger, revision: Revision, changes: &[Change]) -> Vec<Change>;
+}
+
 /// What is durable in memory: a ledger that is only ever written to.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     ledger: Ledger,
+    #[cfg(any(test, feature = "conformance"))]
+    keep: Option<Box<dyn Keep>>,
 }
 
 #[async_trait]
 impl Journal for Kept {
     async fn write(&mut self, revision: Revision, changes: &[Change]) -> Result<(), StoreError> {
+        #[cfg(any(test, feature = "conformance"))]
+        if let Some(keep) = &mut self.keep {
+            let kept = keep.keep(&self.ledger, revision, changes);
+            self.ledger.apply(revision, &kept);
+            return Ok(());
+        }
         self.ledger.apply(revision, changes);
         Ok(())
     }

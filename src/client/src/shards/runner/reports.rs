@@ -8,11 +8,11 @@ use super::super::Spread;
 use super::{Report, Runner, State, What, free};
 use crate::error::ClientError;
 use crate::leadership::{Hurdle, LeaderError, LeadershipEnd, Next, Sealer, Waited};
-use crate::random;
 
 impl<G: Sealer> Runner<G> {
     pub(super) fn took(&mut self, report: Report) -> Result<(), LeaderError> {
         let now = self.client.shared().clock.now();
+        let random = &self.client.shared().random;
         let Report { shard, what } = report;
         let (Some(state), Some(pauses)) = (self.states.get_mut(shard), self.pauses.get_mut(shard))
         else {
@@ -22,8 +22,11 @@ impl<G: Sealer> Runner<G> {
             return Ok(());
         };
         let mut pause = |asked: Option<Duration>| State::Idle {
-            not_before: now
-                .after(random::jittered(pauses.next(), 500).max(asked.unwrap_or_default())),
+            not_before: now.after(
+                random
+                    .jittered(pauses.next(), 500)
+                    .max(asked.unwrap_or_default()),
+            ),
         };
         let idle = State::Idle { not_before: now };
         let next = match what {
@@ -43,7 +46,7 @@ impl<G: Sealer> Runner<G> {
                     (_, LeadershipEnd::Told) => Ok(idle),
                     _ => {
                         pauses.after_leadership(outcome.lasted);
-                        let left = random::jittered(pauses.next(), 500);
+                        let left = random.jittered(pauses.next(), 500);
                         Ok(State::Idle {
                             not_before: now.after(left),
                         })

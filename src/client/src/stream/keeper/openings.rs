@@ -9,7 +9,6 @@ use tracing::debug;
 use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::error::status::{Failure, Verdict};
-use crate::random;
 use crate::session::renew;
 use crate::standing::LostReason;
 
@@ -34,7 +33,11 @@ impl Keeper {
         }
         self.core.shared.endpoints.give_up(&wire.used);
         let spread = draining.map_or(Duration::ZERO, |limit| limit / DRAIN_SHARE);
-        let pause = random::jittered(spread.min(LONGEST_SPREAD), 0);
+        let pause = self
+            .core
+            .shared
+            .random
+            .jittered(spread.min(LONGEST_SPREAD), 0);
         self.open_at = Some(now.after(pause));
     }
 
@@ -54,7 +57,7 @@ impl Keeper {
         }
         if self.opening.is_none() {
             self.open_pause = renew::next_pause(&self.core, self.open_pause);
-            let pause = random::jittered(self.open_pause, 0);
+            let pause = self.core.shared.random.jittered(self.open_pause, 0);
             self.open_at = Some(now.after(pause));
         }
     }
@@ -105,7 +108,7 @@ impl Keeper {
             return;
         }
         self.open_pause = renew::next_pause(&self.core, self.open_pause);
-        self.open_at = Some(now.after(random::jittered(self.open_pause, 500)));
+        self.open_at = Some(now.after(self.core.shared.random.jittered(self.open_pause, 500)));
     }
 
     fn take(&mut self, now: Moment, opened: Opened) -> Result<(), Failure> {

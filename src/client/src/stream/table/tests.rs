@@ -17,6 +17,7 @@ use super::{News, Table};
 use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::lease::LeaseNews;
+use crate::random::Random;
 
 const RESOURCES: [&str; 3] = ["a", "b", "c"];
 
@@ -130,7 +131,7 @@ impl World {
     fn new() -> Self {
         let mut world = Self {
             now: Moment(Duration::from_secs(1000)),
-            table: Table::new(CancellationToken::new()),
+            table: Table::new(CancellationToken::new(), Random::default()),
             slots: Arc::default(),
             store: Store::default(),
             links: vec![Link {
@@ -196,7 +197,7 @@ impl World {
     fn acquire(&mut self, resource: &str, waits: bool) {
         let (reply, answer) = oneshot::channel();
         let wait = Duration::from_secs(if waits { 3600 } else { 0 });
-        let key = RequestKey::random();
+        let key = RequestKey::random(&Random::default());
         let ask = Ask {
             key,
             resource: resource.parse().unwrap(),
