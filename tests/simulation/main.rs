@@ -10,4 +10,6 @@ mod history;
 mod invariants;
 mod linearizable;
 mod planted;
+mod seeds;
 mod vault;
+mod world;

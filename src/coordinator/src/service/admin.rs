@@ -39,6 +39,12 @@ pub struct Admin {
 }
 
 impl Admin {
+    /// Serves operators of a service that nobody looks after: it counts as ready until it drains.
+    #[must_use]
+    pub fn beside(service: Service) -> Self {
+        Self::new(service, Arc::new(watch::Sender::new(Health::Ready)))
+    }
+
     /// Serves operators of a service whose health is told so.
     pub(crate) fn new(service: Service, health: Arc<watch::Sender<Health>>) -> Self {
         let since = service.leases.clock.now();
