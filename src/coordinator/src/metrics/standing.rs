@@ -5,6 +5,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::health::Health;
@@ -82,6 +83,16 @@ impl Collector for Standing {
             ),
             self.service.watches(),
         )?;
+        if let Ok(runtime) = Handle::try_current() {
+            gauge(
+                &mut encoder,
+                (
+                    "palisade_tasks",
+                    "Tasks of this coordinator's runtime that have not ended",
+                ),
+                runtime.metrics().num_alive_tasks(),
+            )?;
+        }
         gauge(
             &mut encoder,
             (
