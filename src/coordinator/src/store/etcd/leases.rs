@@ -17,8 +17,8 @@ use super::link::{Committed, Link};
 use super::step;
 use super::view::{self, Sight, Source, Spot, Subject};
 use crate::domain::{
-    Acquire, AcquireStep, Acquired, Caller, Claim, Generation, GrantNote, Hold, LeaseEnd, Place,
-    Previous, PromoteStep, Refusal, Release, ReleaseStep, Released, RequestId, Revision, SessionId,
+    Acquire, AcquireStep, Acquired, Claim, Generation, GrantNote, Hold, LeaseEnd, Place, Previous,
+    PromoteStep, Refusal, Release, ReleaseStep, Released, RequestId, Revision, SessionId,
     decide_acquire, decide_promotion, decide_release,
 };
 use crate::store::{Failure, StoreError};
@@ -39,11 +39,6 @@ fn unless_full(link: &Link, step: AcquireStep) -> Result<AcquireStep, StoreError
         }
         step => Ok(step),
     }
-}
-
-/// The session whose mark a caller's steps compare, where they came on its stream.
-fn own_mark<'a>(caller: &Caller, session: &'a SeenSession) -> Option<&'a SeenSession> {
-    caller.mark.map(|_| session)
 }
 
 impl EtcdStore {
@@ -78,9 +73,8 @@ impl EtcdStore {
                     }
                 }
                 AcquireStep::Leave(place) => {
-                    let mark = own_mark(&acquire.caller, session);
                     let spot = sight.spot(&link.context().keys, &place);
-                    let step = step::leave(&spot, mark);
+                    let step = step::leave(&spot, session);
                     if let Taken::Applied(..) = effort.take(&link, step).await? {
                         link.known().left(&spot);
                         effort.stop_guessing();
@@ -245,7 +239,7 @@ impl EtcdStore {
                 }
                 ReleaseStep::Leave(place) => {
                     let spot = sight.spot(keys, &place);
-                    let step = step::leave(&spot, own_mark(&release.caller, session));
+                    let step = step::leave(&spot, session);
                     if let Taken::Applied(committed, _) = effort.take(&link, step).await? {
                         link.known().left(&spot);
                         let ended = committed.reached.revision;
@@ -253,9 +247,8 @@ impl EtcdStore {
                     }
                 }
                 ReleaseStep::End { hold, successor } => {
-                    let mark = own_mark(&release.caller, session);
                     let ending = (&sight, hold, successor);
-                    if let Some(released) = self.end(&mut effort, &link, ending, mark).await? {
+                    if let Some(released) = self.end(&mut effort, &link, ending, session).await? {
                         return Ok(released);
                     }
                 }
@@ -270,20 +263,19 @@ impl EtcdStore {
         effort: &mut Effort<'_>,
         link: &Arc<Link>,
         (sight, hold, successor): (&Sight, Hold, Option<Place>),
-        mark: Option<&SeenSession>,
+        session: &SeenSession,
     ) -> Result<Option<Released>, StoreError> {
         let previous = Previous::of(&hold, LeaseEnd::Released, "");
         let heir = heir(link, sight, successor, previous);
         let named = heir.as_ref().map(|(spot, hold)| (spot, hold));
-        let Some(step) = step::end(&link.context().keys, sight, named, mark) else {
+        let Some(step) = step::end(&link.context().keys, sight, named, session) else {
             return Ok(None);
         };
         let Taken::Applied(committed, listed) = effort.take(link, step).await? else {
             return Ok(None);
         };
         let ended = committed.reached.revision;
-        let owner = sight.session.as_ref();
-        let owner = owner.map(|session| &session.record.principal);
+        let owner = Some(&session.record.principal);
         self.note_ended(&hold, owner, (LeaseEnd::Released, ended));
         let done = (committed, listed);
         let successor = self.ended(link, &hold, heir, done).await.map(Box::new);

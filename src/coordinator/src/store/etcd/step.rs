@@ -212,33 +212,27 @@ pub(super) fn raised(session: &SeenSession, mark: AttachMark, by: Committed) -> 
     }
 }
 
-/// Gives a place back; under the mark of a stream where one is given.
-pub(super) fn leave(spot: &Spot, stream: Option<&SeenSession>) -> Step {
-    let mut step = Step::new(vec![view::is_queued(spot)]);
+/// Gives a place back. A client that has asked for it again since, elsewhere, keeps it.
+pub(super) fn leave(spot: &Spot, session: &SeenSession) -> Step {
+    let mut step = Step::new(vec![view::is_queued(spot)]).under_mark(session);
     step.delete(spot.key.clone());
-    match stream {
-        Some(session) => step.under_mark(session),
-        None => step,
-    }
+    step
 }
 
 /// Ends the lease that was seen, and hands the resource over in the same transaction to the head of the queue,
-/// if one was seen and may be granted it.
+/// if one was seen and may be granted it. A client that has asked for it again since, elsewhere, keeps it.
 ///
 /// `None` where no lease was seen.
 pub(super) fn end(
     keys: &Keys,
     sight: &Sight,
     heir: Option<(&Spot, &Stored<Hold>)>,
-    stream: Option<&SeenSession>,
+    session: &SeenSession,
 ) -> Option<Step> {
     let hold = sight.hold.as_ref()?;
     let resource = &hold.record.claim.resource;
     let has_delay = hold.record.claim.lock_delay_ms > 0;
-    let mut step = Step::new(vec![view::is_held_since(keys, hold)]);
-    if let Some(session) = stream {
-        step = step.under_mark(session);
-    }
+    let mut step = Step::new(vec![view::is_held_since(keys, hold)]).under_mark(session);
     match (heir, &sight.generation) {
         (Some((spot, hold)), Some(generation)) => {
             hand_over(&mut step, keys, sight, generation, (spot, hold));

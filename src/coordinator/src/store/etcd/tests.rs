@@ -232,7 +232,7 @@ impl World {
             | Step::Release(_, ReleaseStep::Raise(mark)) => step::raise(keys, session, mark),
             Step::Acquire(AcquireStep::Leave(place))
             | Step::Release(_, ReleaseStep::Leave(place)) => {
-                step::leave(&sight.spot(keys, &place), None)
+                step::leave(&sight.spot(keys, &place), session)
             }
             Step::Release(_, ReleaseStep::End { successor, .. }) => {
                 let heir = successor.map(|place| {
@@ -240,7 +240,7 @@ impl World {
                     (sight.spot(keys, &place), hold)
                 });
                 let heir = heir.as_ref().map(|(spot, hold)| (spot, hold));
-                step::end(keys, &sight, heir, None).expect("it saw the lease")
+                step::end(keys, &sight, heir, session).expect("it saw the lease")
             }
             Step::Release(release, ReleaseStep::Answer(_)) => {
                 let seen = step::is_as_seen(keys, &sight, &release);

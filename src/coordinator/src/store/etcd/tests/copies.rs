@@ -168,6 +168,41 @@ async fn a_late_enqueue_in_a_frozen_follower_is_not_promoted_as_a_ghost() {
     panic!("only {arrived} copies arrived in {ROUNDS} rounds");
 }
 
+/// A call that has waited long enough gives up what it asked for, and so ends a lease that was granted just before. Its
+/// client, which has heard nothing, has asked again elsewhere meanwhile, and was told that it holds: it goes on holding.
+#[tokio::test]
+async fn a_late_give_up_in_a_frozen_follower_does_not_end_what_was_told_since() {
+    let mut cluster = Box::pin(Cluster::start()).await;
+    let mut arrived = 0;
+    for round in 0..ROUNDS {
+        let (name, beside) = (format!("r/{round}"), format!("beside/{round}"));
+        let client = cluster.client(format!("client.{round}")).await;
+        let other = cluster.client(format!("other.{round}")).await;
+        let hold = client.take(&name, "1").await;
+        let elsewhere = cluster.elsewhere(&client, 2);
+        cluster.etcd.pause(cluster.follower).unwrap();
+        let (etcd, late, follower) = (&mut cluster.etcd, &cluster.late, cluster.follower);
+        let asks_again = async {
+            Cluster::are_sent(late, 2).await;
+            let told = elsewhere.acquire(&name, "1").await.unwrap();
+            assert_eq!(told, Acquired::Held(hold.clone()));
+            etcd.resume(follower).unwrap();
+        };
+        let request = HoldName::Request(RequestId::new("1").unwrap());
+        let copies = (client.release(&name, request), other.acquire(&beside, "1"));
+        let (copy, control, ()) = join!(copies.0, copies.1, asks_again);
+        assert_eq!(cluster.holder(&name).await, Some(hold), "ended: {copy:?}");
+        if matches!(control, Ok(Acquired::Held(_))) {
+            assert!(is_outdated(&copy), "{copy:?}");
+            arrived += 1;
+        }
+        if arrived == ENOUGH {
+            return;
+        }
+    }
+    panic!("only {arrived} copies arrived in {ROUNDS} rounds");
+}
+
 /// A stream has submitted an acquire, and raises its mark, both with an unknown outcome. Its client goes on elsewhere,
 /// and finishes there. Were the raise to be carried out late, or tried again over the mark that is found, the stream
 /// would submit the acquire once more, under a mark that counts.
