@@ -23,7 +23,7 @@ use crate::domain::{
 };
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
-use crate::store::{Failure, Page, Standing, Store, StoreError};
+use crate::store::{Alive, Failure, Page, Standing, Store, StoreError};
 
 /// What serves leases, beneath whatever protocol asks for them.
 #[derive(Debug)]
@@ -77,7 +77,17 @@ impl Leases {
         let alive = deadline
             .run(Kind::Write, self.store.open_session(session))
             .await?;
-        // It may have been found, not made: then its time began earlier than this call.
+        self.living(alive, sent, deadline).await
+    }
+
+    /// How long a session lives that was opened by a call that began at `sent`. It may have been found, or only its
+    /// time, where an opening before got halfway: then that began earlier.
+    pub(super) async fn living(
+        &self,
+        alive: Alive,
+        sent: Moment,
+        deadline: &Deadline,
+    ) -> Result<Living, CallError> {
         let known = self.store.lives_until(alive.session);
         let until = match known.filter(|until| *until > self.clock.now()) {
             Some(until) => until,

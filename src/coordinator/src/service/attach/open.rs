@@ -128,11 +128,7 @@ impl Service {
         let asked = deadline.run(Kind::Write, leases.store.attach(&caller));
         let attached = asked.await.map_err(CallError::or_happened)?;
         if attached.opening == made {
-            let living = Living {
-                session: alive.session,
-                ttl: alive.ttl,
-                until: sent.after(alive.ttl),
-            };
+            let living = leases.living(alive, sent, deadline).await?;
             return Ok((caller, living, false));
         }
         let living = self.renewed(&caller, deadline).await?;

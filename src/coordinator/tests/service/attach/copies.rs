@@ -4,21 +4,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use etcd_client::LeaseGrantOptions;
 use palisade_api::v1::attach_open::Owner;
 use palisade_api::v1::attach_response::Message as Told;
 use palisade_api::v1::lease_service_client::LeaseServiceClient;
 use palisade_api::v1::{AttachOpened, GetLeaseResponse};
 use palisade_api::{ErrorReason, SessionRef};
+use palisade_coordinator::clock::SystemClock;
+use palisade_coordinator::entropy::SystemEntropy;
+use palisade_coordinator::store::etcd::{EtcdOptions, EtcdStore};
 use palisade_coordinator::store::memory::MemoryStore;
-use palisade_test_support::{Proxy, eventually};
+use palisade_coordinator::tasks::Tasks;
+use palisade_test_support::{Etcd, Proxy, eventually};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::support::{Stream, again, known, open as opens, reference, renew};
+use super::support::{Stream, again, close, known, open as opens, reference, renew};
 use crate::store::{Mode, Switch, Write};
 use crate::support::{
-    Client, Coordinator, LONG, acquire, acquiring, again as once_more, asking, get, memory, open,
-    outcome, refused, release, settings, token,
+    Client, Coordinator, LONG, Serving, acquire, acquiring, again as once_more, asking, channel,
+    get, memory, open, opening, outcome, refused, release, settings, token,
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -206,4 +211,54 @@ async fn a_stream_whose_raise_has_an_unknown_outcome_retries_nothing_once_it_is_
     second.renew(Vec::new()).await;
     drop(second);
     network.stop().await;
+}
+
+/// An opening got halfway: the session's time runs in etcd, and nothing else of it is there. Who opens it once more is
+/// told what is left of that time, and not all of it (I8).
+#[tokio::test]
+async fn a_session_that_was_opened_halfway_before_is_told_what_is_left_of_its_time() {
+    const TTL_SECONDS: i64 = 10;
+    let etcd = Etcd::start().await.unwrap();
+    let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
+    let options = EtcdOptions::new(etcd.endpoints());
+    let store = EtcdStore::new(options, clock, entropy, &Tasks::default());
+    let serving = Serving::start(store, settings()).await;
+    let client = LeaseServiceClient::new(channel(serving.addresses).await);
+    let open = async || {
+        let mut opening = opening("s");
+        opening.ttl_ms = u64::try_from(TTL_SECONDS).unwrap() * 1000;
+        Stream::with(&client, Owner::Opening(opening), Vec::new()).await
+    };
+    let (mut stream, _) = open().await;
+    let etcd = etcd_client::Client::connect(etcd.endpoints(), None).await;
+    let mut times = etcd.unwrap().lease_client();
+    let found = times.leases().await.unwrap();
+    let [time] = found.leases() else {
+        panic!("a session has one: {found:?}");
+    };
+    let time = time.id();
+    stream.send(close()).await;
+    stream.end().await.unwrap();
+    // The first half of what opens the same session.
+    let same = LeaseGrantOptions::new().with_id(time);
+    times.grant(TTL_SECONDS, Some(same)).await.unwrap();
+    let mut left = async || {
+        let left = times.time_to_live(time, None).await.unwrap();
+        left.ttl()
+    };
+    let has_passed = async || left().await <= TTL_SECONDS - 3;
+    eventually("a part of it passes", LONG, has_passed)
+        .await
+        .unwrap();
+    let (stream, opened) = open().await;
+    // etcd tells whole seconds, rounded down.
+    let most = u64::try_from(left().await + 1).unwrap() * 1000;
+    assert!(
+        opened.ttl_left_ms <= most,
+        "{} ms were told, and at most {most} are left",
+        opened.ttl_left_ms
+    );
+    drop(stream);
+    serving.shutdown.cancel();
+    outcome(serving.running).await.unwrap();
 }
