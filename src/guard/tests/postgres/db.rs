@@ -118,15 +118,19 @@ impl Db {
         self.guard.seal(&self.pool, grant).await.unwrap()
     }
 
+    /// How many sessions of this database wait for a lock.
+    pub(crate) async fn waiters(&self) -> i64 {
+        let sql = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        self.number(sql).await
+    }
+
     /// Waits until that many sessions of this database wait for a lock.
     pub(crate) async fn waiting(&self, sessions: i64) {
-        eventually("sessions wait", PATIENCE, async || {
-            let sql = "SELECT count(*) FROM pg_stat_activity \
-                       WHERE wait_event_type = 'Lock' AND datname = current_database()";
-            self.number(sql).await == sessions
-        })
-        .await
-        .unwrap();
+        let are_there = async || self.waiters().await == sessions;
+        eventually("sessions wait", PATIENCE, are_there)
+            .await
+            .unwrap();
     }
 }
 

@@ -1,12 +1,12 @@
 //! Traps that others fell into, and what this guard makes of them.
 
-use palisade_guard::postgres::{MAX_RESOURCES, SealPolicy};
+use palisade_guard::postgres::{Isolation, MAX_RESOURCES, SealPolicy};
 use palisade_guard::{Blocker, GuardError};
-use palisade_test_support::Postgres;
+use palisade_test_support::{Postgres, eventually};
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 
-use crate::db::{Db, LEVELS, grant, name, run, sql};
+use crate::db::{Db, LEVELS, PATIENCE, grant, name, run, sql};
 
 /// Why there is a lock: each of these reads the fence before the seal, finds it good, and commits after the
 /// seal has returned. `check` in their place does not.
@@ -86,6 +86,47 @@ async fn a_read_in_the_statement_of_the_seal_reads_the_past() {
         1,
         "so read after it"
     );
+}
+
+/// The other way round, as the library does it: the seal is a transaction of its own, and what is read in the next one has
+/// all that was written before it, at every isolation level.
+#[tokio::test]
+async fn what_is_read_after_the_seal_has_all_that_was_written_before_it() {
+    let db = Db::with_orders().await;
+    for (round, level) in (10..).zip([
+        Isolation::ReadCommitted,
+        Isolation::RepeatableRead,
+        Isolation::Serializable,
+    ]) {
+        let held = grant("orders", round);
+        db.seal(&held).await;
+        let mut writer = db.connect().await;
+        let write = format!(
+            "BEGIN; SELECT palisade.enter({}); INSERT INTO orders VALUES (1, {round})",
+            sql(&held)
+        );
+        run(&mut writer, &write).await.unwrap();
+        let (guard, pool) = (db.guard.with_isolation(level), db.pool.clone());
+        let mut next = JoinSet::new();
+        let reads = next.spawn(async move {
+            let sealed = guard
+                .seal(&pool, &grant("orders", round + 1))
+                .await
+                .unwrap();
+            let mut tx = guard.begin(&pool, &sealed).await.unwrap();
+            let read = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM orders");
+            read.fetch_one(&mut *tx).await.unwrap()
+        });
+        let waits = async || reads.is_finished() || db.waiters().await == 1;
+        eventually("the seal waits", PATIENCE, waits).await.unwrap();
+        run(&mut writer, "COMMIT").await.unwrap();
+        let read = next.join_next().await.unwrap().unwrap();
+        assert_eq!(
+            read,
+            db.number("SELECT count(*) FROM orders").await,
+            "{level:?}"
+        );
+    }
 }
 
 /// STABLE functions read with the snapshot of the statement, which is older than the lock.

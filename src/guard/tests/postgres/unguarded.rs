@@ -1,9 +1,10 @@
 //! Every way to write a protected table without an entry is refused.
 
 use palisade_guard::GuardError;
+use palisade_token::Grant;
 use sqlx::postgres::PgPoolCopyExt;
 
-use crate::db::{Db, code, grant, name, run, sql};
+use crate::db::{Db, code, grant, name, run, sql, words};
 
 const ZF003: &str = "ZF003";
 
@@ -187,6 +188,56 @@ async fn the_entry_of_one_resource_does_not_open_the_table_of_another() {
     tx.commit().await.unwrap();
     assert_eq!(db.number("SELECT count(*) FROM orders").await, 1);
     assert_eq!(db.number("SELECT count(*) FROM bills").await, 1);
+}
+
+fn by_hand(grant: &Grant) -> String {
+    format!("SELECT palisade.enter({})", sql(grant))
+}
+
+fn as_library(grant: &Grant) -> String {
+    format!("CALL palisade.open({})", words(grant))
+}
+
+/// A coordinator grants many resources in one transaction, so that their tokens are one number. What tells them apart is
+/// the resource, and the holder.
+#[tokio::test]
+async fn a_token_that_one_batch_gave_to_two_resources_opens_only_its_own_table() {
+    let db = Db::with_orders().await;
+    db.run("CREATE TABLE bills (id bigint)").await;
+    db.guard
+        .protect(&db.pool, "bills", &name("bills"))
+        .await
+        .unwrap();
+    let orders = grant("orders", 10);
+    let bills = Grant {
+        holder: grant("bills", 3).holder,
+        ..grant("bills", 10)
+    };
+    db.seal(&orders).await;
+    db.seal(&bills).await;
+    let shown_to_bills = Grant {
+        resource: name("bills"),
+        ..orders.clone()
+    };
+    let write = "INSERT INTO orders VALUES (1); INSERT INTO bills VALUES (1); COMMIT";
+    let mut a = db.connect().await;
+    let attacks: [(&[&Grant], &str); 3] = [
+        (&[&orders], ZF003),
+        (&[&bills], ZF003),
+        (&[&orders, &shown_to_bills], "ZF004"),
+    ];
+    for (entered, code) in attacks {
+        for enter in [by_hand, as_library] {
+            let enters: Vec<_> = entered.iter().map(|grant| enter(grant)).collect();
+            let batch = format!("BEGIN; {}; {write}", enters.join("; "));
+            assert_eq!(run(&mut a, &batch).await, Err(code.to_owned()), "{batch}");
+            run(&mut a, "ROLLBACK").await.unwrap();
+        }
+    }
+    assert_eq!(db.number("SELECT count(*) FROM orders").await, 0);
+    assert_eq!(db.number("SELECT count(*) FROM bills").await, 0);
+    let both = format!("BEGIN; {}; {}; {write}", by_hand(&orders), by_hand(&bills));
+    assert_eq!(run(&mut a, &both).await, Ok(()));
 }
 
 #[tokio::test]
