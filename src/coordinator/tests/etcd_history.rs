@@ -33,7 +33,7 @@ struct Wall {
 }
 
 impl Wall {
-    fn new(begins: WallClock, slowness: u32) -> Arc<dyn Clock> {
+    fn shared(begins: WallClock, slowness: u32) -> Arc<dyn Clock> {
         let clock = SystemClock::shared();
         let since = clock.now();
         Arc::new(Self {
@@ -349,7 +349,7 @@ async fn an_etcd_rebuilt_within_the_same_second_still_gives_larger_tokens() {
     let now = SystemClock::shared().wall().0;
     let second = now / SECOND_MICROS;
     // So slow that the rebuild takes some hundredths of a second, and no slower than etcd counts revisions.
-    let clock = Wall::new(WallClock(second * SECOND_MICROS), 50);
+    let clock = Wall::shared(WallClock(second * SECOND_MICROS), 50);
     let running = Coordinator::by(etcd.endpoints(), Arc::clone(&clock));
     let mut seen = running.tokens("r", 30).await;
     etcd.wipe().await.unwrap();
@@ -369,7 +369,7 @@ async fn coordinators_whose_clocks_are_an_hour_apart_give_growing_tokens() {
     const HOUR: u64 = 3600 * SECOND_MICROS;
     let etcd = Etcd::start().await.unwrap();
     let now = SystemClock::shared().wall().0;
-    let by = |begins| Coordinator::by(etcd.endpoints(), Wall::new(WallClock(begins), 1));
+    let by = |begins| Coordinator::by(etcd.endpoints(), Wall::shared(WallClock(begins), 1));
     let (fast, slow) = (by(now), by(now - HOUR));
     let mut seen = Vec::new();
     for round in 0..4 {
