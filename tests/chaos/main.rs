@@ -6,4 +6,5 @@
 )]
 
 mod faults;
+mod lock_set;
 mod report;

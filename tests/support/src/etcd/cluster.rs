@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use super::member::{Member, Plan};
@@ -300,11 +301,17 @@ impl EtcdCluster {
     ///
     /// [`Error::Command`] with its message.
     pub async fn etcdctl(&self, args: &[&str]) -> Result<String, Error> {
+        program::run(self.etcdctl_command(args)).await
+    }
+
+    /// The command that [`EtcdCluster::etcdctl`] runs, for what is to run on: `lock`, `lease keep-alive`.
+    #[must_use]
+    pub fn etcdctl_command(&self, args: &[&str]) -> Command {
         let mut etcdctl = self.plan.etcdctl();
         etcdctl
             .args(["--endpoints", &self.endpoints().join(",")])
             .args(args);
-        program::run(etcdctl).await
+        etcdctl
     }
 
     /// The store's revision, by a linearizable read.
