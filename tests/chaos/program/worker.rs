@@ -11,23 +11,23 @@
 //! | `committed RECEIPT` | `go`: it is acknowledged |
 //! | `stale`, `lost`, `unknown`, `failed`, each with why: refused by the guard; lease lost before the write; may have happened; has not happened | |
 
-use std::error::Error;
+mod end;
+
 use std::time::Duration;
 
 use clap::Args;
-use palisade_client::{AcquireOptions, Client, ClientError, Lease, Session, SessionOptions};
+use palisade_client::{AcquireOptions, Client, Lease, Session, SessionOptions};
 use palisade_guard::GuardError;
 use palisade_guard::effects::{Fingerprint, IdempotencyKey};
-use palisade_guard::postgres::{Guard, GuardedTx, SealPolicy, Sealed};
+use palisade_guard::postgres::{Guard, SealPolicy, Sealed};
 use palisade_test_support::within;
 use palisade_token::{Grant, ResourceName};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgConnection, PgPool};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, Stdin, Stdout, stdin, stdout};
 
-use crate::workload::Workload;
-
-type Failed = Box<dyn Error + Send + Sync>;
+use crate::workload::{Failed, Workload};
+use end::{End, Tx};
 
 /// Longer than any run.
 const WAIT: Duration = Duration::from_secs(3600);
@@ -75,87 +75,6 @@ struct Worker {
 struct Wire {
     heard: Lines<BufReader<Stdin>>,
     said: Stdout,
-}
-
-/// How a job ended, but for success.
-enum End {
-    Stale(String),
-    Lost(String),
-    Unknown(String),
-    Failed(String),
-}
-
-impl End {
-    fn line(&self) -> String {
-        let (word, why) = match self {
-            Self::Stale(why) => ("stale", why),
-            Self::Lost(why) => ("lost", why),
-            Self::Unknown(why) => ("unknown", why),
-            Self::Failed(why) => ("failed", why),
-        };
-        format!("{word} {}", why.replace('\n', " "))
-    }
-}
-
-impl From<GuardError> for End {
-    fn from(error: GuardError) -> Self {
-        match &error {
-            GuardError::Stale { .. } => Self::Stale(error.to_string()),
-            GuardError::CommitUnknown { .. } => Self::Unknown(error.to_string()),
-            _ => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-impl From<Failed> for End {
-    fn from(error: Failed) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-impl From<ClientError> for End {
-    fn from(error: ClientError) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-impl From<sqlx::Error> for End {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-/// What is written with.
-enum Tx {
-    Guarded(Box<GuardedTx>),
-    Plain(sqlx::Transaction<'static, sqlx::Postgres>),
-}
-
-impl Tx {
-    fn connection(&mut self) -> &mut PgConnection {
-        match self {
-            Self::Guarded(tx) => tx,
-            Self::Plain(tx) => tx,
-        }
-    }
-
-    fn end_of(&self, error: sqlx::Error) -> End {
-        match self {
-            Self::Guarded(tx) => tx.refusal(error).into(),
-            Self::Plain(_) => error.into(),
-        }
-    }
-
-    async fn commit(self) -> Result<(), End> {
-        match self {
-            Self::Guarded(tx) => Ok(tx.commit().await.map(drop)?),
-            Self::Plain(tx) => tx.commit().await.map_err(|error| match error {
-                // The server said no; all else leaves open what it did.
-                sqlx::Error::Database(_) => End::Failed(error.to_string()),
-                _ => End::Unknown(error.to_string()),
-            }),
-        }
-    }
 }
 
 /// A lease whose row has been read.
