@@ -11,8 +11,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use etcd_client::{
-    GetOptions, TxnOp, TxnOpResponse, WatchOptions, WatchRequestSender, WatchResponse,
-    WatchResponseStream,
+    Event as EtcdEvent, EventType, GetOptions, TxnOp, TxnOpResponse, WatchOptions,
+    WatchRequestSender, WatchResponse, WatchResponseStream,
 };
 use futures::stream::{self, StreamExt, TryStreamExt};
 use palisade_token::ResourceName;
@@ -51,6 +51,8 @@ struct Watch {
     last: Revision,
     /// The generation as of then: what tells one history from another.
     generation: Option<Vec<u8>>,
+    /// What happened at that very revision, once anything was told: what tells a history under the same generation.
+    trail: Option<Trail>,
     /// The resources whose last lease had a lock-delay and was not released in order, or stands.
     delayed: BTreeSet<ResourceName>,
     ready: VecDeque<Batch>,
@@ -63,6 +65,12 @@ struct Open {
     replies: WatchResponseStream,
     /// What follows is later than this.
     after: Revision,
+}
+
+/// One thing that happened at a revision: a key that was put, or deleted.
+struct Trail {
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
 }
 
 /// Why no more comes over a connection.
@@ -193,6 +201,7 @@ impl Watch {
             open,
             last,
             generation,
+            trail: None,
             delayed,
             ready,
         })
@@ -229,6 +238,7 @@ impl Watch {
                 self.generation = Some(generation);
             }
             self.last = at;
+            self.trail = Trail::of(&some[0]);
             for (resource, is_put) in std::mem::take(&mut told.left) {
                 match is_put {
                     true => self.delayed.insert(resource),
@@ -265,23 +275,66 @@ impl Watch {
         Err(last)
     }
 
+    /// Whether what was told last is in the history that a connection leads to.
+    async fn is_history_of(&self, link: &Link) -> Result<bool, StoreError> {
+        let (Some(known), Some(trail)) = (&self.generation, &self.trail) else {
+            return Ok(false);
+        };
+        let found = generation_at(link, self.last).await?;
+        Ok(found.as_ref() == Some(known) && trail.is_there(link, self.last).await?)
+    }
+
     /// A restored etcd issues revisions again: what was told is its history only if the generation, whose
-    /// nonce is random, was the same at that revision. Where that is compacted, it is not known.
+    /// nonce is random, was the same at that revision, and the same happened at it: what else is kept in etcd may have
+    /// brought it there under the generation that was restored. Where that is compacted, it is not known.
     async fn go_on(&mut self, link: Arc<Link>) -> Result<(), StoreError> {
-        let known = self.generation.as_ref();
-        let found = generation_at(&link, self.last).await;
-        let is_same = known.is_some() && matches!(&found, Ok(found) if found.as_ref() == known);
+        let found = self.is_history_of(&link).await;
         if link.broken().is_cancelled() {
             let given_up = || lost("the connection was given up");
             return Err(found.err().unwrap_or_else(given_up));
         }
-        if !is_same {
+        if !matches!(found, Ok(true)) {
             *self = Self::start(Weak::clone(&self.links), link).await?;
             return Ok(());
         }
         self.open = Open::on(link, Some(self.last)).await?;
         debug!(last = %self.last, "etcd's watch goes on");
         Ok(())
+    }
+}
+
+impl Trail {
+    fn of(event: &EtcdEvent) -> Option<Self> {
+        let key = event.kv()?;
+        let is_put = event.event_type() == EventType::Put;
+        Some(Self {
+            key: key.key().to_vec(),
+            value: is_put.then(|| key.value().to_vec()),
+        })
+    }
+
+    /// Whether it happened at a revision of the history that a connection leads to.
+    async fn is_there(&self, link: &Link, at: Revision) -> Result<bool, StoreError> {
+        let before = Revision(at.0.saturating_sub(1));
+        let get = |revision| {
+            let options = GetOptions::new().with_revision(as_i64(revision));
+            TxnOp::get(self.key.clone(), Some(options))
+        };
+        let mut gets = vec![get(at)];
+        if self.value.is_none() {
+            gets.push(get(before));
+        }
+        let (replies, _) = link.read(gets).await?;
+        let found = |reply: Option<&TxnOpResponse>| match reply {
+            Some(TxnOpResponse::Get(found)) => found.kvs().first().cloned(),
+            _ => None,
+        };
+        let (is, was) = (found(replies.first()), found(replies.get(1)));
+        Ok(match (&self.value, is) {
+            (Some(put), Some(is)) => is.mod_revision() == as_i64(at) && is.value() == put,
+            (None, None) => was.is_some(),
+            (Some(_), None) | (None, Some(_)) => false,
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use palisade_api::v1::{AttachOpened, GetLeaseResponse};
 use palisade_api::{ErrorReason, SessionRef};
 use palisade_coordinator::clock::SystemClock;
 use palisade_coordinator::entropy::SystemEntropy;
+use palisade_coordinator::store::Store as _;
 use palisade_coordinator::store::etcd::{EtcdOptions, EtcdStore};
 use palisade_coordinator::store::memory::MemoryStore;
 use palisade_coordinator::tasks::Tasks;
@@ -213,17 +214,23 @@ async fn a_stream_whose_raise_has_an_unknown_outcome_retries_nothing_once_it_is_
     network.stop().await;
 }
 
+/// A coordinator on a real etcd, and its store.
+async fn on_etcd(etcd: &Etcd) -> (Serving, Client, Arc<EtcdStore>) {
+    let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
+    let options = EtcdOptions::new(etcd.endpoints());
+    let store = EtcdStore::new(options, clock, entropy, &Tasks::default());
+    let serving = Serving::start(Arc::<EtcdStore>::clone(&store), settings()).await;
+    let client = LeaseServiceClient::new(channel(serving.addresses).await);
+    (serving, client, store)
+}
+
 /// An opening got halfway: the session's time runs in etcd, and nothing else of it is there. Who opens it once more is
 /// told what is left of that time, and not all of it (I8).
 #[tokio::test]
 async fn a_session_that_was_opened_halfway_before_is_told_what_is_left_of_its_time() {
     const TTL_SECONDS: i64 = 10;
     let etcd = Etcd::start().await.unwrap();
-    let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
-    let options = EtcdOptions::new(etcd.endpoints());
-    let store = EtcdStore::new(options, clock, entropy, &Tasks::default());
-    let serving = Serving::start(store, settings()).await;
-    let client = LeaseServiceClient::new(channel(serving.addresses).await);
+    let (serving, client, _) = on_etcd(&etcd).await;
     let open = async || {
         let mut opening = opening("s");
         opening.ttl_ms = u64::try_from(TTL_SECONDS).unwrap() * 1000;
@@ -258,6 +265,42 @@ async fn a_session_that_was_opened_halfway_before_is_told_what_is_left_of_its_ti
         "{} ms were told, and at most {most} are left",
         opened.ttl_left_ms
     );
+    drop(stream);
+    serving.shutdown.cancel();
+    outcome(serving.running).await.unwrap();
+}
+
+/// A restore revives a lease that its client has released, and the client lives on and renews its session: nobody knows of
+/// the lease, and yet it would stand as long as the session does (I5).
+#[tokio::test]
+async fn a_lease_that_a_restore_revives_is_given_back_by_its_living_client() {
+    let mut etcd = Etcd::start().await.unwrap();
+    let (serving, client, store) = on_etcd(&etcd).await;
+    let (mut stream, _) = Stream::open(&client, "s").await;
+    let kept = stream.granted("kept", "k").await;
+    let revived = stream.granted("x", "r").await;
+    let snapshot = etcd.snapshot_save("before").await.unwrap();
+    stream.release("x", revived).await;
+    let session = open(&client, "other").await;
+    let next = acquire(&client, asking(&session, "1", "x", NOW)).await;
+    let lost = token(&next.unwrap());
+    etcd.restore_from(&snapshot).await.unwrap();
+    let is_back = async || store.ready().await.is_ok();
+    eventually("etcd is back", LONG, is_back).await.unwrap();
+    let held = async || get(&client, "x").await.lease.map(|lease| lease.token);
+    assert_eq!(held().await, Some(revived), "the restore revives it");
+    stream.renew(vec![known("kept", "k", kept)]).await;
+    let given_back = async || held().await.is_none();
+    eventually("what is not named is given back", LONG, given_back)
+        .await
+        .unwrap();
+    let session = open(&client, "another").await;
+    let next = acquire(&client, asking(&session, "1", "x", NOW)).await;
+    assert!(token(&next.unwrap()) > lost, "above all before the restore");
+    // What the client does know of is as it was.
+    let lease = get(&client, "kept").await.lease;
+    assert_eq!(lease.map(|lease| lease.token), Some(kept));
+    stream.renew(vec![known("kept", "k", kept)]).await;
     drop(stream);
     serving.shutdown.cancel();
     outcome(serving.running).await.unwrap();

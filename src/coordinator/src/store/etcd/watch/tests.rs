@@ -11,6 +11,7 @@ use crate::domain::Event;
 use crate::entropy::SystemEntropy;
 use crate::store::Store;
 use crate::store::conformance::Client;
+use crate::store::etcd::codec::as_i64;
 use crate::store::etcd::link::Link;
 use crate::store::etcd::{EtcdOptions, EtcdStore};
 use crate::tasks::Tasks;
@@ -126,4 +127,46 @@ async fn a_watch_of_a_history_without_a_generation_begins_anew() {
     let link = another(&store, &watch).await;
     Box::pin(watch.go_on(link)).await.unwrap();
     assert!(begins_anew(&watch));
+}
+
+/// What else is kept in the same etcd has overtaken it, before any coordinator was there to make a generation: the one at
+/// the last revision that was told is the same. That the last thing told was a lease, or the end of one, makes no
+/// difference.
+#[tokio::test]
+async fn a_watch_begins_anew_in_a_restored_history_that_other_keys_have_overtaken() {
+    for is_released in [false, true] {
+        let mut etcd = Etcd::start().await.unwrap();
+        let (store, shared) = store_on(&etcd);
+        becomes_ready(&store).await;
+        let client = Client::open(&shared, "one", TTL).await;
+        let mut watch = started(&store).await;
+        let held = client.take("held", "1").await;
+        told_of(&mut watch, "held").await;
+        let snapshot = etcd.snapshot_save("before").await.unwrap();
+        if is_released {
+            client.give_back(&held).await;
+        } else {
+            client.take("lost", "1").await;
+        }
+        let told = async {
+            while watch.last.0 <= held.granted.0 {
+                Box::pin(watch.next()).await.unwrap();
+            }
+        };
+        within("what is lost is told", LIMIT, told).await.unwrap();
+        etcd.restore_from(&snapshot).await.unwrap();
+        let others = etcd_client::Client::connect(etcd.endpoints(), None).await;
+        let others = others.unwrap().kv_client();
+        let overtakes = async || {
+            let put = others.clone().put("of/others", "", None).await;
+            let header = put.ok().and_then(|put| put.header().cloned());
+            header.is_some_and(|header| header.revision() > as_i64(watch.last))
+        };
+        eventually("it is overtaken", LIMIT, overtakes)
+            .await
+            .unwrap();
+        let link = another(&store, &watch).await;
+        Box::pin(watch.go_on(link)).await.unwrap();
+        assert!(begins_anew(&watch), "released: {is_released}");
+    }
 }
