@@ -8,3 +8,4 @@
 mod faults;
 mod lock_set;
 mod report;
+mod tables;
