@@ -6,6 +6,7 @@
     reason = "what is written down is more than each check looks at"
 )]
 
+mod configs;
 mod history;
 mod invariants;
 mod linearizable;

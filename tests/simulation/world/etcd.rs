@@ -70,6 +70,9 @@ pub(crate) struct Etcd {
     clock: Arc<HostClock>,
     lives_by: Arc<dyn Clock>,
     chance: Arc<Chance>,
+    /// By how much the fastest wall clock is ahead. A restore makes its generation by it: clocks must not run backwards
+    /// across one by more than it took (I3).
+    fastest: i64,
     state: Mutex<State>,
     starts: watch::Sender<u64>,
 }
@@ -101,6 +104,7 @@ impl Etcd {
             clock,
             lives_by,
             chance: Arc::new(Chance::new(dice)),
+            fastest: wall_ahead,
             state: Mutex::new(State {
                 running: None,
                 restores: 0,
@@ -224,6 +228,7 @@ impl Etcd {
         let restored = Decision::Restored(Kept::of(&older));
         self.recorder
             .log(restores, older.revision(), vec![restored]);
+        self.use_wall(self.fastest);
         self.start_on(older).await;
     }
 }

@@ -186,7 +186,7 @@ impl Reach {
             self.gate.pass().await;
             return Err(self.nothing_said(kind));
         };
-        let (tell, told) = oneshot::channel();
+        let (mut tell, told) = oneshot::channel();
         let (ways, host, wall_ahead) = (Arc::clone(&self.ways), self.host, self.wall_ahead);
         let work = async move {
             if fate == Fate::Late {
@@ -205,7 +205,8 @@ impl Reach {
             if fate == Fate::Done && ways.etcd.still_runs(start) {
                 drop(tell.send(done));
             } else {
-                ways.etcd.gone(start).await;
+                // Nothing is said until nobody listens any more.
+                tell.closed().await;
             }
         };
         drop(self.ways.truth.spawn(work));
