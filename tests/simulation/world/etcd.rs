@@ -11,10 +11,9 @@ use palisade_coordinator::domain::{Change, Ledger, Revision};
 use palisade_coordinator::store::Store;
 use palisade_coordinator::store::memory::{Keep, MemoryStore};
 use palisade_coordinator::tasks::Tasks;
-use tokio::sync::watch;
 
 use super::dice::{Chance, Dice};
-use super::time::{Gate, HostClock, Skew, Truth};
+use super::time::{Bell, Gate, HostClock, Skew, Truth};
 use crate::history::{Decision, Fault, Host, Kept, Recorder, What};
 use crate::planted::Planted;
 
@@ -74,7 +73,7 @@ pub(crate) struct Etcd {
     /// across one by more than it took (I3).
     fastest: i64,
     state: Mutex<State>,
-    starts: watch::Sender<u64>,
+    started: Bell,
 }
 
 impl fmt::Debug for Etcd {
@@ -110,7 +109,7 @@ impl Etcd {
                 restores: 0,
                 starts: 0,
             }),
-            starts: watch::Sender::new(0),
+            started: Bell::default(),
         });
         etcd.start_on(Ledger::default()).await;
         etcd
@@ -141,7 +140,8 @@ impl Etcd {
             tasks,
             lives,
         });
-        self.starts.send_replace(state.starts);
+        drop(state);
+        self.started.tell();
     }
 
     /// The store, if it runs, and which one it is.
@@ -159,13 +159,7 @@ impl Etcd {
 
     /// Ends once this one runs no more.
     pub(crate) async fn gone(&self, start: u64) {
-        let mut starts = self.starts.subscribe();
-        while self.still_runs(start) {
-            starts.borrow_and_update();
-            if starts.changed().await.is_err() {
-                return;
-            }
-        }
+        self.started.until(|| !self.still_runs(start)).await;
     }
 
     /// How often it was restored, for the history.
@@ -194,7 +188,7 @@ impl Etcd {
         running.lives.store(false, Ordering::Relaxed);
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         running.tasks.stop(&clock, Duration::ZERO).await;
-        self.starts.send_modify(|_| {});
+        self.started.tell();
         Some(kept)
     }
 

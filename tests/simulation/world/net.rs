@@ -13,12 +13,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use palisade_client::{Connection, Connector, Uri};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
 use super::dice::Dice;
-use super::time::{Gate, Truth};
+use super::time::{Bell, Gate, Truth};
 use crate::history::{At, Host};
 
 /// What a pipe holds on its way in one direction; who writes more waits.
@@ -63,7 +63,7 @@ pub(crate) struct Net {
     state: Mutex<State>,
     dice: Mutex<Dice>,
     delays: Mutex<Delays>,
-    changed: watch::Sender<u64>,
+    changed: Bell,
 }
 
 impl fmt::Debug for Net {
@@ -79,7 +79,7 @@ impl Net {
             state: Mutex::default(),
             dice: Mutex::new(dice),
             delays: Mutex::new(delays),
-            changed: watch::Sender::new(0),
+            changed: Bell::default(),
         })
     }
 
@@ -140,7 +140,7 @@ impl Net {
             pipe.note_ruin();
             pipe.wake_all();
         }
-        self.changed.send_modify(|times| *times += 1);
+        self.changed.tell();
     }
 
     /// Breaks the connections between two hosts: both ends find them reset.
@@ -162,14 +162,8 @@ impl Net {
 
     /// One message by itself gets from the one to the other, however long it takes.
     pub(crate) async fn travel(&self, from: Host, to: Host) {
-        let mut changed = self.changed.subscribe();
         self.truth.sleep(self.delay()).await;
-        while self.is_cut(from, to) {
-            changed.borrow_and_update();
-            if changed.changed().await.is_err() {
-                return;
-            }
-        }
+        self.changed.until(|| !self.is_cut(from, to)).await;
     }
 
     async fn dial(

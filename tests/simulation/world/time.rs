@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use palisade_coordinator::domain::WallClock;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -81,11 +81,36 @@ enum Door {
     Gone,
 }
 
+/// Tells that something is otherwise than before, to all who wait for it in the order in which they came. (Those of
+/// `tokio::sync::watch` are woken in an order that no seed decides.)
+#[derive(Debug, Default)]
+pub(crate) struct Bell(Notify);
+
+impl Bell {
+    pub(crate) fn tell(&self) {
+        self.0.notify_waiters();
+    }
+
+    /// Waits until this is so; it can only become so when it is told.
+    pub(crate) async fn until(&self, is_so: impl Fn() -> bool) {
+        loop {
+            let told = self.0.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if is_so() {
+                return;
+            }
+            told.await;
+        }
+    }
+}
+
 /// What a process comes and goes through: while it stands still nothing gets in or out, and once it is gone
 /// nothing ever does.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    door: watch::Sender<Door>,
+    door: Mutex<Door>,
+    turned: Bell,
     /// Timers do not fire before: they come late after a suspend.
     timers_from: AtomicU64,
 }
@@ -93,27 +118,37 @@ pub(crate) struct Gate {
 impl Gate {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            door: watch::Sender::new(Door::Open),
+            door: Mutex::new(Door::Open),
+            turned: Bell::default(),
             timers_from: AtomicU64::new(0),
         })
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        *self.door.borrow() == Door::Open
+        self.door() == Door::Open
     }
 
     pub(crate) fn is_gone(&self) -> bool {
-        *self.door.borrow() == Door::Gone
+        self.door() == Door::Gone
+    }
+
+    fn is_shut(&self) -> bool {
+        self.door() == Door::Shut
+    }
+
+    fn door(&self) -> Door {
+        *self.door.lock().unwrap()
     }
 
     fn turn(&self, to: Door) {
-        self.door.send_if_modified(|door| {
-            let turns = *door != Door::Gone && *door != to;
-            if turns {
-                *door = to;
+        {
+            let mut door = self.door.lock().unwrap();
+            if *door == Door::Gone || *door == to {
+                return;
             }
-            turns
-        });
+            *door = to;
+        }
+        self.turned.tell();
     }
 
     pub(crate) fn shut(&self) {
@@ -140,18 +175,10 @@ impl Gate {
         if self.is_open() {
             return;
         }
-        let mut door = self.door.subscribe();
-        loop {
-            match *door.borrow_and_update() {
-                Door::Open => return,
-                Door::Shut => {}
-                Door::Gone => break,
-            }
-            if door.changed().await.is_err() {
-                break;
-            }
+        self.turned.until(|| !self.is_shut()).await;
+        if self.is_gone() {
+            pending().await
         }
-        pending().await
     }
 }
 

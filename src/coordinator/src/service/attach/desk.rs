@@ -1,6 +1,6 @@
 //! What one stream has under way, and what it has told its client: plain bookkeeping, without I/O.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use palisade_token::{FencingToken, ResourceName};
@@ -35,12 +35,12 @@ pub(super) struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Desk {
     pub(super) lanes: Lanes,
-    waiting: HashMap<ResourceName, Vec<Waiting>>,
+    waiting: BTreeMap<ResourceName, Vec<Waiting>>,
     waiting_count: usize,
     /// A session holds a resource once.
-    held: HashMap<ResourceName, Held>,
+    held: BTreeMap<ResourceName, Held>,
     /// What operators want back and the client has not been told of yet, as its grant is not.
-    notices: HashMap<ResourceName, Notice>,
+    notices: BTreeMap<ResourceName, Notice>,
     ends: VecDeque<(ResourceName, RequestId)>,
     ends_before: VecDeque<(ResourceName, RequestId)>,
 }

@@ -1,6 +1,6 @@
 //! From a stream's messages to what the domain knows.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use palisade_api::v1::attach_open::Owner;
@@ -27,7 +27,7 @@ pub(super) struct Named {
 }
 
 /// All requests that the client still knows of, by resource: few of them have several of one.
-pub(super) type AllNamed = HashMap<ResourceName, Vec<Named>>;
+pub(super) type AllNamed = BTreeMap<ResourceName, Vec<Named>>;
 
 /// What is opened or resumed.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ fn named(given: &OpenRequest) -> Result<Named, BadField> {
 }
 
 pub(super) fn by_resource(named: Vec<Named>) -> AllNamed {
-    let mut all = AllNamed::with_capacity(named.len());
+    let mut all = AllNamed::new();
     for one in named {
         all.entry(one.resource.clone()).or_default().push(one);
     }

@@ -1,6 +1,6 @@
 //! The streams at this coordinator: how many there are, and whose.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -67,7 +67,7 @@ pub(crate) struct Streams {
 #[derive(Debug, Default)]
 struct State {
     is_draining: bool,
-    sessions: HashMap<SessionId, Entry>,
+    sessions: BTreeMap<SessionId, Entry>,
 }
 
 #[derive(Debug)]

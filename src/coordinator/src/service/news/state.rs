@@ -1,6 +1,6 @@
 //! Who wants to know what.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hashlink::LruCache;
@@ -21,17 +21,17 @@ pub(super) struct State {
     ring: Ring,
     is_followed: bool,
     notices: LruCache<ResourceName, Notice>,
-    sessions: HashMap<SessionId, Listening>,
+    sessions: BTreeMap<SessionId, Listening>,
     /// Whose end which session is told of.
-    holders: HashMap<ResourceName, HashSet<SessionId>>,
-    resources: HashMap<ResourceName, Vec<Arc<Mailbox<WatchNews>>>>,
+    holders: BTreeMap<ResourceName, BTreeSet<SessionId>>,
+    resources: BTreeMap<ResourceName, Vec<Arc<Mailbox<WatchNews>>>>,
     beginnings: Vec<(String, Arc<Mailbox<WatchNews>>)>,
 }
 
 #[derive(Debug, Default)]
 struct Listening {
     mailboxes: Vec<Arc<Mailbox<SessionNews>>>,
-    holds: HashSet<ResourceName>,
+    holds: BTreeSet<ResourceName>,
     grants: u64,
 }
 
@@ -42,9 +42,9 @@ impl State {
             ring: Ring::default(),
             is_followed: false,
             notices: LruCache::new(MAX_NOTICES),
-            sessions: HashMap::new(),
-            holders: HashMap::new(),
-            resources: HashMap::new(),
+            sessions: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            resources: BTreeMap::new(),
             beginnings: Vec::new(),
         }
     }
@@ -198,7 +198,7 @@ impl State {
             fits
         };
         if !self.resources.is_empty() {
-            let mut told = HashSet::new();
+            let mut told = BTreeSet::new();
             for resource in batch.iter().filter_map(Event::resource) {
                 if told.insert(resource)
                     && let Some(mailboxes) = self.resources.get_mut(resource)

@@ -1,6 +1,6 @@
 //! Who waits for what at this coordinator.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::domain::{Granted, Hold, RequestId, SessionId};
 use crate::service::error::CallError;
 
 /// A request of a session.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) session: SessionId,
     pub(super) request: RequestId,
@@ -34,13 +34,13 @@ struct Shared {
 struct State {
     count: usize,
     next: u64,
-    resources: HashMap<ResourceName, Hosted>,
+    resources: BTreeMap<ResourceName, Hosted>,
 }
 
 #[derive(Debug, Default)]
 struct Hosted {
     /// Several calls may wait for one request: a client's second try, while the first is still here.
-    seats: HashMap<Key, Vec<(u64, Arc<Bell>)>>,
+    seats: BTreeMap<Key, Vec<(u64, Arc<Bell>)>>,
     promotion: Promotion,
     /// Whether one of them has a place in the queue: until then nobody is to be promoted for its sake.
     has_queued: bool,
