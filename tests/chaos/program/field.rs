@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use futures::future::try_join_all;
-use palisade_test_support::{Proxy, within};
+use palisade_test_support::{Proxy, eventually, within};
 use tokio::sync::watch;
 
 use crate::clock;
@@ -22,8 +22,10 @@ pub(crate) const TTL: Duration = Duration::from_secs(5);
 const PAST_TTL: Duration = Duration::from_secs(7);
 /// A takeover is due within the TTL and a second; beyond this nobody is coming.
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(30);
+/// How long a run goes on beyond its time until each row was taken over from a holder that lives.
+const OVERTAKEN_LIMIT: Duration = Duration::from_secs(90);
 /// After its time a run ends with the last fault's takeover.
-const DRAIN_LIMIT: Duration = Duration::from_secs(120);
+const DRAIN_LIMIT: Duration = Duration::from_secs(210);
 /// For the commit to reach the database, and its answer to get lost.
 const REPLY_LOST_FOR: Duration = Duration::from_millis(400);
 /// For a commit to be on its way when its worker is killed, or not yet: both happen.
@@ -52,6 +54,8 @@ struct Row {
     rng: RefCell<Rng>,
     /// Faults under way that last until another holder has written.
     struck: Cell<u32>,
+    /// How often a holder that lives was overtaken by another.
+    overtaken: Cell<u64>,
     /// How many writes of it were committed, as far as the field has heard.
     written: watch::Sender<u64>,
     next: Cell<i64>,
@@ -103,6 +107,9 @@ pub(crate) async fn run(plan: &Plan, arm: &Arm) -> Result<Tally, Failed> {
     };
     let end = async {
         clock::pause(plan.time).await;
+        // Without a takeover nothing is shown; on a busy machine it comes later.
+        let overtaken = async || field.rows.iter().all(|row| row.overtaken.get() > 0);
+        drop(eventually("a takeover of each row", OVERTAKEN_LIMIT, overtaken).await);
         field.ended.set(true);
         Ok::<_, Failed>(())
     };
@@ -128,6 +135,7 @@ impl Row {
             schedule: RefCell::new(Schedule::new(plan.seed, number)),
             rng: RefCell::new(Rng::with_seed(!plan.seed ^ salt)),
             struck: Cell::new(0),
+            overtaken: Cell::new(0),
             written: watch::Sender::new(0),
             next: Cell::new(0),
             again: RefCell::default(),
@@ -353,6 +361,7 @@ impl<'a> Post<'a> {
             .is_ok()
         {
             self.field.tally.borrow_mut().overtaken += 1;
+            self.row.overtaken.set(self.row.overtaken.get() + 1);
         }
         self.row.struck.set(self.row.struck.get() - 1);
     }

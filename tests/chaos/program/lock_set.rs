@@ -139,7 +139,9 @@ async fn side(
 
 impl Comparison {
     fn holds(&self) -> bool {
-        self.with.found.violations() == 0 && self.without.found.damage() > 0
+        self.with.found.violations() == 0
+            && self.with.overtaken > 0
+            && self.without.found.damage() > 0
     }
 
     fn print(&self) {
@@ -217,6 +219,9 @@ impl Comparison {
         let (with, without) = (&self.with.found, &self.without.found);
         if with.violations() > 0 {
             format!("VIOLATION: with the guard {} went wrong", with.violations())
+        } else if self.with.overtaken == 0 {
+            "NOTHING SHOWN: with the guard nobody was overtaken in this run; give it more --seconds"
+                .to_owned()
         } else if without.damage() == 0 {
             "NOTHING SHOWN: the lease alone lost nothing in this run; give it more --seconds"
                 .to_owned()

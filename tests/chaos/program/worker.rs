@@ -266,7 +266,10 @@ impl Worker {
     ) -> Result<i64, End> {
         let row = self.options.row;
         match tx {
-            Tx::Guarded(tx) if self.options.plant => Ok(insert(tx, row, number, grant).await?),
+            Tx::Guarded(tx) if self.options.plant => {
+                let inserted = insert(tx, row, number, grant).await;
+                Ok(inserted.map_err(|error| tx.refusal(error))?)
+            }
             Tx::Guarded(tx) => {
                 let key = IdempotencyKey::new("chaos", "pay", &number.to_string())
                     .map_err(|error| End::Failed(error.to_string()))?;
