@@ -5,6 +5,7 @@
     reason = "a test that meets an unforeseen error has failed"
 )]
 
+mod common;
 mod faults;
 mod lock_set;
 mod report;

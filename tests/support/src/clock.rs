@@ -64,6 +64,11 @@ pub async fn within<T>(
         })
 }
 
+/// Time that passes on a delayed link.
+pub(crate) async fn pause(length: Duration) {
+    tokio::time::sleep(length).await;
+}
+
 /// [`eventually`] written as a loop, `loop { if … { break } wait.tick().await? }`: the future of an async
 /// closure cannot be shown to be `Send`, and tests spawn what this crate returns.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! Real etcd servers: one node, or a cluster.
 
+mod changes;
 mod cluster;
 mod member;
 mod programs;
@@ -37,6 +38,7 @@ pub struct EtcdBuilder {
     args: Vec<String>,
     data_dir: Option<PathBuf>,
     tls: Option<EtcdTls>,
+    peer_links: bool,
 }
 
 /// PEM files for an etcd that serves its clients over TLS, and only those with a certificate.
@@ -68,6 +70,13 @@ impl EtcdBuilder {
     #[must_use]
     pub fn tls(mut self, tls: EtcdTls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Lets members reach each other through proxies, so that [`EtcdCluster::part`] works.
+    #[must_use]
+    pub fn peer_links(mut self) -> Self {
+        self.peer_links = true;
         self
     }
 

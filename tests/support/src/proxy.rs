@@ -1,5 +1,8 @@
 //! A TCP proxy that breaks connections in the ways that networks do.
 
+mod source;
+
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::clock::Wait;
+use crate::clock::{self, Wait};
 use crate::{Error, Port};
 
 /// What one read takes at most; no more than this is held back per direction besides kernel buffers.
@@ -48,7 +51,24 @@ enum Mode {
     Forward,
     Refuse,
     Blackhole,
+    HoldRequests,
+    HoldReplies,
     DropReplies,
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Requests,
+    Replies,
+}
+
+/// Where connections go on to.
+#[derive(Debug, Clone)]
+struct Target {
+    address: String,
+    /// Whether it matters whose they are. To find that out takes a look at every process.
+    sources: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +76,22 @@ struct Link {
     mode: Mode,
     /// Connections made before the last reset are ended.
     resets: u64,
+    /// A process whose connections are in a black hole, whatever the mode.
+    barred: Option<u32>,
+    /// How long each piece is under way, at least and at most.
+    delay: Option<(Duration, Duration)>,
+}
+
+impl Link {
+    fn passes(&self, way: Way, source: Option<u32>) -> bool {
+        let holds = match self.mode {
+            Mode::Blackhole => true,
+            Mode::HoldRequests => way == Way::Requests,
+            Mode::HoldReplies => way == Way::Replies,
+            Mode::Forward | Mode::Refuse | Mode::DropReplies => false,
+        };
+        !holds && (self.barred.is_none() || self.barred != source)
+    }
 }
 
 impl Proxy {
@@ -65,6 +101,11 @@ impl Proxy {
     ///
     /// [`Error::Io`] when no port can be listened on.
     pub async fn start(target: &str) -> Result<Self, Error> {
+        Self::start_with(target, false).await
+    }
+
+    /// A proxy that knows whose connections it has, so that [`Proxy::bar`] works.
+    pub(crate) async fn start_with(target: &str, sources: bool) -> Result<Self, Error> {
         let target = target.strip_prefix("http://").unwrap_or(target).to_owned();
         let port = Port::reserve()?;
         let address = SocketAddr::from(([127, 0, 0, 1], port.number()));
@@ -74,9 +115,15 @@ impl Proxy {
         let (link, link_seen) = watch::channel(Link {
             mode: Mode::Forward,
             resets: 0,
+            barred: None,
+            delay: None,
         });
         let (listens, listening) = watch::channel(true);
         let mut tasks = JoinSet::new();
+        let target = Target {
+            address: target,
+            sources,
+        };
         tasks.spawn(serve(address, listener, target, link_seen, listens));
         Ok(Self {
             port,
@@ -114,6 +161,29 @@ impl Proxy {
         self.set(Mode::Blackhole, false);
     }
 
+    /// Forwards answers and holds requests back, and ends nothing: a link that is half open.
+    pub fn hold_requests(&self) {
+        self.set(Mode::HoldRequests, false);
+    }
+
+    /// Forwards requests and holds the answers back, and ends nothing: a link that is half open the other way.
+    pub fn hold_replies(&self) {
+        self.set(Mode::HoldReplies, false);
+    }
+
+    /// Lets each piece of up to 16 KiB be under way for between `least` and `most`, in both directions, from now on
+    /// until [`Proxy::heal`]. What is under way keeps its order.
+    pub fn delay(&self, least: Duration, most: Duration) {
+        self.link
+            .send_modify(|link| link.delay = Some((least, most.max(least))));
+    }
+
+    /// Holds back what goes from and to this process, as [`Proxy::blackhole`] does for everybody, until
+    /// [`Proxy::heal`]. Whose a connection is comes from `/proc`: elsewhere than on Linux nobody's is barred.
+    pub(crate) fn bar(&self, process: u32) {
+        self.link.send_modify(|link| link.barred = Some(process));
+    }
+
     /// Forwards requests and throws the answers away.
     pub fn drop_replies(&self) {
         self.set(Mode::DropReplies, false);
@@ -132,7 +202,12 @@ impl Proxy {
     /// [`Error::Unexpected`] when the proxy's runtime is gone.
     pub async fn heal(&self) -> Result<(), Error> {
         let lossy = self.link.borrow().mode == Mode::DropReplies;
-        self.set(Mode::Forward, lossy);
+        self.link.send_modify(|link| {
+            link.mode = Mode::Forward;
+            link.resets += u64::from(lossy);
+            link.barred = None;
+            link.delay = None;
+        });
         self.await_listening(true).await
     }
 
@@ -155,7 +230,7 @@ impl Proxy {
 async fn serve(
     address: SocketAddr,
     first: TcpListener,
-    target: String,
+    target: Target,
     mut link: watch::Receiver<Link>,
     listens: watch::Sender<bool>,
 ) {
@@ -205,22 +280,37 @@ async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
 }
 
 /// One connection, to its end.
-async fn relay(mut client: TcpStream, target: String, mut link: watch::Receiver<Link>) {
+async fn relay(mut client: TcpStream, target: Target, mut link: watch::Receiver<Link>) {
     let born = link.borrow().resets;
+    let source = target.sources.then(|| source::of(&client)).flatten();
     let mut pass = link.clone();
     // Cut or reset since it was accepted, or later.
     let reset = link.wait_for(|link| link.resets != born || link.mode == Mode::Refuse);
     let lost = AtomicBool::new(false);
     let work = async {
         // In a black hole not even the connection is made.
-        pass.wait_for(|link| link.mode != Mode::Blackhole)
-            .await
-            .ok()?;
-        let mut server = TcpStream::connect(&target).await.ok()?;
+        pass.wait_for(|link| {
+            link.passes(Way::Requests, source) && link.passes(Way::Replies, source)
+        })
+        .await
+        .ok()?;
+        let mut server = TcpStream::connect(&target.address).await.ok()?;
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
-        let requests = pump(from_client, to_server, pass.clone(), None);
-        let answers = pump(from_server, to_client, pass.clone(), Some(&lost));
+        let requests = pump(
+            from_client,
+            to_server,
+            pass.clone(),
+            (Way::Requests, source),
+            &lost,
+        );
+        let answers = pump(
+            from_server,
+            to_client,
+            pass.clone(),
+            (Way::Replies, source),
+            &lost,
+        );
         tokio::try_join!(requests, answers).ok()
     };
     let clean = tokio::select! {
@@ -233,12 +323,13 @@ async fn relay(mut client: TcpStream, target: String, mut link: watch::Receiver<
     }
 }
 
-/// Moves bytes one way until their end. With `lost` given, they are answers that may be thrown away.
+/// Moves bytes one way until their end. Answers may be thrown away: then they are `lost`.
 async fn pump<R, W>(
     mut from: R,
     mut to: W,
     mut link: watch::Receiver<Link>,
-    lost: Option<&AtomicBool>,
+    (way, source): (Way, Option<u32>),
+    lost: &AtomicBool,
 ) -> std::io::Result<()>
 where
     R: AsyncRead + Unpin,
@@ -247,14 +338,27 @@ where
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let length = from.read(&mut chunk).await?;
-        let open = link.wait_for(|link| link.mode != Mode::Blackhole).await;
+        let delay = link.borrow().delay;
+        if let Some((least, most)) = delay {
+            clock::pause(between(least, most)).await;
+        }
+        let open = link.wait_for(|link| link.passes(way, source)).await;
         let mode = open.map(|link| link.mode).map_err(std::io::Error::other)?;
-        match lost {
-            Some(lost) if mode == Mode::DropReplies => lost.store(true, Ordering::Relaxed),
-            _ => to.write_all(&chunk[..length]).await?,
+        if mode == Mode::DropReplies && way == Way::Replies {
+            lost.store(true, Ordering::Relaxed);
+        } else {
+            to.write_all(&chunk[..length]).await?;
         }
         if length == 0 {
             return to.shutdown().await;
         }
     }
+}
+
+/// Somewhere between the two, at random.
+fn between(least: Duration, most: Duration) -> Duration {
+    // Its keys are random.
+    let dice = RandomState::new().hash_one(0_u8) % 1024;
+    let share = u32::try_from(dice).unwrap_or_default();
+    least + (most - least) * share / 1024
 }

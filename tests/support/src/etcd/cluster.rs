@@ -30,11 +30,11 @@ const LEADER_LIMIT: Duration = Duration::from_secs(30);
 /// ```
 #[derive(Debug)]
 pub struct EtcdCluster {
-    members: Vec<Member>,
-    plan: Plan,
+    pub(super) members: Vec<Member>,
+    pub(super) plan: Plan,
     version: EtcdVersion,
     /// For what belongs to no member: snapshots.
-    home: Home,
+    pub(super) home: Home,
 }
 
 impl EtcdCluster {
@@ -68,6 +68,7 @@ impl EtcdCluster {
             args: builder.args,
             token,
             tls: builder.tls,
+            peer_links: builder.peer_links,
         };
         let mut cluster = Self {
             members,
@@ -75,9 +76,13 @@ impl EtcdCluster {
             version: builder.version,
             home,
         };
+        cluster.link_peers().await?;
         for _ in 1..START_ATTEMPTS {
             match cluster.start_all_again().await {
-                Err(error) if error.is_port_clash() => cluster.move_away()?,
+                Err(error) if error.is_port_clash() => {
+                    cluster.move_away()?;
+                    cluster.link_peers().await?;
+                }
                 result => return result.map(|()| cluster),
             }
         }
@@ -307,10 +312,11 @@ impl EtcdCluster {
     /// The command that [`EtcdCluster::etcdctl`] runs, for what is to run on: `lock`, `lease keep-alive`.
     #[must_use]
     pub fn etcdctl_command(&self, args: &[&str]) -> Command {
+        // A learner serves hardly anything.
+        let voters = self.members.iter().filter(|member| !member.is_learner());
+        let voters: Vec<_> = voters.map(Member::url).collect();
         let mut etcdctl = self.plan.etcdctl();
-        etcdctl
-            .args(["--endpoints", &self.endpoints().join(",")])
-            .args(args);
+        etcdctl.args(["--endpoints", &voters.join(",")]).args(args);
         etcdctl
     }
 
@@ -330,7 +336,16 @@ impl EtcdCluster {
             .ok_or_else(|| Error::Unexpected(format!("no revision in {answer:?}")))
     }
 
-    fn entries(&self) -> String {
+    async fn link_peers(&mut self) -> Result<(), Error> {
+        if self.plan.peer_links {
+            for member in &mut self.members {
+                member.link_peers().await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn entries(&self) -> String {
         let entries: Vec<_> = self.members.iter().map(Member::peer_entry).collect();
         entries.join(",")
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::EtcdTls;
 use super::programs::Programs;
 use crate::home::Home;
-use crate::{Error, Port, Process, clock, http, program};
+use crate::{Error, Port, Process, Proxy, clock, http, program};
 
 /// A start replays its log and elects a leader; three at once on two busy cores have their time.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -27,6 +27,8 @@ pub(super) struct Plan {
     /// Part of every member's id, and of the cluster's.
     pub(super) token: String,
     pub(super) tls: Option<EtcdTls>,
+    /// Whether members reach each other through proxies.
+    pub(super) peer_links: bool,
 }
 
 impl Plan {
@@ -50,6 +52,9 @@ pub(super) struct Member {
     data: PathBuf,
     client: Port,
     peer: Port,
+    /// What the other members reach it through.
+    link: Option<Proxy>,
+    learner: bool,
     /// Where it is healthy in the clear, if it serves clients over TLS.
     probe: Option<Port>,
     home: Home,
@@ -65,6 +70,8 @@ impl Member {
             data,
             client: Port::reserve()?,
             peer: Port::reserve()?,
+            link: None,
+            learner: false,
             probe: has_tls.then(Port::reserve).transpose()?,
             home,
         })
@@ -88,8 +95,45 @@ impl Member {
         format!("127.0.0.1:{}", port.number())
     }
 
-    fn peer_url(&self) -> String {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    pub(super) fn is_learner(&self) -> bool {
+        self.learner
+    }
+
+    pub(super) fn set_learner(&mut self, learner: bool) {
+        self.learner = learner;
+    }
+
+    /// Puts a proxy before its port for other members. Only when it was told to nobody yet.
+    pub(super) async fn link_peers(&mut self) -> Result<(), Error> {
+        let target = format!("127.0.0.1:{}", self.peer.number());
+        self.link = Some(Proxy::start_with(&target, true).await?);
+        Ok(())
+    }
+
+    /// What the other members reach it through.
+    pub(super) fn link(&self) -> Result<&Proxy, Error> {
+        let name = &self.name;
+        self.link.as_ref().ok_or_else(|| {
+            Error::Unexpected(format!("{name} has no link: start it with peer_links"))
+        })
+    }
+
+    fn listening_peer_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.peer.number())
+    }
+
+    /// Where the other members reach it.
+    pub(super) fn peer_url(&self) -> String {
+        let listening = || self.listening_peer_url();
+        self.link.as_ref().map_or_else(listening, Proxy::url)
     }
 
     /// Its entry in `--initial-cluster`.
@@ -123,7 +167,12 @@ impl Member {
             "--advertise-client-urls",
             &self.url(),
         ])
-        .args(["--listen-peer-urls", &self.peer_url(), "--logger", "zap"])
+        .args([
+            "--listen-peer-urls",
+            &self.listening_peer_url(),
+            "--logger",
+            "zap",
+        ])
         .args(&plan.args)
         .args(self.tls_args(plan))
         .args(extra)
