@@ -219,7 +219,7 @@ impl Worker {
         self.shared.operations.fetch_add(1, Ordering::Relaxed);
         let resource = ResourceName::new(resource).unwrap();
         let options = AcquireOptions::default();
-        let options = wait.map_or(options.clone(), |wait| options.wait(wait));
+        let options = wait.map_or_else(AcquireOptions::default, |wait| options.wait(wait));
         let asked = now();
         let answer = session.acquire(&resource, options);
         match within("an answer to an acquire", ANSWERED, answer).await {

@@ -169,12 +169,8 @@ async fn read_once(door: &Door, history: &Mutex<History>) -> Result<(), etcd_cli
             history.take(event);
         }
         // Events of one revision come together.
-        if let Some(last) = response
-            .events()
-            .iter()
-            .filter_map(|event| event.kv())
-            .last()
-        {
+        let mut kvs = response.events().iter().filter_map(|event| event.kv());
+        if let Some(last) = kvs.next_back() {
             history.read = history.read.max(last.mod_revision());
         }
     }
