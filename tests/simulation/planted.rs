@@ -3,6 +3,13 @@
 //! A bug is a [`Planted`] that changes one of the parts which the world puts together. The product knows nothing
 //! of it.
 
+mod clocks;
+mod log;
+mod store;
+#[cfg(test)]
+mod tests;
+mod vault;
+
 use std::fmt;
 use std::sync::Arc;
 

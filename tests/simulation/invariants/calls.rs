@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use palisade_coordinator::domain::{RequestId, SessionId};
-use palisade_token::ResourceName;
+use palisade_token::{FencingToken, ResourceName};
 
-use crate::history::{Asked, At, CallId, History, Operation, Outcome, What};
+use crate::history::{Asked, At, CallId, Decision, Granted, History, Operation, Outcome, What};
 
 /// How an acquire stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(super) enum Standing {
     Open,
     /// Its caller does not know what it came to, and has given up.
     Forgotten,
-    /// Its caller was told, in that incarnation of the store.
+    /// Its caller was told what it came to in that incarnation of the store.
     Told(u32),
 }
 
@@ -34,6 +34,9 @@ pub(super) struct Calls {
     requests: BTreeMap<CallId, RequestId>,
     asked: BTreeMap<CallId, Asked>,
     wanted: BTreeMap<(SessionId, ResourceName), BTreeMap<CallId, Wanted>>,
+    incarnation: u32,
+    /// In which incarnation of the store leases were granted.
+    granted: BTreeMap<(ResourceName, FencingToken), u32>,
 }
 
 impl Calls {
@@ -59,9 +62,24 @@ impl Calls {
         }
     }
 
-    /// Takes in what happens at `at`, in that incarnation of the store. Answers the call that was told of.
-    pub(super) fn apply(&mut self, at: At, what: &What, incarnation: u32) -> Option<&Asked> {
+    /// Takes in what happens at `at`. Answers the call that was told of.
+    pub(super) fn apply(&mut self, at: At, what: &What) -> Option<&Asked> {
         match what {
+            What::Log {
+                incarnation,
+                decision,
+                ..
+            } => {
+                self.incarnation = *incarnation;
+                if let Decision::Granted(Granted {
+                    resource, token, ..
+                }) = decision
+                {
+                    let lease = (resource.clone(), *token);
+                    self.granted.insert(lease, *incarnation);
+                }
+                None
+            }
             What::Asked(asked) => {
                 if let (Operation::Acquire { request, .. }, Some(session)) =
                     (&asked.operation, asked.session)
@@ -84,12 +102,20 @@ impl Calls {
             What::Told { call, outcome } => {
                 let asked = self.asked.get(call)?;
                 let key = (asked.session?, asked.resource.clone());
+                // What was granted before a restore may be told after it.
+                let of = match outcome {
+                    Outcome::Acquired { token, .. } => {
+                        let lease = (asked.resource.clone(), *token);
+                        self.granted.get(&lease).copied()
+                    }
+                    _ => None,
+                };
                 let wanted = self.wanted.get_mut(&key);
                 if let Some(wanted) = wanted.and_then(|wanted| wanted.get_mut(call)) {
                     wanted.since = at;
                     wanted.standing = match outcome {
                         Outcome::Unknown => Standing::Forgotten,
-                        _ => Standing::Told(incarnation),
+                        _ => Standing::Told(of.unwrap_or(self.incarnation)),
                     };
                 }
                 Some(asked)

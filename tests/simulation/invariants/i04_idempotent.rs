@@ -1,13 +1,15 @@
 //! I4, idempotent acquire: looks at what clients were told of one request, and at grants and places in the store's log
-//! for which nobody asks any more. All answers to one request carry one token; what was told is granted no more, as
-//! long as the store was not put back since.
+//! for which nobody asks any more. All answers to one request carry one token; what was told is granted or queued no
+//! more, as long as the store was not put back since. (A place that was given while somebody asked may be served after
+//! an answer to an earlier try: no delayed copy, but an orphan, which is looked at in I5.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_coordinator::domain::{RequestId, SessionId};
 use palisade_token::ResourceName;
 
 use super::calls::{Calls, Standing};
+use super::log::State;
 use super::{Violation, broken};
 use crate::history::{Decision, History, Outcome, What};
 
@@ -16,23 +18,34 @@ const I4: &str = "I4 idempotent acquire";
 pub(crate) fn check(history: &History) -> Result<(), Violation> {
     let mut calls = Calls::of(history);
     let mut tokens = BTreeMap::new();
-    let mut incarnation = 0;
+    let mut state = State::default();
+    // Whose place was taken out in this transaction.
+    let mut served = BTreeSet::new();
     for (index, entry) in history.entries.iter().enumerate() {
         if let What::Log {
-            incarnation: now,
+            incarnation,
+            revision,
             decision,
-            ..
         } = &entry.what
         {
-            incarnation = *now;
+            if state.revision != *revision {
+                served.clear();
+            }
+            if let Decision::Left { resource, place } = decision {
+                let queue = state.queues.get(resource);
+                let own = queue.and_then(|queue| queue.get(place));
+                served.extend(own.map(|own| (resource.clone(), own.clone())));
+            }
             if let Some((session, resource, request)) = begun(decision)
-                && is_ghost(&calls, session, (resource, request), incarnation)
+                && !served.contains(&(resource.clone(), (session, request.clone())))
+                && is_ghost(&calls, session, (resource, request), *incarnation)
             {
                 let what = format!("nobody asks any more for {decision:?}");
                 return broken(I4, Some(resource), index, what);
             }
+            state.apply(entry);
         }
-        let Some(asked) = calls.apply(entry.at, &entry.what, incarnation) else {
+        let Some(asked) = calls.apply(entry.at, &entry.what) else {
             continue;
         };
         if let What::Told {
@@ -90,7 +103,7 @@ mod tests {
     use palisade_coordinator::domain::LeaseEnd;
 
     use super::super::by_hand::{
-        ByHand, acquire, acquired, granted, holder, kept, over, queued, request, token,
+        ByHand, acquire, acquired, granted, holder, kept, left, over, queued, request, token,
     };
     use super::check;
     use crate::history::{Outcome, Reason};
@@ -111,12 +124,7 @@ mod tests {
 
     #[test]
     fn a_request_that_was_finished_and_is_granted_again_is_seen() {
-        let again = told().log({
-            let mut again = super::super::by_hand::hold(12, 1);
-            again.request = request(10);
-            crate::history::Decision::Granted(again)
-        });
-        again.breaks(check);
+        told().log(granted_again()).breaks(check);
     }
 
     #[test]
@@ -143,6 +151,42 @@ mod tests {
         restored
             .log(crate::history::Decision::Granted(again))
             .fits(check);
+    }
+
+    #[test]
+    fn what_an_older_history_granted_may_be_told_late() {
+        let asked = ByHand::new().ask(1, 1, acquire(10)).log(granted(10, 1));
+        let restored = asked.restored(kept(Vec::new(), &[1, 2]));
+        // Its stream asks again, while the answer is on its way.
+        let told = restored.log(queued(10, 1, 12)).tell(1, acquired(10));
+        let mut again = super::super::by_hand::hold(20, 1);
+        again.request = request(10);
+        told.log(crate::history::Decision::Granted(again))
+            .fits(check);
+    }
+
+    #[test]
+    fn a_place_given_while_somebody_asked_may_be_served_later() {
+        let tried_again = told_late().also(left(12)).also(granted_again());
+        tried_again.fits(check);
+        // It left: what comes now is a copy.
+        told_late().log(left(12)).log(granted_again()).breaks(check);
+    }
+
+    /// The answer to a first try comes while the second waits.
+    fn told_late() -> ByHand {
+        let asked = ByHand::new().ask(1, 1, acquire(10)).log(granted(10, 1));
+        let over = asked
+            .log(over(10, LeaseEnd::Revoked))
+            .log(queued(10, 1, 12));
+        over.tell(1, acquired(10))
+            .log(super::super::by_hand::renewed(2))
+    }
+
+    fn granted_again() -> crate::history::Decision {
+        let mut again = super::super::by_hand::hold(20, 1);
+        again.request = request(10);
+        crate::history::Decision::Granted(again)
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Reading {
             }
             _ => {}
         }
-        let Some(asked) = self.calls.apply(at, what, 0) else {
+        let Some(asked) = self.calls.apply(at, what) else {
             return;
         };
         let What::Told { outcome, .. } = what else {

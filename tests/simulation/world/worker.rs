@@ -23,6 +23,9 @@ const PAUSE_MILLIS: u64 = 800;
 /// The longest that a lease is worked under at a time.
 const WORK_MILLIS: u64 = 2_500;
 
+/// How many effects there are to be done: so few that some are tried again by later holders.
+const KEYS: u64 = 64;
+
 /// What every process of the run is given.
 #[derive(Debug, Clone)]
 pub(crate) struct Surroundings {
@@ -237,7 +240,7 @@ impl Worker {
                 if !forgets && self.granted(id, &lease).is_none() {
                     break;
                 }
-                let key = (!self.dice.one_in(3)).then(|| self.dice.below(1 << 16));
+                let key = (!self.dice.one_in(3)).then(|| self.dice.below(KEYS));
                 if self.at_guard(&grant, Doing::Write(key)).await.is_err() {
                     break;
                 }

@@ -91,7 +91,8 @@ impl Shell for MemoryStore {
 /// Sees what a store keeps, and may keep something else: for tests.
 #[cfg(any(test, feature = "conformance"))]
 pub trait Keep: std::fmt::Debug + Send + 'static {
-    /// What is kept of a transaction that was planned on what was kept before.
+    /// What is kept of a transaction that was planned on what was kept before. Where that is something else, the
+    /// transaction is told to have failed with an unknown outcome, and the store looks at what is kept.
     fn keep(&mut self, before: &Ledger, revision: Revision, changes: &[Change]) -> Vec<Change>;
 }
 
@@ -110,6 +111,12 @@ impl Journal for Kept {
         if let Some(keep) = &mut self.keep {
             let kept = keep.keep(&self.ledger, revision, changes);
             self.ledger.apply(revision, &kept);
+            if kept != changes {
+                return Err(StoreError::unknown(
+                    super::Failure::Unavailable,
+                    "kept otherwise",
+                ));
+            }
             return Ok(());
         }
         self.ledger.apply(revision, changes);
