@@ -77,7 +77,11 @@ impl Bell {
     }
 
     fn hear(&self, granted: &Arc<Granted>) {
-        *self.heard() = Some(Arc::clone(granted));
+        let unread = self.heard().replace(Arc::clone(granted));
+        // What it told is not lost: whoever waits looks for himself then.
+        if unread.is_some() {
+            self.is_rung.store(true, Ordering::Release);
+        }
         self.woken.notify_one();
     }
 
@@ -342,6 +346,9 @@ impl Registry {
         again
     }
 }
+
+#[cfg(test)]
+mod schedules;
 
 #[cfg(test)]
 mod tests {

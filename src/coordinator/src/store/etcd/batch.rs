@@ -3,6 +3,7 @@
 //! A step that arrives while nothing is under way leaves at once; those that arrive meanwhile collect. All
 //! nested compares see the state before the transaction, so one step's failure changes nobody else's (I12).
 
+mod carry;
 mod turn;
 
 use std::collections::{HashSet, VecDeque};
@@ -10,22 +11,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use etcd_client::{ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use etcd_client::{ResponseHeader, TxnOpResponse, TxnResponse};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
 
+use self::carry::Carrier;
+pub(super) use self::carry::flat;
 pub(super) use self::turn::Steps;
 use self::turn::Turn;
-use super::fault::{Fault, Kind};
-use super::keys::Keys;
-use super::link::{Committed, Link};
+use super::link::Committed;
 use super::step::Step;
-use super::trust::Reached;
-use super::view;
 use crate::clock::Moment;
-use crate::store::{Failure, Outcome, StoreError};
+use crate::store::{Failure, StoreError};
 
 /// Steps of one transaction: with the largest step's compares or operations, which are fewer than sixteen, the 128
 /// that etcd takes by default.
@@ -59,42 +57,22 @@ pub(super) enum Decided {
 /// A step that waits to leave.
 pub(super) struct Waiting {
     pub(super) step: Step,
-    pub(super) told: oneshot::Sender<Result<Decided, StoreError>>,
+    pub(super) told: Told,
     pub(super) since: Moment,
 }
 
-/// What a transaction came to, with those who wait for it.
-struct Arrived {
-    told: Vec<oneshot::Sender<Result<Decided, StoreError>>>,
-    sent: Reached,
-    reply: Result<TxnResponse, Fault>,
-    shape: Shape,
-}
-
-/// How steps are put together.
-#[derive(Debug)]
-enum Shape {
-    /// One, without a nested transaction.
-    Flat,
-    /// Each in a nested transaction.
-    Nested {
-        /// All are of one session, whose mark is compared once for all of them.
-        is_of_one: bool,
-    },
-}
-
 /// Sends steps over one link, until that breaks.
-async fn run(link: Arc<Link>, mut arriving: mpsc::Receiver<Waiting>, turn: Arc<Turn>) {
+async fn run<C: Carrier>(carrier: Arc<C>, mut arriving: mpsc::Receiver<Waiting>, turn: Arc<Turn>) {
     let mut waiting = VecDeque::new();
     let mut under_way = FuturesUnordered::new();
-    let clock = &link.context().clock;
+    let clock = carrier.clock();
     loop {
         let is_busy = !(waiting.is_empty() && under_way.is_empty());
         turn.is_busy.store(is_busy, Ordering::Release);
         tokio::select! {
             biased;
-            () = link.broken().cancelled() => break,
-            Some(arrived) = under_way.next(), if !under_way.is_empty() => tell(&link, arrived),
+            () = carrier.broken().cancelled() => break,
+            Some(arrived) = under_way.next(), if !under_way.is_empty() => tell(arrived),
             () = async { clock.sleep(LATENESS).await }, if !waiting.is_empty() && under_way.is_empty() => {}
             next = arriving.recv(), if waiting.len() < MAX_WAITING => match next {
                 Some(next) => waiting.push_back(next),
@@ -114,16 +92,16 @@ async fn run(link: Arc<Link>, mut arriving: mpsc::Receiver<Waiting>, turn: Arc<T
             && waiting.len() >= LEAVES_FROM[under_way.len()]
             && is_due(&waiting, clock.now())
         {
-            let packed = pack(&mut waiting, clock.now(), link.context().call_limit);
+            let packed = pack(&mut waiting, clock.now(), carrier.call_limit());
             let Some(packed) = packed else {
                 break;
             };
-            under_way.push(send(Arc::clone(&link), packed));
+            under_way.push(send(Arc::clone(&carrier), packed));
         }
     }
     // What is under way may have happened; what has not left has not.
     while let Some(arrived) = under_way.next().await {
-        tell(&link, arrived);
+        tell(arrived);
     }
     arriving.close();
     while let Ok(next) = arriving.try_recv() {
@@ -144,7 +122,8 @@ fn unavailable() -> StoreError {
     StoreError::not_applied(Failure::Unavailable)
 }
 
-/// Takes out what travels together: no key is written twice, in the order of arrival otherwise.
+/// Takes out what travels together: no key is written twice, nobody comes to wait for what becomes vacant, in the order
+/// of arrival otherwise.
 fn pack(
     waiting: &mut VecDeque<Waiting>,
     now: Moment,
@@ -152,6 +131,7 @@ fn pack(
 ) -> Option<Vec<Waiting>> {
     let mut packed = Vec::with_capacity(waiting.len().min(MAX_STEPS));
     let mut written: HashSet<u64> = HashSet::new();
+    let (mut vacated, mut awaited) = (HashSet::new(), HashSet::new());
     let mut bytes = 0;
     let mut under: Option<Arc<[u8]>> = None;
     let mut at = 0;
@@ -171,7 +151,11 @@ fn pack(
         let is_of_another =
             matches!((&under, &next.step.under), (Some(one), Some(other)) if one != other);
         let is_written = next.step.keys.iter().any(|key| written.contains(key));
-        if is_alone || is_too_much || is_of_another || is_written {
+        let is_in = |name: &Option<u64>, names: &HashSet<u64>| {
+            name.is_some_and(|name| names.contains(&name))
+        };
+        let is_skewed = is_in(&next.step.vacates, &awaited) || is_in(&next.step.awaits, &vacated);
+        if is_alone || is_too_much || is_of_another || is_written || is_skewed {
             at += 1;
             continue;
         }
@@ -183,6 +167,8 @@ fn pack(
             under.clone_from(&next.step.under);
         }
         written.extend(&next.step.keys);
+        vacated.extend(next.step.vacates);
+        awaited.extend(next.step.awaits);
         let is_alone = next.step.is_alone;
         packed.push(next);
         if is_alone {
@@ -192,167 +178,26 @@ fn pack(
     (!packed.is_empty()).then_some(packed)
 }
 
-async fn send(link: Arc<Link>, packed: Vec<Waiting>) -> Arrived {
-    let (steps, told): (Vec<_>, Vec<_>) = packed
-        .into_iter()
-        .map(|waiting| (waiting.step, waiting.told))
-        .unzip();
-    let (txn, shape) = together(&link.context().keys, steps);
-    let sent = link.reached();
-    let reply = link.transact(txn).await;
-    Arrived {
-        told,
-        sent,
-        reply,
-        shape,
-    }
+type Told = oneshot::Sender<Result<Decided, StoreError>>;
+
+/// Those who wait for one transaction, and what each one's step came to.
+type Arrived = (Vec<Told>, Vec<Result<Decided, StoreError>>);
+
+async fn send<C: Carrier>(carrier: Arc<C>, packed: Vec<Waiting>) -> Arrived {
+    let waiting = packed.into_iter();
+    let (steps, told): (Vec<_>, Vec<_>) =
+        waiting.map(|waiting| (waiting.step, waiting.told)).unzip();
+    (told, carrier.carry(steps).await)
 }
 
-/// A step as a transaction of its own.
-pub(super) fn flat(keys: &Keys, mut step: Step) -> Txn {
-    let under = step.under.take();
-    step.compares
-        .extend(under.map(|under| view::is_generation(keys, &under)));
-    txn(keys, step)
-}
-
-/// Steps as one transaction, under one generation, and under one mark where they are all of one session.
-fn together(keys: &Keys, mut steps: Vec<Step>) -> (Txn, Shape) {
-    if steps.len() == 1
-        && let Some(step) = steps.pop()
-    {
-        return (flat(keys, step), Shape::Flat);
-    }
-    let under = steps.iter().find_map(|step| step.under.as_ref());
-    let mut compares: Vec<_> = under
-        .map(|under| view::is_generation(keys, under))
-        .into_iter()
-        .collect();
-    let mark = steps[0].mark;
-    let shared = mark.filter(|_| steps.iter().all(|step| step.mark == mark));
-    if let Some((session, written)) = shared {
-        compares.push(view::is_marked_at(keys, session, written));
-        steps.iter_mut().for_each(|step| step.mark = None);
-    }
-    let nested: Vec<_> = steps
-        .into_iter()
-        .map(|step| TxnOp::txn(txn(keys, step)))
-        .collect();
-    let txn = Txn::new().when(compares).and_then(nested);
-    let is_of_one = shared.is_some();
-    (txn, Shape::Nested { is_of_one })
-}
-
-fn txn(keys: &Keys, mut step: Step) -> Txn {
-    if let Some((session, written)) = step.mark {
-        // Behind the compare that fails soonest: etcd stops at the first that does.
-        let at = step.compares.len().min(1);
-        let compare = view::is_marked_at(keys, session, written);
-        step.compares.insert(at, compare);
-    }
-    Txn::new()
-        .when(step.compares)
-        .and_then(step.writes)
-        .or_else(step.looks)
-}
-
-fn tell(link: &Link, arrived: Arrived) {
-    let Arrived {
-        told,
-        sent,
-        reply,
-        shape,
-    } = arrived;
-    let reply = match reply {
-        Ok(reply) => reply,
-        Err(fault) => return tell_fault(told, fault),
-    };
-    // What all rest on is another by now: nobody's step was looked at.
-    if let (Shape::Nested { is_of_one }, false) = (&shape, reply.succeeded()) {
-        for told in told {
-            drop(told.send(Ok(match is_of_one {
-                true => Decided::Unmarked,
-                false => Decided::Poisoned,
-            })));
-        }
-        return;
-    }
-    let replies = match shape {
-        Shape::Flat => vec![reply.clone()],
-        Shape::Nested { .. } => nested(&reply),
-    };
-    if replies.len() != told.len() {
-        warn!("etcd answered another number of steps than were sent");
-        link.give_up();
-        for told in told {
-            let error = StoreError::not_applied(Failure::Damaged("a reply of another kind"));
-            drop(told.send(Err(error.or_happened())));
-        }
-        return;
-    }
-    let any = replies.iter().any(TxnResponse::succeeded);
-    let judged = link.judge_reply(&reply, sent, any);
-    for (told, reply) in told.into_iter().zip(replies) {
-        let decided = match &judged {
-            Ok((_, committed)) if reply.succeeded() => Ok(Decided::Applied(*committed, reply)),
-            Ok((header, _)) => Ok(Decided::Otherwise(reply.op_responses(), header.clone())),
-            Err(failed) => Err(failed.error(reply.succeeded())),
-        };
+/// Tells each. Who is told nothing knows that his step may have happened.
+fn tell((told, decided): Arrived) {
+    for (told, decided) in told.into_iter().zip(decided) {
         drop(told.send(decided));
     }
 }
 
-fn nested(reply: &TxnResponse) -> Vec<TxnResponse> {
-    let replies = reply.op_responses().into_iter();
-    replies
-        .filter_map(|reply| match reply {
-            TxnOpResponse::Txn(reply) => Some(reply),
-            TxnOpResponse::Put(_) | TxnOpResponse::Get(_) | TxnOpResponse::Delete(_) => None,
-        })
-        .collect()
-}
-
-/// One fault is everybody's: the transaction was applied as a whole or not at all.
-fn tell_fault(told: Vec<oneshot::Sender<Result<Decided, StoreError>>>, fault: Fault) {
-    let is_poison = match fault.kind {
-        // A step's session is gone.
-        Kind::LeaseGone => true,
-        // Some step is not to etcd's liking; which one, each finds out alone.
-        Kind::Refused => told.len() > 1,
-        Kind::Compacted | Kind::LeaseExists | Kind::Exhausted | Kind::Broken => false,
-    };
-    if is_poison {
-        for told in told {
-            drop(told.send(Ok(Decided::Poisoned)));
-        }
-        return;
-    }
-    let error = fault.into_error();
-    let outcome = error.outcome();
-    let is_full = matches!(
-        error,
-        StoreError::Failed {
-            failure: Failure::NoSpace,
-            ..
-        }
-    );
-    let mut told = told.into_iter();
-    if let Some(first) = told.next() {
-        drop(first.send(Err(error)));
-    }
-    for told in told {
-        let failure = match is_full {
-            true => Failure::NoSpace,
-            false => Failure::Unavailable,
-        };
-        let error = StoreError::not_applied(failure);
-        let error = match outcome {
-            Outcome::NotApplied => error,
-            Outcome::Unknown => error.or_happened(),
-        };
-        drop(told.send(Err(error)));
-    }
-}
-
+#[cfg(test)]
+mod schedules;
 #[cfg(test)]
 mod tests;

@@ -30,6 +30,10 @@ pub(super) struct Step {
     /// Hashes of the keys that it writes: etcd takes no key twice in one transaction, and steps whose keys are
     /// alike by chance only travel apart.
     pub(super) keys: Vec<u64>,
+    /// A hash of the lease that it leaves vacant since nobody waits for it, or that it waits for. Travelling together, one
+    /// of each would find both as they were before, and somebody would wait for what is vacant.
+    pub(super) vacates: Option<u64>,
+    pub(super) awaits: Option<u64>,
     /// How much it adds to a request, about.
     pub(super) bytes: usize,
     /// The generation that it grants under, as it must be found: compared once for all that travel together.
@@ -51,6 +55,8 @@ impl Step {
             writes: Vec::with_capacity(2),
             looks: Vec::new(),
             keys: Vec::with_capacity(2),
+            vacates: None,
+            awaits: None,
             bytes: FRAME_BYTES,
             under: None,
             may_be_late: false,
@@ -154,6 +160,7 @@ pub(super) fn enqueue(keys: &Keys, sight: &Sight, session: &SeenSession, claim: 
     match (&sight.hold, &sight.head) {
         (Some(_), _) => {
             let lease = keys.lease(&claim.resource);
+            step.awaits = Some(hash(&lease));
             step.compares
                 .push(Compare::create_revision(lease, CompareOp::Greater, 0));
         }
@@ -244,7 +251,9 @@ pub(super) fn end(
             if sight.view.head.is_none() {
                 step.compares.push(view::nobody_waits(keys, resource));
             }
-            step.delete(keys.lease(resource));
+            let lease = keys.lease(resource);
+            step.vacates = Some(hash(&lease));
+            step.delete(lease);
             delay::leave_behind(&mut step, keys, None, resource, has_delay);
         }
     }

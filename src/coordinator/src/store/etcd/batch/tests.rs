@@ -27,6 +27,8 @@ fn step(keys: &[&str], bytes: usize, is_alone: bool) -> Step {
         writes: Vec::new(),
         looks: Vec::new(),
         keys: keys.iter().map(|key| number(key)).collect(),
+        vacates: None,
+        awaits: None,
         bytes,
         under: None,
         may_be_late: false,
@@ -71,6 +73,26 @@ fn no_key_travels_twice_and_the_order_stays() {
     );
     assert_eq!(packed(&mut waiting), [vec![number("c"), number("a")]]);
     assert_eq!(packed(&mut waiting), Vec::<Vec<u64>>::new());
+}
+
+/// Both see how it was before: whoever came would wait for what is vacant. Others may wait beside him.
+#[test]
+fn nobody_who_waits_for_a_lease_travels_with_the_release_that_vacates_it() {
+    let waits = |key: &str| Step {
+        awaits: Some(number("lease")),
+        ..step(&[key], 1, false)
+    };
+    let ends = || Step {
+        vacates: Some(number("lease")),
+        ..step(&["lease"], 1, false)
+    };
+    let (mut waiting, _told) = wait(vec![waits("a"), ends(), waits("b")]);
+    assert_eq!(packed(&mut waiting), [vec![number("a")], vec![number("b")]]);
+    assert_eq!(packed(&mut waiting), [vec![number("lease")]]);
+    let (mut waiting, _told) = wait(vec![ends(), waits("a"), step(&["c"], 1, false)]);
+    let first = packed(&mut waiting);
+    assert_eq!(first, [vec![number("lease")], vec![number("c")]]);
+    assert_eq!(packed(&mut waiting), [vec![number("a")]]);
 }
 
 #[test]

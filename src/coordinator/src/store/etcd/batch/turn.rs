@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Decided, MAX_WAITING, Waiting, run, unavailable};
+use super::{Carrier, Decided, MAX_WAITING, Waiting, run, unavailable};
 use crate::clock::Moment;
-use crate::store::etcd::link::Link;
 use crate::store::etcd::step::Step;
 use crate::store::{Failure, StoreError};
 
@@ -39,12 +38,12 @@ impl Drop for Direct<'_> {
 
 impl Steps {
     /// Room for steps, and the work that sends them over a link until that breaks.
-    pub(in crate::store::etcd) fn new(
-        link: &Arc<Link>,
-    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub(in crate::store::etcd) fn new<C: Carrier>(
+        carrier: &Arc<C>,
+    ) -> (Self, impl Future<Output = ()> + Send + use<C>) {
         let (sender, arriving) = mpsc::channel(MAX_WAITING);
         let turn = Arc::<Turn>::default();
-        let work = run(Arc::clone(link), arriving, Arc::clone(&turn));
+        let work = run(Arc::clone(carrier), arriving, Arc::clone(&turn));
         (Self { sender, turn }, work)
     }
 

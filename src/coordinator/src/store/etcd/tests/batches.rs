@@ -7,7 +7,7 @@ use futures::future::join_all;
 use palisade_test_support::Etcd;
 
 use super::{Step as Decision, TTL, World, coordinator_with, heir};
-use crate::domain::{AcquireStep, Acquired, Caller, Refusal};
+use crate::domain::{AcquireStep, Acquired, Caller, HoldName, Refusal, RequestId};
 use crate::store::conformance::Client;
 use crate::store::etcd::EtcdOptions;
 use crate::store::etcd::batch::Decided;
@@ -158,6 +158,8 @@ async fn a_poisoned_transaction_is_taken_apart() {
             writes: vec![TxnOp::put("poison", "", Some(no_lease))],
             looks: Vec::new(),
             keys: vec![1],
+            vacates: None,
+            awaits: None,
             bytes: 1,
             under: None,
             may_be_late: false,
@@ -271,6 +273,43 @@ async fn a_raised_mark_stops_its_own_steps_among_anothers() {
         };
         assert!(matches!(calm, Decided::Applied(..)), "{calm:?}");
         assert!(!matches!(raised, Decided::Applied(..)), "{raised:?}");
+    }
+}
+
+/// The release that nobody waits for and the first who would wait do not travel together: each would find how it was
+/// before the other, and somebody would wait for what is vacant until he is looked after (I6).
+#[tokio::test]
+async fn nobody_comes_to_wait_for_what_becomes_vacant_in_the_same_transaction() {
+    let world = World::new().await;
+    let (holder, waiter) = (world.client("holder").await, world.client("waiter").await);
+    for (id, ends_first) in [("1", true), ("2", false)] {
+        holder.take("r", id).await;
+        let of = |id| HoldName::Request(RequestId::new(id).unwrap());
+        let release = world.decides_release(&holder, of(id)).await;
+        let enqueue = world.decides(&waiter.wish("r", "waits", true)).await;
+        let Decision::Acquire(AcquireStep::Enqueue(claim)) = enqueue.step else {
+            panic!("it is held: {:?}", enqueue.step);
+        };
+        let keys = enqueue.link.context().keys.clone();
+        let session = enqueue.sight.session.as_ref();
+        let session = session.expect("it saw its session");
+        let waits = step::enqueue(&keys, &enqueue.sight, session, &claim);
+        let session = release.sight.session.as_ref();
+        let session = session.expect("it saw its session");
+        let ends = step::end(&keys, &release.sight, None, session).expect("it saw the lease");
+
+        let (link, mut steps) = Box::pin(late_grants(&world, &[&holder], id)).await;
+        let pair = match ends_first {
+            true => [ends, waits],
+            false => [waits, ends],
+        };
+        steps.splice(1..1, pair);
+        let decided = send((link, steps)).await;
+        let is_applied = |at: usize| matches!(decided[at], Decided::Applied(..));
+        assert_ne!(is_applied(1), is_applied(2), "{decided:?}");
+        assert!((3..decided.len()).all(is_applied), "{decided:?}");
+        holder.release("r", of(id)).await.unwrap();
+        waiter.release("r", of("waits")).await.unwrap();
     }
 }
 

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::{Line, Listed};
 use crate::domain::{Claim, Place, RequestId, Revision};
 use crate::store::conformance::Client;
@@ -108,4 +110,93 @@ fn a_key_names_one_place_at_a_time() {
     assert_eq!(line.len(), 1, "another place has left");
     line.left(&again);
     assert!(line.is_empty() && line.under(b"one").is_none());
+}
+
+/// What happens to a queue, and what this coordinator gets to see of it, later and in any order.
+#[derive(Debug, Clone, Copy)]
+enum Happens {
+    Comes { who: u8, is_ours: bool },
+    Leaves { at: usize, is_ours: bool },
+    IsLookedAt { in_log: bool },
+    IsListed { most: usize },
+    IsHeardOf { at: usize },
+}
+
+#[derive(Debug)]
+enum Heard {
+    Queued(Spot),
+    Left(Spot),
+    Begins(Option<Spot>, Revision, bool),
+    Listed(Listed, Revision),
+}
+
+fn happens() -> impl Strategy<Value = Vec<Happens>> {
+    let one = prop_oneof![
+        (0..6_u8, any::<bool>()).prop_map(|(who, is_ours)| Happens::Comes { who, is_ours }),
+        (0..4_usize, any::<bool>()).prop_map(|(at, is_ours)| Happens::Leaves { at, is_ours }),
+        any::<bool>().prop_map(|in_log| Happens::IsLookedAt { in_log }),
+        (1..4_usize).prop_map(|most| Happens::IsListed { most }),
+        (0..4_usize).prop_map(|at| Happens::IsHeardOf { at }),
+        (0..4_usize).prop_map(|at| Happens::IsHeardOf { at }),
+    ];
+    prop::collection::vec(one, 0..60)
+}
+
+fn hear(line: &mut Line, heard: Heard) {
+    match heard {
+        Heard::Queued(spot) => line.queued(&spot),
+        Heard::Left(spot) => line.left(&spot),
+        Heard::Listed(listed, at) => line.listed(&listed, at),
+        Heard::Begins(first, at, in_log) => {
+            line.begins_with(first.as_ref(), at);
+            if in_log {
+                line.proved(first.as_ref(), at);
+            }
+        }
+    }
+}
+
+proptest! {
+    /// However late and in whatever order it is heard of: who is taken for the first waits longest (I11).
+    #[test]
+    fn whoever_is_first_is_first_in_etcd(happens in happens()) {
+        let (mut line, mut queue, mut unheard) = (Line::default(), Vec::<Spot>::new(), Vec::new());
+        let mut revision = 1;
+        for one in happens {
+            match one {
+                Happens::Comes { who, is_ours } => {
+                    let name = who.to_string();
+                    if queue.iter().all(|spot| spot.key != name.as_bytes()) {
+                        revision += 1;
+                        let spot = spot(&name, revision);
+                        unheard.extend(is_ours.then(|| Heard::Queued(spot.clone())));
+                        queue.push(spot);
+                    }
+                }
+                Happens::Leaves { at, is_ours } if at < queue.len() => {
+                    revision += 1;
+                    let spot = queue.remove(at);
+                    unheard.extend(is_ours.then_some(Heard::Left(spot)));
+                }
+                Happens::IsLookedAt { in_log } => {
+                    let first = queue.first().cloned();
+                    unheard.push(Heard::Begins(first, Revision(revision), in_log));
+                }
+                Happens::IsListed { most } => {
+                    // A list comes with a hand-over, which is a write.
+                    revision += 1;
+                    let spots: Vec<_> = queue.iter().take(most).collect();
+                    let listed = listed(&spots, queue.len() > most);
+                    unheard.push(Heard::Listed(listed, Revision(revision)));
+                }
+                Happens::IsHeardOf { at } if at < unheard.len() => {
+                    hear(&mut line, unheard.swap_remove(at));
+                }
+                Happens::Leaves { .. } | Happens::IsHeardOf { .. } => {}
+            }
+            for behind in queue.iter().skip(1) {
+                prop_assert!(!line.is_first(behind), "{behind:?} of {queue:?} in {line:?}");
+            }
+        }
+    }
 }
