@@ -41,6 +41,9 @@ pub mod v1 {
     tonic::include_proto!("palisade.v1");
 }
 
+/// What the messages are encoded with: its [`Message`](prost::Message) is a part of theirs.
+pub use prost;
+
 pub use v1::{
     AcquireRequest, AcquireResponse, AttachRequest, AttachResponse, ErrorReason, Generation, Lease,
     LeaseEnd, PreviousEnd, Refusal, ReleaseOutcome, ReleaseRequest, ReleaseResponse,

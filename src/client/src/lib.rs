@@ -34,6 +34,9 @@ mod detached;
 mod endpoints;
 mod epoch;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[allow(missing_docs, reason = "for fuzzing only")]
+pub mod fuzz;
 mod info;
 mod leadership;
 mod lease;

@@ -402,3 +402,25 @@ async fn connect(
 fn kind(event: &v1::LeaseEvent) -> LeaseEventType {
     event.r#type()
 }
+
+/// A message of a watch, whoever sent it: what is handed on never goes back but by a resync or a snapshot.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_events(events: &[v1::LeaseEvent]) {
+    let mut place = Place::begin(None);
+    for _round in 0..2 {
+        let before = place.position();
+        let heard = place.hears(events.to_vec());
+        assert!(heard.len() <= events.len() + 1);
+        let resets = [LeaseEventType::Resync, LeaseEventType::SnapshotEnd];
+        let is_reset = heard.iter().any(|event| resets.contains(&kind(event)));
+        let last = heard.len().saturating_sub(1);
+        for (at, event) in heard.into_iter().enumerate() {
+            place.hands_on(&event, at == last);
+            let _read = WatchEvent::read(event).map(|event| format!("{event:?}"));
+        }
+        if let (Some(before), Some(after), false) = (before, place.position(), is_reset) {
+            assert!(before.revision() <= after.revision());
+        }
+        place.breaks_off();
+    }
+}

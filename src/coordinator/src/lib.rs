@@ -17,6 +17,8 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod entropy;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod health;
 mod http;
 pub mod metrics;

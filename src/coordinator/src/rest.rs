@@ -26,6 +26,8 @@ mod answer;
 mod events;
 mod fault;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod request;
 
 use std::sync::Arc;

@@ -7,6 +7,8 @@ mod counted;
 mod deadline;
 mod drain;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod lease;
 mod news;
 mod page;

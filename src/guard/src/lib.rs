@@ -88,6 +88,8 @@ mod error;
     feature = "redis"
 ))]
 mod fence;
+#[cfg(any(test, all(fuzzing, feature = "tower")))]
+pub mod fuzz;
 pub mod memory;
 pub mod metrics;
 #[cfg(feature = "mysql")]

@@ -93,6 +93,8 @@ mod transaction;
 
 use std::time::Duration;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use errors::fuzz_refusal;
 pub(crate) use errors::known;
 pub use install::script;
 pub use status::Weakness;

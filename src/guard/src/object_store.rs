@@ -65,6 +65,8 @@ use crate::GuardError;
 use crate::decide::Mark;
 
 pub use manifest::RECENT;
+#[cfg(any(test, fuzzing))]
+pub(crate) use manifest::fuzz_manifest;
 pub use write::{Committed, GuardedWrite};
 
 /// The store of [`Sealed`].

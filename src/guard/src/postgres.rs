@@ -92,6 +92,8 @@ use std::time::Duration;
 
 pub use audit::{Finding, Severity};
 pub use effects::{Backlog, Expired, Pass, Relay, RelayPolicy, Stop};
+#[cfg(any(test, fuzzing))]
+pub(crate) use errors::fuzz_refusal;
 pub(crate) use errors::plain;
 pub use install::script;
 pub use status::Outcome;

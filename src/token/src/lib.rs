@@ -21,6 +21,13 @@
 //! Idea and reasons: Martin Kleppmann, *How to do distributed locking* (2016).
 #![warn(missing_docs)]
 
+#[cfg(any(test, fuzzing))]
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    reason = "for fuzzing only"
+)]
+pub mod fuzz;
 mod grant;
 mod holder;
 mod resource;

@@ -30,9 +30,11 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 const USAGE: &str = "\
 soak [--minutes N] [--plant session|handle|memory|task|rows] [--samples FILE]
+soak --judge FILE
   --minutes N     how long workers churn while things are broken; 60 unless told otherwise
   --plant DEFECT  make a worker leak on purpose: the soak must fail
   --samples FILE  where every sample goes, a line of JSON each; tests/logs/soak.jsonl unless told otherwise
+  --judge FILE    start nothing: judge the samples of a soak once more
 The coordinator's program is $PALISADE_BIN, else the one beside this program.";
 
 /// What the conductor is told to do.
@@ -88,6 +90,7 @@ async fn main() -> ExitCode {
             Ok(order) => worker::run(order).await.map(|()| ExitCode::SUCCESS),
             Err(error) => Err(error),
         },
+        Some("--judge") if args.len() == 2 => report::judges_again(&args[1]),
         Some("--help" | "-h") => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -8,8 +8,9 @@ use serde_json::json;
 
 use crate::faults::Faults;
 use crate::judge;
+use crate::judge::Sample;
 use crate::rig::Work;
-use crate::sample::Sample;
+use crate::{Failed, sample};
 
 /// Names the file that the line of JSON is appended to.
 const REPORT: &str = "PALISADE_CHAOS_REPORT";
@@ -17,6 +18,29 @@ const REPORT: &str = "PALISADE_CHAOS_REPORT";
 #[allow(clippy::print_stderr, reason = "how far it is")]
 pub(crate) fn says(what: &str) {
     eprintln!("soak: {what}");
+}
+
+/// Judges what was recorded, by the rule as it is now.
+#[allow(clippy::print_stdout, reason = "the report is what the program is for")]
+pub(crate) fn judges_again(path: &str) -> Result<ExitCode, Failed> {
+    let (first, churn, last) = sample::read(path)?;
+    Verdict::table(&first, &churn, &last);
+    let mut leaks = judge::leaks(&first, &last);
+    leaks.extend(judge::trends(&churn));
+    Ok(says_whether(&leaks))
+}
+
+#[allow(clippy::print_stdout, reason = "the report is what the program is for")]
+fn says_whether(leaks: &[String]) -> ExitCode {
+    for leak in leaks {
+        println!("LEAK: {leak}");
+    }
+    if leaks.is_empty() {
+        println!("nothing leaked");
+        return ExitCode::SUCCESS;
+    }
+    println!("it leaks");
+    ExitCode::FAILURE
 }
 
 /// All that there is to judge by.
@@ -43,23 +67,10 @@ impl Verdict {
         for (kind, count) in &self.work.counts {
             println!("  {kind:30} {count:>8}");
         }
-        self.table();
-        for leak in &leaks {
-            println!("LEAK: {leak}");
-        }
-        println!(
-            "{}",
-            if leaks.is_empty() {
-                "nothing leaked"
-            } else {
-                "it leaks"
-            }
-        );
+        Self::table(&self.first, &self.churn, &self.last);
+        let code = says_whether(&leaks);
         self.write_line(&leaks);
-        match leaks.is_empty() {
-            true => ExitCode::SUCCESS,
-            false => ExitCode::FAILURE,
-        }
+        code
     }
 
     fn leaks(&self) -> Vec<String> {
@@ -89,27 +100,27 @@ impl Verdict {
     }
 
     #[allow(clippy::print_stdout, reason = "the report is what the program is for")]
-    fn table(&self) {
+    fn table(first: &Sample, churn: &[Sample], last: &Sample) {
         println!(
             "{:22} {:>9} {:>9} {:>9} {:>9} {:>9}",
             "at", "first", "median", "most", "trend", "last"
         );
-        let names = self.first.values.keys().chain(self.last.values.keys());
+        let names = first.values.keys().chain(last.values.keys());
         let names: std::collections::BTreeSet<_> = names.collect();
         for name in names {
             let shown = |value: Option<u64>| {
                 value.map_or_else(|| "-".to_owned(), |value| value.to_string())
             };
-            let points = judge::points(&self.churn, name);
+            let points = judge::points(churn, name);
             let values: Vec<_> = points.iter().map(|(_, value)| *value).collect();
             let most = values.iter().copied().fold(0.0, f64::max);
-            let half = judge::points(&self.churn[self.churn.len() / 2..], name);
+            let half = judge::points(&churn[churn.len() / 2..], name);
             let (growth, _allowed) = judge::growth(name, &half);
             println!(
                 "{name:22} {:>9} {:>9} {most:>9} {growth:>+9.0} {:>9}",
-                shown(self.first.get(name)),
+                shown(first.get(name)),
                 judge::median(values),
-                shown(self.last.get(name)),
+                shown(last.get(name)),
             );
         }
         println!("(trend: over the second half of the churn)");

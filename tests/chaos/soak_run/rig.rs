@@ -10,7 +10,8 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 use crate::faults::{Fault, Faults};
-use crate::sample::{Recorder, Sample};
+use crate::judge::Sample;
+use crate::sample::Recorder;
 use crate::work::{DELAYED, name};
 use crate::worker::{Order, Phase, Plant, Status};
 use crate::{Failed, Plan, judge, now, report, sleep};

@@ -8,22 +8,16 @@ use std::time::Duration;
 use etcd_client::{ConnectOptions, GetOptions};
 use palisade_client::Moment;
 use palisade_test_support::{Coordinator, within};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{PgPool, Row as _};
 
+use crate::judge::Sample;
 use crate::rig::{Rig, STEADY};
 use crate::{Failed, now};
 
 /// What is away just now is not sampled.
 const LIMIT: Duration = Duration::from_secs(3);
 const PREFIX: &str = "/palisade/v1/";
-
-/// Quantities by name, `PLACE.WHAT`.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Sample {
-    pub(crate) values: BTreeMap<String, u64>,
-    pub(crate) at: Moment,
-}
 
 impl Sample {
     pub(crate) async fn take(rig: &mut Rig) -> Self {
@@ -46,10 +40,6 @@ impl Sample {
             values.extend(found);
         }
         Self { values, at: now() }
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<u64> {
-        self.values.get(name).copied()
     }
 }
 
@@ -153,6 +143,28 @@ async fn in_postgres(admin: &PgPool) -> Result<Found, Failed> {
         found.push((format!("postgres.{what}"), u64::try_from(value)?));
     }
     Ok(found)
+}
+
+/// What a soak has recorded: the first rest, the churn, the last rest.
+pub(crate) fn read(path: &str) -> Result<(Sample, Vec<Sample>, Sample), Failed> {
+    let text = fs::read_to_string(path)?;
+    let (mut first, mut churn, mut last) = (None, Vec::new(), None);
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line)?;
+        let seconds = line["second"].as_u64().ok_or("a sample has no second")?;
+        let sample = Sample {
+            values: serde_json::from_value(line["values"].clone())?,
+            at: Moment(Duration::from_secs(seconds)),
+        };
+        match line["phase"].as_str() {
+            Some("churn") => churn.push(sample),
+            Some("rest") if churn.is_empty() => first = Some(sample),
+            Some("rest") => last = Some(sample),
+            _ => {}
+        }
+    }
+    let whole = first.zip(last).ok_or("the file is not of a whole soak")?;
+    Ok((whole.0, churn, whole.1))
 }
 
 /// Keeps every sample in a file, to be looked at when something has leaked.

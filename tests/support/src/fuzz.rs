@@ -202,3 +202,40 @@ fn keep(name: &str, seed: u64, input: &[u8]) -> String {
     let written = fs::create_dir_all(&directory).and_then(|()| fs::write(&file, input));
     written.map_or_else(|error| error.to_string(), |()| file.display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::fuzz;
+
+    /// A text with its length before it; the length is believed.
+    fn believes_a_length(input: &[u8]) {
+        if let Some((b'#', rest)) = input.split_first()
+            && let Some((length, text)) = rest.split_first()
+        {
+            let _text = &text[..usize::from(*length)];
+        }
+    }
+
+    /// The same, with the length checked.
+    fn checks_a_length(input: &[u8]) {
+        if let Some((b'#', rest)) = input.split_first()
+            && let Some((length, text)) = rest.split_first()
+        {
+            let _text = text.get(..usize::from(*length));
+        }
+    }
+
+    #[test]
+    fn a_parser_that_indexes_without_a_check_is_found() {
+        let found = catch_unwind(|| fuzz("planted", believes_a_length));
+        let cause = found.expect_err("it is found");
+        let said = cause.downcast_ref::<String>().expect("a panic with words");
+        assert!(
+            said.contains("PALISADE_SEED=") && said.contains("kept in"),
+            "{said}"
+        );
+        fuzz("planted", checks_a_length);
+    }
+}

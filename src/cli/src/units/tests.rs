@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use super::{TimeStyle, Times, parse_address, parse_duration, rough, show_duration};
+use super::{
+    TimeStyle, Times, parse_address, parse_duration, relative, rough, show_duration, show_roughly,
+    show_unix_ms,
+};
 
 #[test]
 fn durations_have_a_number_and_a_unit() {
@@ -110,4 +113,31 @@ fn rough_times_have_at_most_two_units() {
     for (milliseconds, text) in [(0, "0ms"), (1, "1ms"), (999, "999ms"), (1_500, "1s")] {
         assert_eq!(rough(milliseconds), text);
     }
+}
+
+/// What a person writes is read as it is shown, or refused with how it is written.
+fn units(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    match parse_duration(text) {
+        Ok(time) => {
+            assert_eq!(parse_duration(&show_duration(time)), Ok(time));
+            assert!(!show_roughly(time).is_empty());
+        }
+        Err(said) => assert!(said.contains("500ms"), "{said}"),
+    }
+    match parse_address(text) {
+        Ok(address) => assert_eq!(parse_address(&address).as_ref(), Ok(&address)),
+        Err(said) => assert!(said.contains("http://HOST:PORT"), "{said}"),
+    }
+    if let Ok(unix_ms) = text.parse() {
+        assert!(!show_unix_ms(unix_ms).is_empty());
+        assert!(!relative(unix_ms).is_empty());
+    }
+}
+
+#[test]
+fn every_text_of_a_person_is_read_back_or_refused_with_an_example() {
+    palisade_test_support::fuzz("units", units);
 }

@@ -36,6 +36,8 @@ use crate::domain::Principal;
 use crate::traces::Traced;
 
 pub(super) use self::outbox::Responses;
+#[cfg(any(test, fuzzing))]
+pub(super) use self::parse::fuzz_message;
 pub(crate) use self::streams::Streams;
 
 impl Service {

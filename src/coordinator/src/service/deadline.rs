@@ -118,6 +118,15 @@ fn parse(text: &str) -> Option<Duration> {
     }
 }
 
+/// What a client, or a proxy, says of how long it waits.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_timeout(input: &[u8]) {
+    if let Some(asked) = std::str::from_utf8(input).ok().and_then(parse) {
+        assert!(input.len() <= MAX_DIGITS + 1);
+        assert!(asked <= Duration::from_secs(99_999_999 * 3600));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -12,6 +12,8 @@ mod delay;
 mod effort;
 mod endpoint;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod gather;
 mod keepalive;
 mod keys;

@@ -163,3 +163,28 @@ mod tests {
         }
     }
 }
+
+/// A message that a server, or what stands between, has made, after the number of how it refuses.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_refusal(input: &[u8]) {
+    let Some((number, text)) = input.split_first() else {
+        return;
+    };
+    let refusals = [
+        Refusal::Stale,
+        Refusal::Unsealed,
+        Refusal::Unguarded,
+        Refusal::Collision,
+    ];
+    let refusal = refusals[usize::from(*number) % refusals.len()];
+    let facts = std::str::from_utf8(text).ok().and_then(Facts::parse);
+    let Some(facts) = facts else {
+        return;
+    };
+    let is_cut = facts.cut().is_some();
+    if let Some(error) = facts.into_error(refusal) {
+        // A name that was cut is nobody's resource.
+        assert!(!is_cut || refusal == Refusal::Unguarded);
+        crate::fuzz::can_be_told(error);
+    }
+}

@@ -155,6 +155,25 @@ impl Guard {
     }
 }
 
+/// A manifest that somebody else has written.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_manifest(input: &[u8]) {
+    let Ok(manifest) = Manifest::from_json(input) else {
+        return;
+    };
+    let again = Manifest::from_json(&manifest.to_json()).expect("what is written is read");
+    assert_eq!(again, manifest);
+    let mark = Mark {
+        token: FencingToken::new(7).expect("a token"),
+        holder: HolderId::from_bytes([7; 16]),
+    };
+    let next = manifest.then(mark, None, "nonce".to_owned());
+    assert!(next.number > manifest.number, "the count of changes grows");
+    assert!(next.recent.len() <= RECENT);
+    assert_eq!(next.holds(&next), Happened::Yes);
+    assert_ne!(manifest.holds(&next), Happened::Yes);
+}
+
 #[cfg(test)]
 mod tests {
     use object_store::path::Path;

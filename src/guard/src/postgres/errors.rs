@@ -54,19 +54,21 @@ fn refusal(error: &sqlx::Error) -> Option<GuardError> {
 }
 
 fn from_facts(error: &PgDatabaseError) -> Option<GuardError> {
-    let code = error.code();
+    from_detail(error.code(), error.detail()?, error.table())
+}
+
+fn from_detail(code: &str, detail: &str, table: Option<&str>) -> Option<GuardError> {
     if !matches!(
         code,
         "ZF001" | "ZF002" | "ZF003" | "ZF004" | "ZF005" | "ZF006" | "ZF007"
     ) {
         return None;
     }
-    let facts: Facts = serde_json::from_str(error.detail()?).ok()?;
+    let facts: Facts = serde_json::from_str(detail).ok()?;
     if code == "ZF003" {
         return Some(GuardError::Unguarded {
             resource: facts.resource,
-            table: error
-                .table()
+            table: table
                 .filter(|table| !table.is_empty())
                 .map(ToOwned::to_owned),
         });
@@ -116,4 +118,21 @@ fn mismatch(code: &str, facts: Facts) -> Option<GuardError> {
             found,
         },
     })
+}
+
+/// An error that a server, or what stands between, has made: SQLSTATE, detail, table, each a line.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_refusal(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    let mut lines = text.splitn(3, '\n');
+    let (code, detail) = (
+        lines.next().unwrap_or_default(),
+        lines.next().unwrap_or_default(),
+    );
+    if let Some(error) = from_detail(code, detail, lines.next()) {
+        assert!(code.starts_with("ZF00"), "{code}");
+        crate::fuzz::can_be_told(error);
+    }
 }

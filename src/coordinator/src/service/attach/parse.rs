@@ -142,3 +142,61 @@ pub(super) fn release(
         is_asked: true,
     })
 }
+
+/// One message of a stream, whoever made it.
+#[cfg(any(test, fuzzing))]
+pub(in crate::service) fn fuzz_message(
+    seq: u64,
+    message: palisade_api::v1::attach_request::Message,
+    limits: &Limits,
+) {
+    use palisade_api::v1::attach_request::Message;
+
+    use crate::service::fuzz::{is_told, opening, session};
+
+    let mut about = About::default();
+    let told = |result: Result<(), BadField>, secrets: &[&[u8]]| {
+        if let Err(bad) = result {
+            is_told(bad, secrets);
+        }
+    };
+    match message {
+        Message::Open(given) => {
+            let secret = match &given.owner {
+                Some(Owner::Session(owner)) => {
+                    session(owner);
+                    owner.secret.clone()
+                }
+                Some(Owner::Opening(owner)) => {
+                    opening(owner, limits);
+                    owner.secret.clone()
+                }
+                None => Vec::new(),
+            };
+            let opened = open(given, limits, limits.min_ttl).map(|(_, named)| {
+                assert!(named.len() <= limits.max_open_requests);
+                let count = named.len();
+                assert_eq!(
+                    by_resource(named).values().map(Vec::len).sum::<usize>(),
+                    count
+                );
+            });
+            told(opened, &[&secret]);
+        }
+        Message::Renew(given) => {
+            told(open_requests(given.open_requests, limits).map(drop), &[]);
+        }
+        Message::Acquire(given) => {
+            let secret = given.metadata.clone();
+            let wish = acquire(given, limits, &mut about).map(|wish| {
+                assert!(wish.wait <= limits.max_wait && wish.lock_delay <= limits.max_lock_delay);
+                assert!(wish.metadata.len() <= limits.max_metadata_bytes);
+                assert_eq!(about.resource.as_ref(), Some(&wish.resource));
+            });
+            told(wish, &[&secret]);
+        }
+        Message::Cancel(given) => told(cancel(seq, &given, &mut about).map(drop), &[]),
+        Message::Release(given) => told(release(seq, &given, &mut about).map(drop), &[]),
+        _ => {}
+    }
+}

@@ -45,8 +45,11 @@ fn damaged(what: &'static str) -> StoreError {
     StoreError::not_applied(Failure::Damaged(what))
 }
 
-fn decode<T: DeserializeOwned>(key: &KeyValue, what: &'static str) -> Result<T, StoreError> {
-    serde_json::from_slice(key.value()).map_err(|_| damaged(what))
+pub(super) fn decode<T: DeserializeOwned>(
+    value: &[u8],
+    what: &'static str,
+) -> Result<T, StoreError> {
+    serde_json::from_slice(value).map_err(|_| damaged(what))
 }
 
 fn encode<T: Serialize>(record: &T) -> Vec<u8> {
@@ -66,7 +69,7 @@ pub(super) fn as_i64(revision: Revision) -> i64 {
 
 pub(super) fn generation(key: &KeyValue) -> Result<Stored<Generation>, StoreError> {
     Ok(Stored {
-        record: decode(key, "the generation")?,
+        record: decode(key.value(), "the generation")?,
         raw: key.value().into(),
     })
 }
@@ -77,7 +80,7 @@ pub(super) fn generation_value(generation: &Generation) -> Vec<u8> {
 
 pub(super) fn session(key: &KeyValue) -> Result<SeenSession, StoreError> {
     Ok(SeenSession {
-        record: decode(key, "a session")?,
+        record: decode(key.value(), "a session")?,
         written: revision(key.mod_revision())?,
     })
 }
@@ -91,7 +94,7 @@ pub(super) fn hold(key: &KeyValue) -> Result<Stored<Hold>, StoreError> {
         claim,
         generation,
         note,
-    } = decode(key, "a lease")?;
+    } = decode(key.value(), "a lease")?;
     let record = Hold {
         claim,
         generation,
@@ -140,7 +143,7 @@ pub(super) fn read_hold(value: &[u8], granted: Revision) -> Option<Hold> {
 
 /// The value of a notice's key.
 #[derive(Serialize, Deserialize)]
-struct NoticeValue {
+pub(super) struct NoticeValue {
     resource: ResourceName,
     token: FencingToken,
     session: SessionId,
@@ -190,7 +193,7 @@ pub(super) fn revoked_value(revoked: &Revoked) -> Vec<u8> {
 /// What a lease with a lock-delay left behind.
 pub(super) fn last(key: &KeyValue) -> Result<Left, StoreError> {
     let seen = revision(key.mod_revision())?;
-    let last: Last = decode(key, "what a lease left behind")?;
+    let last: Last = decode(key.value(), "what a lease left behind")?;
     Ok(Left {
         last: last.written_at(seen),
         seen,
@@ -203,7 +206,7 @@ pub(super) fn last_value(last: &Last) -> Vec<u8> {
 
 pub(super) fn place(key: &KeyValue) -> Result<Place, StoreError> {
     Ok(Place {
-        claim: decode(key, "a queue place")?,
+        claim: decode(key.value(), "a queue place")?,
         since: revision(key.create_revision())?,
     })
 }
