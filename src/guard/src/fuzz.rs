@@ -122,7 +122,13 @@ fn fault(input: &[u8]) {
         }
     }
     if let Some(fault) = Fault::of_headers(&headers) {
-        assert_eq!(fault.reason().as_str().as_bytes(), reason);
+        let told = fault.reason().as_str().as_bytes();
+        // Without facts that can be read it is no more than a failure.
+        let is_failure = matches!(
+            fault,
+            Fault::Guard(GuardError::Backend(_) | GuardError::CommitUnknown { .. })
+        );
+        assert!(told == reason || is_failure, "{fault:?}");
         goes_round(&fault);
     }
 }

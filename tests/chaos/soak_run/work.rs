@@ -166,6 +166,9 @@ impl Shop {
                 let _released = lease.release().await?;
             }
         }
+        if self.plant == Plant::Session {
+            return Ok(());
+        }
         session.close().await?;
         Ok(())
     }

@@ -3,16 +3,20 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use palisade_api::prost::Message as _;
 use palisade_api::{ERROR_DOMAIN, ErrorReason, Refusal};
 use palisade_token::{FencingToken, ResourceName};
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
+use tonic_types::{StatusExt, pb};
 
 use super::{ClientError, Source, Unavailable};
 use crate::standing::LostReason;
 
 #[cfg(test)]
 mod tests;
+
+const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+const NANOS_OF_A_SECOND: u32 = 1_000_000_000;
 
 /// What one try of a call came to, if not to an answer.
 #[derive(Debug)]
@@ -118,9 +122,7 @@ impl From<Status> for Failure {
         let info = status
             .get_details_error_info()
             .filter(|info| info.domain == ERROR_DOMAIN);
-        let retry_after = status
-            .get_details_retry_info()
-            .and_then(|info| info.retry_delay);
+        let retry_after = retry_after(&status);
         let reason = info
             .as_ref()
             .and_then(|info| ErrorReason::from_reason(&info.reason));
@@ -131,6 +133,17 @@ impl From<Status> for Failure {
         let code = status.code();
         facts.failure(reason, code, status.into())
     }
+}
+
+/// After how long a new try may help. Read here: what `tonic-types` makes of a negative delay overflows.
+fn retry_after(status: &Status) -> Option<Duration> {
+    let details = pb::Status::decode(status.details()).ok()?;
+    let mut all = details.details.iter();
+    let info = all.find(|any| any.type_url == RETRY_INFO)?;
+    let delay = pb::RetryInfo::decode(&*info.value).ok()?.retry_delay?;
+    let nanos = u32::try_from(delay.nanos).ok();
+    let nanos = nanos.filter(|nanos| *nanos < NANOS_OF_A_SECOND)?;
+    Some(Duration::new(u64::try_from(delay.seconds).ok()?, nanos))
 }
 
 /// What a coordinator said of a message on a stream that was refused.

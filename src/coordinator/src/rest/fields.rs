@@ -188,8 +188,12 @@ pub(super) fn base64(name: String, text: &[u8]) -> Result<Vec<u8>, BadField> {
     read.map_err(|_| bad(name, "base64", "something else"))
 }
 
+/// A name that nobody knows, as it is told: there may be none at all, and yet a field.
 fn short(name: &str) -> String {
-    name.chars().take(SHOWN_CHARACTERS).collect()
+    match name {
+        "" => "\"\"".to_owned(),
+        name => name.chars().take(SHOWN_CHARACTERS).collect(),
+    }
 }
 
 /// What a value is: never the value, which may be a secret in the wrong place.

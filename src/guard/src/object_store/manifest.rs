@@ -14,6 +14,9 @@ pub const RECENT: usize = 64;
 /// The version of the manifest's form that this library writes.
 const FORMAT: i64 = 1;
 
+/// The most changes that a manifest can count, as JSON's numbers are exact: at a thousand a second for 285,000 years.
+const MOST_CHANGES: u64 = 1 << 53;
+
 /// What tells one change from every other: 128 random bits, in hexadecimal.
 pub(super) type Nonce = String;
 
@@ -112,6 +115,9 @@ impl Manifest {
             (None, None) => None,
             _ => return Err(broken("a manifest has half a fence")),
         };
+        if form.number >= MOST_CHANGES {
+            return Err(broken("a manifest counts more changes than there can be"));
+        }
         let data = form.data.map(Path::parse).transpose().map_err(broken)?;
         Ok(Self {
             mark,
