@@ -10,3 +10,7 @@ mod faults;
 mod lock_set;
 mod report;
 mod tables;
+
+/// The soak's rule, which is tried here; the soak itself is a program.
+#[path = "soak_run/judge.rs"]
+mod soak_judge;
