@@ -12,7 +12,7 @@
 //!
 //! Under load, over the second half of the churn (from [`LEAST_SAMPLES`] samples on): the median slope between any two
 //! samples (Theil and Sen), over the length of that half, is at most [`TREND`] of the median, and a floor that depends on
-//! the quantity: nothing grows that is not bounded.
+//! the quantity: nothing grows that is not bounded. A coordinator's memory has a height in place of a slope: [`HEIGHTS`].
 
 use std::collections::BTreeMap;
 
@@ -64,8 +64,7 @@ const NO_MORE: [&str; 7] = [
     "connections",
 ];
 /// What has a trend that counts: of processes that live as long as the soak, and of the stores.
-const TRENDS: [&str; 9] = [
-    "steady.rss_kib",
+const TRENDS: [&str; 8] = [
     "steady.handles",
     "steady.threads",
     "steady.tasks",
@@ -75,6 +74,12 @@ const TRENDS: [&str; 9] = [
     "etcd.leases",
     "postgres.kib",
 ];
+
+/// What fills, is emptied by a fault and fills again has a height, and no slope that counts: of a coordinator's memory the
+/// greatest twentieth in the second half is held against that of the first, by the same allowance.
+const HEIGHTS: [&str; 1] = ["steady.rss_kib"];
+/// So long the news of [`NEWS`] take to fill under this load, and as long again: in a shorter half there is no height.
+pub(crate) const LEAST_HEIGHT_SAMPLES: usize = 180;
 
 fn what(name: &str) -> &str {
     name.split_once('.').map_or(name, |(_place, what)| what)
@@ -129,8 +134,20 @@ fn with_allowance(kib: u64) -> u64 {
 
 /// What grew under load, a sentence each.
 pub(crate) fn trends(churn: &[Sample]) -> Vec<String> {
-    let half = &churn[churn.len() / 2..];
+    let (before, half) = churn.split_at(churn.len() / 2);
     let mut growing = Vec::new();
+    for name in HEIGHTS {
+        let (before, after) = (points(before, name), points(half, name));
+        if after.len() < LEAST_HEIGHT_SAMPLES {
+            continue;
+        }
+        let (growth, (_slope, allowed)) = (height(&after) - height(&before), growth(name, &after));
+        if growth > allowed {
+            growing.push(format!(
+                "{name} came {growth:.0} higher in the second half under load; {allowed:.0} is allowed"
+            ));
+        }
+    }
     for name in TRENDS {
         let points = points(half, name);
         if points.len() < LEAST_SAMPLES {
@@ -165,6 +182,13 @@ pub(crate) fn growth(name: &str, points: &[(f64, f64)]) -> (f64, f64) {
 pub(crate) fn points(samples: &[Sample], name: &str) -> Vec<(f64, f64)> {
     let point = |sample: &Sample| Some((sample.at.0.as_secs_f64(), sample.get(name)? as f64));
     samples.iter().filter_map(point).collect()
+}
+
+/// What a twentieth of the values lie above.
+fn height(points: &[(f64, f64)]) -> f64 {
+    let mut values: Vec<_> = points.iter().map(|(_, value)| *value).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() * 19 / 20).copied().unwrap_or(0.0)
 }
 
 /// The median of the slopes between any two points: a few odd samples do not move it.

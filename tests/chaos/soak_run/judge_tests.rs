@@ -42,7 +42,7 @@ fn but(name: &str, value: u64) -> Sample {
 
 /// What a quantity is at each moment of half an hour.
 fn series(name: &str, value: impl Fn(u32) -> u64) -> Vec<Sample> {
-    // The first half is not looked at.
+    // In two halves.
     let moments = 0..SAMPLES * 2;
     let at = |moment: u32| Sample {
         at: Moment(EVERY * moment),
@@ -109,6 +109,9 @@ fn noise_and_bursts_are_no_growth() {
     assert_eq!(trends(&series("steady.rss_kib", memory)), [""; 0]);
     let bursts = |moment: u32| 20 + if moment.is_multiple_of(50) { 500 } else { 0 };
     assert_eq!(trends(&series("client.handles", bursts)), [""; 0]);
+    // What fills, is emptied and fills again.
+    let refilled = |moment: u32| 60_000 + u64::from(moment % 200) * 150;
+    assert_eq!(trends(&series("steady.rss_kib", refilled)), [""; 0]);
     // What grows in the first half, and then no more, is a cache that has filled.
     let filled = |moment: u32| 60_000 + u64::from(moment.min(SAMPLES)) * 100;
     assert_eq!(trends(&series("steady.rss_kib", filled)), [""; 0]);
