@@ -163,6 +163,9 @@ pub fn seal(grant: Mark, fence: Option<Mark>) -> Sealing {
 
 /// The error of a grant that was not admitted, with its numbers.
 pub(crate) fn refusal(grant: &Grant, admission: Admission) -> Option<GuardError> {
+    if admission == Admission::Admitted {
+        return None;
+    }
     let resource = grant.resource.clone();
     match admission {
         Admission::Admitted => None,

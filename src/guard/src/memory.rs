@@ -20,8 +20,9 @@
 //! ```
 //!
 //! - [`Handle::enter`] is the fast way for a holder in this process: one compare-and-swap.
-//! - [`FenceTable::enter`] looks the resource up by name first.
-//! - [`FenceTable::admit`] decides on a grant that came with a request, sealed by another process.
+//! - [`FenceTable::enter`] asks first whether it was this table that has sealed the grant.
+//! - [`FenceTable::admit`] decides on a grant that came with a request, sealed by another process: it looks the
+//!   resource up by name.
 //!
 //! # What happens when
 //!
@@ -36,13 +37,14 @@
 //!
 //! Refusals and seals are counted ([`crate::metrics`]); an admission is not, it would cost more than itself.
 
+mod index;
 mod permit;
-mod shards;
 mod slot;
 mod word;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use palisade_token::{Grant, ResourceName};
 use tracing::Instrument as _;
@@ -51,8 +53,8 @@ use crate::decide::Mark;
 use crate::metrics::{self, StoreKind, Timer};
 use crate::{GuardError, sealed, spans};
 
+use index::Index;
 pub use permit::{Handle, OwnedPermit, Permit};
-use shards::Shards;
 pub use word::MAX_PERMITS;
 
 /// The store of [`Sealed`].
@@ -67,7 +69,7 @@ pub use word::MAX_PERMITS;
 ///     table: &FenceTable<Volatile>,
 ///     sealed: &Sealed<Memory>,
 /// ) -> Result<OwnedPermit, GuardError> {
-///     table.enter(sealed)
+///     table.enter_owned(sealed)
 /// }
 /// ```
 #[derive(Debug, Clone, Copy)]
@@ -186,7 +188,8 @@ impl Durability for Volatile {
 /// ```
 #[derive(Debug)]
 pub struct FenceTable<D> {
-    shards: Shards,
+    id: u64,
+    index: Index,
     durability: D,
 }
 
@@ -194,10 +197,7 @@ impl<D: Durability> FenceTable<D> {
     /// A table without fences, for an engine that has never kept any.
     #[must_use]
     pub fn new(durability: D) -> Self {
-        Self {
-            shards: Shards::new(MAX_RESOURCES),
-            durability,
-        }
+        Self::of(durability, Index::new(MAX_RESOURCES))
     }
 
     /// The table of an engine that has kept these fences: of each resource the greatest counts, in
@@ -234,11 +234,19 @@ impl<D: Durability> FenceTable<D> {
         fences: impl IntoIterator<Item = Grant>,
         max_resources: usize,
     ) -> Result<Self, GuardError> {
-        let shards = Shards::new(max_resources);
+        let index = Index::new(max_resources);
         for fence in fences {
-            shards.find_or_insert(&fence.resource)?.recover(&fence)?;
+            index.find_or_insert(&fence.resource)?.recover(&fence)?;
         }
-        Ok(Self { shards, durability })
+        Ok(Self::of(durability, index))
+    }
+
+    fn of(durability: D, index: Index) -> Self {
+        Self {
+            id: TABLES.fetch_add(1, Ordering::Relaxed),
+            index,
+            durability,
+        }
     }
 
     /// Raises the fence to the grant, keeps it, and waits for the permits of earlier holders: once this
@@ -252,9 +260,14 @@ impl<D: Durability> FenceTable<D> {
     pub async fn seal(&self, grant: &Grant) -> Result<Sealed, GuardError> {
         let timer = Timer::start();
         let sealing = async {
-            let slot = self.shards.find_or_insert(&grant.resource)?;
+            let slot = self.index.find_or_insert(&grant.resource)?;
             let epoch = slot.seal(grant, &self.durability).await?;
-            Ok(Sealed::of_epoch(grant.clone(), epoch))
+            let seat = Seat {
+                slot: Slot::clone(slot),
+                epoch,
+                table: self.id,
+            };
+            Ok(Sealed::with_seat(grant.clone(), Some(seat)))
         };
         let sealed = sealing
             .instrument(spans::seal(StoreKind::Memory, grant))
@@ -269,37 +282,54 @@ impl<D: Durability> FenceTable<D> {
     /// As [`FenceTable::enter`].
     pub fn resolve(&self, sealed: &Sealed) -> Result<Handle, GuardError> {
         sealed.alive()?;
-        let resolved = self.shards.find(&sealed.grant().resource).map_or_else(
+        let resolved = self.index.find(&sealed.grant().resource).map_or_else(
             || Err(slot::unsealed(sealed.grant(), None)),
             |slot| Ok((slot.epoch_of(sealed.grant())?, slot)),
         );
         match resolved {
-            Ok((epoch, slot)) => Ok(Handle::new(slot, epoch, sealed.clone())),
+            Ok((epoch, slot)) => Ok(Handle::new(Slot::clone(slot), epoch, sealed.clone())),
             Err(error) => Err(permit::refused(sealed, error)),
         }
     }
 
-    /// Begins a write by name. Hold the permit over the write and its durability.
+    /// Begins a write. Hold the permit over the write and its durability.
     ///
     /// # Errors
     /// [`GuardError::Stale`], [`GuardError::StoreWentBackwards`] (it was sealed in a table that is
     /// not this one: before a restart that has lost it), [`GuardError::Collision`], which kill every
     /// clone of the [`Sealed`]; [`GuardError::LimitReached`] when [`MAX_PERMITS`] are held.
-    pub fn enter(&self, sealed: &Sealed) -> Result<OwnedPermit, GuardError> {
-        let Some(slot) = self.shards.find(&sealed.grant().resource) else {
-            sealed.alive()?;
-            let error = slot::unsealed(sealed.grant(), None);
-            return Err(permit::refused(sealed, error));
-        };
-        if slot.enter(sealed.epoch()).is_ok() {
-            return Ok(OwnedPermit::new(slot));
+    #[inline]
+    pub fn enter<'a>(&'a self, sealed: &'a Sealed) -> Result<Permit<'a>, GuardError> {
+        self.slot_of(sealed).map(|slot| Permit::new(slot))
+    }
+
+    /// Begins a write whose permit moves to another task or thread.
+    ///
+    /// # Errors
+    /// As [`FenceTable::enter`].
+    pub fn enter_owned(&self, sealed: &Sealed) -> Result<OwnedPermit, GuardError> {
+        self.slot_of(sealed)
+            .map(|slot| OwnedPermit::new(Slot::clone(slot)))
+    }
+
+    /// The slot that this grant has entered.
+    #[inline]
+    fn slot_of<'a>(&'a self, sealed: &'a Sealed) -> Result<&'a Slot, GuardError> {
+        // The seat of another table is none here, whatever that one admits.
+        match sealed.seat() {
+            Some(seat) if seat.table == self.id && seat.slot.enter(seat.epoch).is_ok() => {
+                Ok(&seat.slot)
+            }
+            _ => self.slot_by_name(sealed),
         }
-        // Sealed before a restart that has kept it, or refused.
+    }
+
+    /// Sealed before a restart that has kept it, or refused.
+    #[cold]
+    fn slot_by_name(&self, sealed: &Sealed) -> Result<&Slot, GuardError> {
         sealed.alive()?;
-        match slot.admit(sealed.grant()) {
-            Ok(()) => Ok(OwnedPermit::new(slot)),
-            Err(error) => Err(permit::refused(sealed, error)),
-        }
+        self.decide(sealed.grant())
+            .map_err(|error| permit::refused(sealed, error))
     }
 
     /// Begins a write for several resources, 1 to [`MAX_ENTERED`], each once: all of them or none.
@@ -321,7 +351,8 @@ impl<D: Durability> FenceTable<D> {
     /// As [`FenceTable::enter`], and [`GuardError::Misuse`] for another number or a resource named twice.
     pub fn enter_all(&self, sealed: &[&Sealed]) -> Result<Vec<OwnedPermit>, GuardError> {
         let sealed = sealed::distinct(sealed, MAX_ENTERED)?;
-        sealed.iter().map(|sealed| self.enter(sealed)).collect()
+        let entered = sealed.iter().map(|sealed| self.enter_owned(sealed));
+        entered.collect()
     }
 
     /// Begins a write with a grant that came with a request, and was sealed here by whoever holds it.
@@ -343,25 +374,37 @@ impl<D: Durability> FenceTable<D> {
     /// # Errors
     /// [`GuardError::Stale`], [`GuardError::Unsealed`], [`GuardError::Collision`];
     /// [`GuardError::LimitReached`] when [`MAX_PERMITS`] are held.
-    pub fn admit(&self, grant: &Grant) -> Result<OwnedPermit, GuardError> {
-        let admitted = self.shards.find(&grant.resource).map_or_else(
-            || Err(slot::unsealed(grant, None)),
-            |slot| slot.admit(grant).map(|()| slot),
-        );
-        match admitted {
-            Ok(slot) => Ok(OwnedPermit::new(slot)),
-            Err(error) => {
-                metrics::refused(StoreKind::Memory, &error);
-                Err(error)
-            }
-        }
+    pub fn admit(&self, grant: &Grant) -> Result<Permit<'_>, GuardError> {
+        self.admitted(grant).map(|slot| Permit::new(slot))
+    }
+
+    /// The same with a permit that moves to another task or thread.
+    ///
+    /// # Errors
+    /// As [`FenceTable::admit`].
+    pub fn admit_owned(&self, grant: &Grant) -> Result<OwnedPermit, GuardError> {
+        self.admitted(grant)
+            .map(|slot| OwnedPermit::new(Slot::clone(slot)))
+    }
+
+    fn admitted(&self, grant: &Grant) -> Result<&Slot, GuardError> {
+        self.decide(grant)
+            .inspect_err(|error| metrics::refused(StoreKind::Memory, error))
+    }
+
+    fn decide(&self, grant: &Grant) -> Result<&Slot, GuardError> {
+        let Some(slot) = self.index.find(&grant.resource) else {
+            return Err(slot::unsealed(grant, None));
+        };
+        slot.admit(grant)?;
+        Ok(slot)
     }
 
     /// Where the fence of a resource is, `None` if it was never raised. To look at only: it may not be
     /// kept yet, and comparing with it is no check.
     #[must_use]
     pub fn fence(&self, resource: &ResourceName) -> Option<Mark> {
-        self.shards.find(resource)?.fence()
+        self.index.find(resource)?.fence()
     }
 
     /// How the fences are kept.
@@ -372,3 +415,13 @@ impl<D: Durability> FenceTable<D> {
 }
 
 type Slot = Arc<slot::Slot>;
+
+/// Tells the tables of a process apart.
+static TABLES: AtomicU64 = AtomicU64::new(0);
+
+/// Where a grant was sealed, so that its holder need not be looked for by name.
+pub(crate) struct Seat {
+    slot: Slot,
+    epoch: u64,
+    table: u64,
+}

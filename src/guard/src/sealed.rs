@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use palisade_token::{FencingToken, Grant};
 
 use crate::GuardError;
+use crate::memory::Seat;
 
 /// The right to begin guarded transactions: a grant that this process has sealed in the store `S`.
 ///
@@ -21,10 +22,11 @@ pub struct Sealed<S> {
     store: PhantomData<fn() -> S>,
 }
 
+#[repr(C)]
 struct State {
+    /// First, so that it seldom lies on two cache lines. Where the in-memory table has sealed it; `None` elsewhere.
+    seat: Option<Seat>,
     grant: Grant,
-    /// What the in-memory table knows its seal by; 0 elsewhere.
-    epoch: u64,
     dead: OnceLock<Death>,
 }
 
@@ -38,17 +40,17 @@ enum Death {
 impl<S> Sealed<S> {
     #[allow(
         dead_code,
-        reason = "each store makes its own; the in-memory table by epoch"
+        reason = "each store makes its own; the in-memory table with a seat"
     )]
     pub(crate) fn new(grant: Grant) -> Self {
-        Self::of_epoch(grant, 0)
+        Self::with_seat(grant, None)
     }
 
-    pub(crate) fn of_epoch(grant: Grant, epoch: u64) -> Self {
+    pub(crate) fn with_seat(grant: Grant, seat: Option<Seat>) -> Self {
         Self {
             state: Arc::new(State {
+                seat,
                 grant,
-                epoch,
                 dead: OnceLock::new(),
             }),
             store: PhantomData,
@@ -61,8 +63,9 @@ impl<S> Sealed<S> {
         &self.state.grant
     }
 
-    pub(crate) fn epoch(&self) -> u64 {
-        self.state.epoch
+    #[inline]
+    pub(crate) fn seat(&self) -> Option<&Seat> {
+        self.state.seat.as_ref()
     }
 
     /// Says whether the store has not refused this grant yet. True is no promise: the next write decides.

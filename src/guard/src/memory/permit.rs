@@ -48,7 +48,7 @@ impl Handle {
     #[inline]
     pub fn enter(&self) -> Result<Permit<'_>, GuardError> {
         match self.slot.enter(self.epoch) {
-            Ok(()) => Ok(Permit(&self.slot)),
+            Ok(()) => Ok(Permit::new(&self.slot)),
             Err(reason) => Err(self.refused(reason)),
         }
     }
@@ -92,7 +92,7 @@ pub(super) fn refused(sealed: &Sealed, error: GuardError) -> GuardError {
     error
 }
 
-/// One write under way, from [`Handle::enter`]. A seal waits until it is dropped.
+/// One write under way. A seal waits until it is dropped.
 ///
 /// ```
 /// use std::error::Error;
@@ -110,7 +110,13 @@ pub(super) fn refused(sealed: &Sealed, error: GuardError) -> GuardError {
 /// ```
 #[derive(Debug)]
 #[must_use = "the write is guarded only while the permit is held"]
-pub struct Permit<'a>(&'a Slot);
+pub struct Permit<'a>(&'a slot::Slot);
+
+impl<'a> Permit<'a> {
+    pub(super) const fn new(slot: &'a slot::Slot) -> Self {
+        Self(slot)
+    }
+}
 
 impl Drop for Permit<'_> {
     #[inline]
@@ -128,7 +134,7 @@ impl Drop for Permit<'_> {
 /// # let grant: palisade_token::Grant = "orders#42#000102030405060708090a0b0c0d0e0f".parse()?;
 /// # let table = FenceTable::new(Volatile);
 /// # let sealed = table.seal(&grant).await?;
-/// let permit = table.resolve(&sealed)?.enter_owned()?; // or `table.enter(&sealed)?`
+/// let permit = table.resolve(&sealed)?.enter_owned()?; // or `table.enter_owned(&sealed)?`
 /// let flushed = tokio::task::spawn_blocking(move || {
 ///     // … make the write durable …
 ///     drop(permit);

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
-use palisade_token::Grant;
+use palisade_token::{Grant, ResourceName};
 
 use super::Durability;
 use super::word::{CLOSED, LAST_EPOCH, MAX_PERMITS, NotEntered, Word};
@@ -13,34 +13,42 @@ use crate::decide::{self, Mark, Sealing};
 /// table never fits another.
 static EPOCHS: AtomicU64 = AtomicU64::new(CLOSED);
 
-/// One resource. On a cache line of its own: writers of others do not slow it down.
+/// One resource. On cache lines of its own: writers of others do not slow it down. In the first of them is what
+/// an entry needs.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(super) struct Slot {
     word: Word,
     state: Mutex<State>,
+    name: Name,
     /// The last writer has left, or a seal has ended.
     event: Event,
 }
 
 #[derive(Debug, Default)]
+#[repr(C)]
 struct State {
+    /// The epoch of the fence, [`CLOSED`] until it is opened.
+    epoch: u64,
     /// Where the fence is for those who enter.
     fence: Option<Mark>,
     /// The fence that was last opened: kept, with no earlier writer left.
     opened: Option<Mark>,
-    /// The epoch of the fence, [`CLOSED`] until it is opened.
-    epoch: u64,
     is_sealing: bool,
 }
 
 impl Slot {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(name: &ResourceName) -> Self {
         Self {
             word: Word::new(CLOSED),
+            name: Name::new(name),
             state: Mutex::default(),
             event: Event::new(),
         }
+    }
+
+    pub(super) fn is_of(&self, name: &ResourceName) -> bool {
+        self.name.as_bytes() == name.as_str().as_bytes()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -184,6 +192,36 @@ impl State {
             // Raised, but not kept yet.
             None if self.epoch == CLOSED => Err(unsealed(grant, self.opened)),
             None => Ok(self.epoch),
+        }
+    }
+}
+
+/// Most bytes of a name that is kept in the slot itself: elsewhere it would cost another cache miss.
+const SHORT: usize = 30;
+
+#[derive(Debug)]
+enum Name {
+    Short { length: u8, bytes: [u8; SHORT] },
+    Long(ResourceName),
+}
+
+impl Name {
+    fn new(name: &ResourceName) -> Self {
+        let text = name.as_str().as_bytes();
+        let mut bytes = [0; SHORT];
+        match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(room), Ok(length)) => {
+                room.copy_from_slice(text);
+                Self::Short { length, bytes }
+            }
+            _ => Self::Long(name.clone()),
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short { length, bytes } => &bytes[..usize::from(*length)],
+            Self::Long(name) => name.as_str().as_bytes(),
         }
     }
 }

@@ -166,7 +166,7 @@ impl Subject for Engine {
     async fn show(&self, grant: &Grant, value: u64) -> Result<(), GuardError> {
         let permits = match self.check {
             Check::Never => Vec::new(),
-            _ => vec![self.table.admit(grant)?],
+            _ => vec![self.table.admit_owned(grant)?],
         };
         self.apply(Write {
             resources: Vec::new(),

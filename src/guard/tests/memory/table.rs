@@ -1,7 +1,11 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
 use palisade_guard::GuardError;
 use palisade_guard::decide::Mark;
 use palisade_guard::memory::{FenceTable, MAX_ENTERED, Volatile};
 use palisade_token::{Grant, HolderId};
+use tokio::runtime::Builder;
 
 use crate::{grant, name};
 
@@ -110,5 +114,57 @@ async fn all_are_entered_or_none() {
     let c = table.seal(&grant("c", 1)).await.unwrap();
     for bad in [vec![], vec![&c, &c], vec![&c; MAX_ENTERED + 1]] {
         assert!(matches!(table.enter_all(&bad), Err(GuardError::Misuse(_))));
+    }
+}
+
+/// Names of every length, also those that differ in their last byte only.
+#[tokio::test]
+async fn each_name_has_a_fence_of_its_own() {
+    let table = FenceTable::new(Volatile);
+    let names: Vec<String> = (1..=255)
+        .flat_map(|length| ["a", "b"].map(|last| "a".repeat(length - 1) + last))
+        .collect();
+    for (token, name) in (1..).zip(&names) {
+        table.seal(&grant(name, token)).await.unwrap();
+    }
+    for (token, name) in (1..).zip(&names) {
+        drop(table.admit(&grant(name, token)).unwrap());
+        assert!(table.admit(&grant(name, token + 1)).is_err(), "{name}");
+    }
+}
+
+/// Whatever a thread has sealed, every other one finds, however far the table has grown meanwhile.
+#[test]
+fn what_is_sealed_is_found_by_all_while_the_table_grows() {
+    const EACH: u64 = 3_000;
+    let table = FenceTable::new(Volatile);
+    let sealed = [const { AtomicU64::new(0) }; 3];
+    thread::scope(|scope| {
+        for (own, done) in sealed.iter().enumerate() {
+            let (table, sealed) = (&table, &sealed);
+            scope.spawn(move || {
+                let runtime = Builder::new_current_thread().build().unwrap();
+                for number in 0..EACH {
+                    runtime
+                        .block_on(table.seal(&grant(&format!("{own}/{number}"), 1)))
+                        .unwrap();
+                    done.store(number + 1, Ordering::Release);
+                    for (other, done) in sealed.iter().enumerate() {
+                        let done = done.load(Ordering::Acquire);
+                        for number in [done.checked_sub(1), done.checked_sub(done / 2 + 1)] {
+                            let Some(number) = number else { continue };
+                            drop(
+                                table
+                                    .admit(&grant(&format!("{other}/{number}"), 1))
+                                    .unwrap(),
+                            );
+                        }
+                    }
+                }
+            });
+        }
+    });
+    for (own, number) in (0..3).flat_map(|own| (0..EACH).map(move |number| (own, number))) {
+        assert!(table.fence(&name(&format!("{own}/{number}"))).is_some());
     }
 }
