@@ -9,6 +9,7 @@ use crate::GuardError;
 const RAISED: i32 = 1811;
 
 /// Primary result codes: the low byte of the extended ones.
+pub(super) const ERROR: i32 = 1;
 pub(super) const BUSY: i32 = 5;
 pub(super) const LOCKED: i32 = 6;
 pub(super) const CONSTRAINT: i32 = 19;

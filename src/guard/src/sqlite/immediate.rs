@@ -1,6 +1,10 @@
 use std::ops::{Deref, DerefMut};
 
+use futures::TryStreamExt as _;
 use sqlx::pool::PoolConnection;
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Either, Executor as _};
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use sqlx_core::transaction::TransactionManager as _;
 
@@ -29,6 +33,55 @@ impl Immediate {
         Ok(Self(Some(connection)))
     }
 
+    /// Runs a query of some statements, a check, COMMIT, and BEGIN, in one message: each costs a change of
+    /// threads. `before` is the number of those before COMMIT. The check has not held if it ends in
+    /// `SQLITE_ERROR`.
+    ///
+    /// The last BEGIN is for sqlx, which counts a transaction until it has rolled one back itself: this one is
+    /// empty, and nobody waits for it.
+    pub(super) async fn commit_by(
+        mut self,
+        query: Query<'_, Sqlite, SqliteArguments>,
+        before: usize,
+    ) -> Result<(), GuardError> {
+        let mut unsettled = Unsettled(self.0.take());
+        let mut done = 0;
+        let ended = {
+            let mut results = unsettled.connection().fetch_many(query);
+            loop {
+                match results.try_next().await {
+                    Ok(Some(Either::Left(_))) => done += 1,
+                    Ok(Some(Either::Right(_))) => {}
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            }
+        };
+        let tx = Self(Some(unsettled.settled()));
+        let committed = match ended {
+            Ok(()) if done == before + 2 => return Ok(()),
+            // The connection's thread is gone.
+            Ok(()) => Err(uncommitted(sqlx::Error::WorkerCrashed)),
+            // What is left is the empty transaction, or none.
+            Err(_) if done > before => Ok(()),
+            Err(error) if done == before => Err(uncommitted(error)),
+            Err(error) => {
+                let has_not_held =
+                    done + 1 == before && errors::primary(&error) == Some(errors::ERROR);
+                Err(GuardError::RolledBack(
+                    (!has_not_held).then(|| error.into()),
+                ))
+            }
+        };
+        drop(tx.rollback().await);
+        committed
+    }
+
+    /// Is what sqlx would commit the transaction itself, and no savepoint?
+    pub(super) fn is_outermost(&self) -> bool {
+        Manager::get_transaction_depth(self) == 1
+    }
+
     /// Commits; gives the connection back. After an error nothing was committed, unless the error is
     /// [`GuardError::CommitUnknown`].
     pub(super) async fn commit(mut self) -> Result<PoolConnection<Sqlite>, GuardError> {
@@ -41,19 +94,8 @@ impl Immediate {
         let Err(error) = Manager::commit(connection).await else {
             return Ok(self.0.take().expect("taken by value only"));
         };
-        let error = match errors::primary(&error) {
-            // Refused before anything was written: a reader in the way, a deferred constraint.
-            Some(errors::BUSY | errors::LOCKED | errors::CONSTRAINT) => {
-                GuardError::RolledBack(Some(Box::new(error)))
-            }
-            // A commit record that is on disk may count after the next recovery.
-            _ => GuardError::CommitUnknown {
-                transaction: None,
-                source: Box::new(error),
-            },
-        };
         drop(self.rollback().await);
-        Err(error)
+        Err(uncommitted(error))
     }
 
     /// Leaves the transaction, also one that SQLite has rolled back by itself.
@@ -66,6 +108,44 @@ impl Immediate {
             }
         }
         connection
+    }
+}
+
+/// What an error of COMMIT means.
+fn uncommitted(error: sqlx::Error) -> GuardError {
+    match errors::primary(&error) {
+        // Refused before anything was written: a reader in the way, a deferred constraint.
+        Some(errors::BUSY | errors::LOCKED | errors::CONSTRAINT) => {
+            GuardError::RolledBack(Some(Box::new(error)))
+        }
+        // A commit record that is on disk may count after the next recovery.
+        _ => GuardError::CommitUnknown {
+            transaction: None,
+            source: Box::new(error),
+        },
+    }
+}
+
+/// A connection that is being told to end a transaction past sqlx's count. Who stops waiting in between does not
+/// know how far it has come: then it is left in none, before others get it.
+struct Unsettled(Option<PoolConnection<Sqlite>>);
+
+impl Unsettled {
+    fn connection(&mut self) -> &mut PoolConnection<Sqlite> {
+        self.0.as_mut().expect("taken by value only")
+    }
+
+    fn settled(mut self) -> PoolConnection<Sqlite> {
+        self.0.take().expect("taken by value only")
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.0.take() {
+            // As the pool does it with what is given back.
+            sqlx_core::rt::spawn(async move { repair(&mut connection).await });
+        }
     }
 }
 

@@ -163,6 +163,16 @@ async fn enter(pool: &SqlitePool, sealed: Vec<Sealed>) -> Result<GuardedTx, Guar
     })
 }
 
+/// Takes the one entry of a transaction if it is its own and the fence's, fails if it was not, or if there is
+/// another, and commits. `abs` of the least integer is an error.
+const COMMIT: &str = "DELETE FROM main.palisade_entry \
+     WHERE resource = ? AND token = ? AND holder = ? AND EXISTS (SELECT 1 FROM main.palisade_fence AS f \
+     WHERE f.resource = palisade_entry.resource AND f.token = palisade_entry.token \
+     AND f.holder = palisade_entry.holder); \
+     SELECT 1 WHERE abs(-9223372036854775807 - (changes() <> 1 \
+     OR EXISTS (SELECT 1 FROM main.palisade_entry))) = 0; \
+     COMMIT; BEGIN";
+
 impl GuardedTx {
     /// The grants that this transaction carries, ordered by resource.
     pub fn grants(&self) -> impl Iterator<Item = &Grant> {
@@ -200,7 +210,15 @@ impl GuardedTx {
             drop(self.tx.rollback().await);
             return Err(refused);
         }
-        match self.take_entries().await {
+        if let ([only], true) = (self.sealed.as_slice(), self.tx.is_outermost()) {
+            let grant = only.grant();
+            let commit = sqlx::query(COMMIT)
+                .bind(grant.resource.as_str())
+                .bind(grant.token.as_i64())
+                .bind(grant.holder.to_string());
+            return self.tx.commit_by(commit, 2).await.map(|()| Committed {});
+        }
+        match take_entries(&mut self.tx, &self.sealed).await {
             Err(error) => {
                 drop(self.tx.rollback().await);
                 Err(GuardError::RolledBack(Some(Box::new(error))))
@@ -216,33 +234,33 @@ impl GuardedTx {
         }
     }
 
-    /// Deletes the entries; says whether they are those of this transaction, and agree with the fence.
-    /// Without foreign keys they outlive a COMMIT that was sent by hand, and others may seal after it.
-    async fn take_entries(&mut self) -> Result<bool, sqlx::Error> {
-        let agreeing: Vec<(String, i64, String)> = sqlx::query_as(
-            "SELECT e.resource, e.token, e.holder FROM main.palisade_entry AS e \
-             JOIN main.palisade_fence AS f \
-             ON f.resource = e.resource AND f.token = e.token AND f.holder = e.holder \
-             ORDER BY e.resource; \
-             DELETE FROM main.palisade_entry",
-        )
-        .fetch_all(&mut *self.tx)
-        .await?;
-        let own = self.grants().map(|grant| {
-            (
-                grant.resource.as_str().to_owned(),
-                grant.token.as_i64(),
-                grant.holder.to_string(),
-            )
-        });
-        Ok(own.eq(agreeing))
-    }
-
     /// Rolls back. Not needed before a drop, but it says when it is done.
     pub async fn rollback(mut self) {
         self.unended.end();
         drop(self.tx.rollback().await);
     }
+}
+
+/// Deletes the entries; says whether they are those of this transaction, and agree with the fence.
+/// Without foreign keys they outlive a COMMIT that was sent by hand, and others may seal after it.
+async fn take_entries(tx: &mut Immediate, sealed: &[Sealed]) -> Result<bool, sqlx::Error> {
+    let agreeing: Vec<(String, i64, String)> = sqlx::query_as(
+        "SELECT e.resource, e.token, e.holder FROM main.palisade_entry AS e \
+             JOIN main.palisade_fence AS f \
+             ON f.resource = e.resource AND f.token = e.token AND f.holder = e.holder \
+             ORDER BY e.resource; \
+             DELETE FROM main.palisade_entry",
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let own = sealed.iter().map(Sealed::grant).map(|grant| {
+        (
+            grant.resource.as_str().to_owned(),
+            grant.token.as_i64(),
+            grant.holder.to_string(),
+        )
+    });
+    Ok(own.eq(agreeing))
 }
 
 impl Deref for GuardedTx {

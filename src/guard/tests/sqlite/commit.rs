@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use futures::poll;
 use palisade_guard::GuardError;
 use sqlx::Connection;
 use sqlx::sqlite::SqlitePoolOptions;
@@ -159,5 +160,33 @@ async fn a_commit_by_hand_is_found_without_foreign_keys_too() {
             "{meanwhile}: {error:?}"
         );
         assert_eq!(db.number("SELECT count(*) FROM unprotected").await, 0);
+    }
+}
+
+/// Whenever somebody stops waiting for it, a commit has happened or not, and the connection is in no transaction,
+/// nor does sqlx count one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_given_up_leaves_a_connection_to_the_next() {
+    let db = Db::new().await;
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(db.options.clone())
+        .await
+        .unwrap();
+    let sealed = db.seal(&grant("orders", 10)).await;
+    for patience in 0..100 {
+        let mut tx = db.guard.begin(&pool, &sealed).await.unwrap();
+        let two = "INSERT INTO orders (token) VALUES (1); INSERT INTO orders (token) VALUES (2)";
+        run(&mut tx, two).await.unwrap();
+        let mut commit = Box::pin(tx.commit());
+        for _ in 0..patience * 50 {
+            if poll!(commit.as_mut()).is_ready() {
+                break;
+            }
+        }
+        drop(commit);
+        let plain = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        plain.rollback().await.unwrap();
+        assert_eq!(db.number("SELECT count(*) % 2 FROM orders").await, 0);
     }
 }
