@@ -66,7 +66,7 @@ impl Fenced {
     }
 
     fn enter(&self, host: Host, grant: &Grant) -> Result<OwnedPermit, Barred> {
-        self.table.admit(grant).map_err(|error| {
+        self.table.admit_owned(grant).map_err(|error| {
             let barred = barred(&error);
             self.recorder.guarded(host, grant, Guarded::Refused(barred));
             barred
