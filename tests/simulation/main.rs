@@ -5,6 +5,10 @@
     dead_code,
     reason = "what is written down is more than each check looks at"
 )]
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests, though clippy does not know it of what they share"
+)]
 
 mod configs;
 mod history;

@@ -132,6 +132,7 @@ impl Core {
         while self.state().is_held() {
             let left = self.shared.clock.now().until(self.deadline());
             tokio::select! {
+                biased;
                 () = self.ended.cancelled() => {}
                 () = self.shared.clock.sleep(left) => {}
             }

@@ -215,7 +215,8 @@ impl Leases {
         let asked = deadline.run(Kind::Write, self.store.acquire(acquire));
         match asked.await? {
             Acquired::Held(hold) => Ok(hold),
-            Acquired::Queued(_) => {
+            Acquired::Queued(place) => {
+                seat.queued(&place);
                 let times = (until, deadline);
                 self.waiters
                     .wait(&seat, acquire, times, &self.draining)

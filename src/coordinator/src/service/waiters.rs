@@ -149,7 +149,7 @@ impl Waiters {
         self.shared.registry.count()
     }
 
-    /// Waits until a queued request is granted, the wait is over, the call's time is, or this coordinator
+    /// Waits until a request that has its place ([`Seat::queued`]) is granted, the wait is over, the call's time is, or this coordinator
     /// drains.
     pub(crate) async fn wait(
         &self,
@@ -159,7 +159,6 @@ impl Waiters {
         draining: &CancellationToken,
     ) -> Result<Hold, CallError> {
         let shared = &self.shared;
-        seat.queued();
         let end = until.min(deadline.at());
         let over = async {
             let time = shared.clock.now().until(end);

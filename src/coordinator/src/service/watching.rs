@@ -298,6 +298,7 @@ impl Watch {
         let clock = &self.leases.clock;
         let wait = clock.now().until(self.bookmark);
         tokio::select! {
+            biased;
             told = news.next() => match told {
                 Some(WatchNews::Batch(batch)) => self.tell(&batch),
                 Some(WatchNews::Resync) => return self.resync(),

@@ -181,6 +181,7 @@ async fn expire<J: Journal>(inner: Weak<Inner<J>>, clock: Arc<dyn Clock>, change
         drop(strong);
         match wait {
             Some(wait) => tokio::select! {
+                biased;
                 () = changed.notified() => {}
                 () = clock.sleep(wait) => {}
             },

@@ -105,6 +105,7 @@ impl Admin {
                 return Ok(Asked::Not);
             }
             tokio::select! {
+                biased;
                 told = news.next(), if listens => match told {
                     Some(WatchNews::Batch(batch)) => {
                         if let Some(asked) = heard(&batch, revoke) {

@@ -89,10 +89,10 @@ impl Running {
             Ok(Acquired::Queued(_)) if ask.seat.is_none() => {
                 self.refuse_ask(ask, &CallError::Broken("a try was queued"))
             }
-            Ok(Acquired::Queued(_)) => {
+            Ok(Acquired::Queued(place)) => {
                 self.desk.wait(Arc::clone(ask));
                 if let Some(seat) = &ask.seat {
-                    seat.queued();
+                    seat.queued(&place);
                 }
                 self.wait_first(Arc::clone(ask));
                 Ok(())

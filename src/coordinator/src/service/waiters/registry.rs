@@ -8,7 +8,7 @@ use palisade_token::ResourceName;
 use tokio::sync::Notify;
 
 use super::glance::Glanced;
-use crate::domain::{Granted, Hold, RequestId, SessionId};
+use crate::domain::{Granted, Hold, Place, RequestId, Revision, SessionId};
 use crate::service::error::CallError;
 
 /// A request of a session.
@@ -65,6 +65,8 @@ pub(super) struct Bell {
     is_rung: AtomicBool,
     is_cancelled: AtomicBool,
     granted: OnceLock<Hold>,
+    /// Since when the request has its place.
+    since: OnceLock<Revision>,
     /// The last grant to its session that was heard of: whose it is costs more to read than most need, since they
     /// are answered otherwise.
     heard: Mutex<Option<Arc<Granted>>>,
@@ -132,8 +134,10 @@ impl Seat {
         }
     }
 
-    /// Takes note that the request has a place in the queue.
-    pub(crate) fn queued(&self) {
+    /// Takes note that the request has a place in the queue. News of an older grant are of an earlier try of it,
+    /// which was not heard of and has ended: told now, it would leave the place to a ghost (I4).
+    pub(crate) fn queued(&self, place: &Place) {
+        drop(self.wake.since.set(place.since));
         let mut state = self.shared.lock();
         if let Some(hosted) = state.resources.get_mut(&self.resource) {
             hosted.has_queued = true;
@@ -147,7 +151,9 @@ impl Seat {
 
     /// The lease that the request was granted, once that was told.
     pub(crate) fn granted(&self) -> Option<Hold> {
-        self.wake.granted.get().cloned()
+        let since = self.wake.since.get().copied().unwrap_or_default();
+        let granted = self.wake.granted.get();
+        granted.filter(|hold| hold.granted >= since).cloned()
     }
 
     /// Whether another call at this coordinator gave the request back.
@@ -357,10 +363,10 @@ mod tests {
 
     use palisade_token::{HolderId, ResourceName};
 
-    use super::{Key, Registry};
+    use super::{Key, Registry, Seat};
     use crate::domain::{
-        Claim, Generation, GrantNote, Granted, Hold, Nonce, OpenId, Principal, RequestId, Revision,
-        SessionId,
+        Claim, Generation, GrantNote, Granted, Hold, Nonce, OpenId, Place, Principal, RequestId,
+        Revision, SessionId,
     };
 
     fn key(request: &str) -> Key {
@@ -393,37 +399,59 @@ mod tests {
         assert!(registry.hosted().is_empty());
     }
 
-    #[test]
-    fn a_grant_to_the_session_wakes_the_request_that_it_was_for_and_no_other() {
-        let registry = Registry::new(2);
-        let resource = ResourceName::new("a").unwrap();
-        let first = registry.seat(&resource, key("1")).unwrap();
-        let other = registry.seat(&resource, key("2")).unwrap();
+    fn hold(seat: &Seat, resource: &ResourceName, granted: Revision) -> Hold {
         let claim = Claim {
-            resource,
-            session: first.key.session,
-            request: first.key.request.clone(),
+            resource: resource.clone(),
+            session: seat.key.session,
+            request: seat.key.request.clone(),
             holder: HolderId::from_bytes([1; 16]),
             label: String::new(),
             ttl_ms: 5000,
             metadata: Vec::new(),
             lock_delay_ms: 0,
         };
-        let hold = Hold {
+        Hold {
             claim,
             generation: Generation {
                 nonce: Nonce::from_bytes([1; 16]),
                 base: 1,
                 since_revision: Revision(0),
             },
-            granted: Revision(1),
+            granted,
             note: GrantNote::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_grant_to_the_session_wakes_the_request_that_it_was_for_and_no_other() {
+        let registry = Registry::new(2);
+        let resource = ResourceName::new("a").unwrap();
+        let first = registry.seat(&resource, key("1")).unwrap();
+        let other = registry.seat(&resource, key("2")).unwrap();
+        let hold = hold(&first, &resource, Revision(1));
         registry.hear(&Arc::new(Granted::known(hold.clone())));
         assert!(other.woken().now_or_never().is_none());
         assert!(first.woken().now_or_never().is_some());
         assert_eq!(first.granted(), Some(hold));
         assert_eq!(other.granted(), None);
+    }
+
+    #[test]
+    fn a_grant_from_before_the_request_had_its_place_is_none_of_it() {
+        let registry = Registry::new(1);
+        let resource = ResourceName::new("a").unwrap();
+        let seat = registry.seat(&resource, key("1")).unwrap();
+        let hold = hold(&seat, &resource, Revision(30));
+        registry.hear(&Arc::new(Granted::known(hold.clone())));
+        assert!(seat.woken().now_or_never().is_some());
+        assert_eq!(seat.granted(), Some(hold.clone()));
+
+        let place = Place {
+            claim: hold.claim,
+            since: Revision(37),
+        };
+        seat.queued(&place);
+        assert_eq!(seat.granted(), None, "whoever was woken looks at the store");
     }
 
     #[test]
