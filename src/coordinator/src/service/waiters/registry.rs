@@ -137,7 +137,7 @@ impl Seat {
     /// Takes note that the request has a place in the queue. News of an older grant are of an earlier try of it,
     /// which was not heard of and has ended: told now, it would leave the place to a ghost (I4).
     pub(crate) fn queued(&self, place: &Place) {
-        drop(self.wake.since.set(place.since));
+        self.wake.since.get_or_init(|| place.since);
         let mut state = self.shared.lock();
         if let Some(hosted) = state.resources.get_mut(&self.resource) {
             hosted.has_queued = true;
