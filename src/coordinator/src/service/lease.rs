@@ -216,7 +216,7 @@ impl Leases {
         match asked.await? {
             Acquired::Held(hold) => Ok(hold),
             Acquired::Queued(place) => {
-                seat.queued(&place);
+                seat.queued(place.since);
                 let times = (until, deadline);
                 self.waiters
                     .wait(&seat, acquire, times, &self.draining)

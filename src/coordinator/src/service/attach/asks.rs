@@ -92,7 +92,7 @@ impl Running {
             Ok(Acquired::Queued(place)) => {
                 self.desk.wait(Arc::clone(ask));
                 if let Some(seat) = &ask.seat {
-                    seat.queued(&place);
+                    seat.queued(place.since);
                 }
                 self.wait_first(Arc::clone(ask));
                 Ok(())

@@ -8,7 +8,7 @@ use palisade_token::ResourceName;
 use tokio::sync::Notify;
 
 use super::glance::Glanced;
-use crate::domain::{Granted, Hold, Place, RequestId, Revision, SessionId};
+use crate::domain::{Granted, Hold, RequestId, Revision, SessionId};
 use crate::service::error::CallError;
 
 /// A request of a session.
@@ -134,10 +134,10 @@ impl Seat {
         }
     }
 
-    /// Takes note that the request has a place in the queue. News of an older grant are of an earlier try of it,
+    /// Takes note that the request has a place in the queue since then. News of an older grant are of an earlier try of it,
     /// which was not heard of and has ended: told now, it would leave the place to a ghost (I4).
-    pub(crate) fn queued(&self, place: &Place) {
-        self.wake.since.get_or_init(|| place.since);
+    pub(crate) fn queued(&self, since: Revision) {
+        self.wake.since.get_or_init(|| since);
         let mut state = self.shared.lock();
         if let Some(hosted) = state.resources.get_mut(&self.resource) {
             hosted.has_queued = true;
@@ -365,8 +365,8 @@ mod tests {
 
     use super::{Key, Registry, Seat};
     use crate::domain::{
-        Claim, Generation, GrantNote, Granted, Hold, Nonce, OpenId, Place, Principal, RequestId,
-        Revision, SessionId,
+        Claim, Generation, GrantNote, Granted, Hold, Nonce, OpenId, Principal, RequestId, Revision,
+        SessionId,
     };
 
     fn key(request: &str) -> Key {
@@ -444,13 +444,9 @@ mod tests {
         let hold = hold(&seat, &resource, Revision(30));
         registry.hear(&Arc::new(Granted::known(hold.clone())));
         assert!(seat.woken().now_or_never().is_some());
-        assert_eq!(seat.granted(), Some(hold.clone()));
+        assert_eq!(seat.granted(), Some(hold));
 
-        let place = Place {
-            claim: hold.claim,
-            since: Revision(37),
-        };
-        seat.queued(&place);
+        seat.queued(Revision(37));
         assert_eq!(seat.granted(), None, "whoever was woken looks at the store");
     }
 

@@ -202,7 +202,7 @@ fn promoted(defect: Option<Defect>) {
         let session = session();
         let registry = Registry::new(2);
         let stays = registry.seat(&resource(), key(&session, "1")).unwrap();
-        stays.queued();
+        stays.queued(Revision(0));
         let promotions = Arc::<Promotions>::default();
         let kicks: Vec<_> = (0..3)
             .map(|_| kicks(&registry, &promotions, defect))
@@ -210,7 +210,7 @@ fn promoted(defect: Option<Defect>) {
         let passing = registry.clone();
         let comes_and_goes = spawn(async move {
             let seat = passing.seat(&resource(), key(&session, "2")).unwrap();
-            seat.queued();
+            seat.queued(Revision(0));
             yield_now().await;
         });
         for kick in kicks {
@@ -230,7 +230,7 @@ fn left() {
     block_on(async {
         let registry = Registry::new(1);
         let seat = registry.seat(&resource(), key(&session(), "1")).unwrap();
-        seat.queued();
+        seat.queued(Revision(0));
         let kick = kicks(&registry, &Arc::default(), None);
         let leaves = spawn(async move {
             yield_now().await;
