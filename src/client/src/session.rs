@@ -183,6 +183,11 @@ impl Session {
         Ok(session)
     }
 
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.owner.core
+    }
+
     /// The session's id, for logs and for people.
     #[must_use]
     pub fn id(&self) -> &str {

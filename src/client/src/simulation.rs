@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 use tonic::transport::Uri;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -30,7 +31,7 @@ use crate::error::ClientError;
 use crate::lease::Lease;
 use crate::random::Entropy;
 use crate::session::{Session, SessionOptions};
-use crate::standing::SessionState;
+use crate::standing::{LostReason, SessionState};
 
 mod dice;
 mod server;
@@ -535,7 +536,11 @@ fn clocks(drift: u64, dice: &mut Dice) -> (Skew, Skew) {
     (Skew::new(origin, here), Skew::new(0, there))
 }
 
-fn simulate(seed: u64, plan: Plan) -> Result<bool, String> {
+/// Has the work done in a world of its own.
+fn in_world<T>(
+    (seed, plan): (u64, Plan),
+    work: impl AsyncFnOnce(&mut Simulation, &Client, SessionOptions) -> T,
+) -> T {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
@@ -554,11 +559,17 @@ fn simulate(seed: u64, plan: Plan) -> Result<bool, String> {
             .entropy(Arc::new(chance))
             .connect()
             .unwrap();
-        let outcome = simulation.run(&client, options).await;
-        outcome.map_err(|what| format!("seed {seed}: {what}\n{}", simulation.trace.join("\n")))
+        work(&mut simulation, &client, options).await
     });
     drop(runtime);
     outcome
+}
+
+fn simulate(seed: u64, plan: Plan) -> Result<bool, String> {
+    in_world((seed, plan), async |simulation, client, options| {
+        let outcome = simulation.run(client, options).await;
+        outcome.map_err(|what| format!("seed {seed}: {what}\n{}", simulation.trace.join("\n")))
+    })
 }
 
 fn from_env(name: &str) -> Option<u64> {
@@ -638,4 +649,30 @@ fn a_clock_that_stands_still_in_a_suspend_is_caught() {
         };
         assert!(is_caught(wrong), "{plan:?}");
     }
+}
+
+/// Whoever closes a session on another thread ends it here and tells its task so; the task may look for what it is
+/// told after the one, having looked for the end before the other.
+#[test]
+fn a_session_is_closed_also_by_a_task_that_was_told_so_before_it_saw_the_end() {
+    let calm = Plan {
+        is_calm: true,
+        ..ROUGH
+    };
+    in_world((1, calm), async |simulation, client, options| {
+        let session = simulation
+            .until(client.open_session(options))
+            .await
+            .unwrap();
+        let core = Arc::clone(session.core());
+        let (told, closed) = oneshot::channel();
+        let attached = core.attached.as_ref().unwrap();
+        assert!(attached.close(Some(told)).is_ok());
+        settle().await;
+        core.lose(LostReason::Closed);
+        let closed = simulation.until(closed).await;
+        closed.expect("told").expect("closed");
+        let settled = client.settled(Duration::from_secs(60));
+        assert!(simulation.until(settled).await, "no task is left");
+    });
 }

@@ -16,10 +16,10 @@ use crate::session::core::{Core, lost_error};
 use crate::session::renew;
 use crate::standing::LostReason;
 
-use super::Commands;
 use super::open::{First, Opened, Wire};
 use super::request::Command;
 use super::table::{News, Table};
+use super::{Commands, Told};
 
 mod end;
 mod openings;
@@ -51,6 +51,8 @@ pub(crate) struct Keeper {
     renewal: Option<Renewal>,
     renew_at: Moment,
     renew_pause: Duration,
+    /// It is to close the session, and was told so before it saw that the session has ended.
+    closing: Option<Option<Told>>,
 }
 
 /// What wakes the task.
@@ -83,6 +85,7 @@ impl Keeper {
             renewal: None,
             renew_at: first.sent,
             renew_pause: Duration::ZERO,
+            closing: None,
             core,
         };
         keeper.renewed(first.sent, first.ttl_left);
@@ -184,8 +187,8 @@ impl Keeper {
             Command::RevokeAnswer { key, will_release } => {
                 self.table.answer_revoke(key, will_release);
             }
-            // Sent only once the session has ended here, which is seen before.
-            Command::Close(told) => drop(told),
+            // Sent only once the session has ended here; on another thread that may have been between two looks.
+            Command::Close(told) => self.closing = Some(told),
         }
     }
 

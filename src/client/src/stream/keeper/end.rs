@@ -9,6 +9,7 @@ use crate::error::ClientError;
 use crate::error::status::Failure;
 use crate::standing::{LostReason, SessionState};
 
+use super::super::Told;
 use super::super::request::Command;
 use super::super::table::News;
 use super::{Keeper, lost_error};
@@ -17,22 +18,29 @@ impl Keeper {
     pub(super) async fn end(mut self) {
         let state = self.core.state();
         self.table.end(|| lost_error(state));
-        if state == SessionState::Lost(LostReason::Closed) {
-            // Whoever closes it says so right after.
-            while let Some(command) = self.commands.recv().await {
-                if let Command::Close(told) = command {
-                    let closed = Box::pin(self.close()).await;
-                    drop(told.map(|told| told.send(closed)));
-                    break;
-                }
-            }
+        if state == SessionState::Lost(LostReason::Closed)
+            && let Some(told) = self.told_to_close().await
+        {
+            let closed = Box::pin(self.close()).await;
+            drop(told.map(|told| told.send(closed)));
         }
         self.wire = None;
         self.commands.close();
-        while let Some(command) = self.commands.recv().await {
-            if let Command::Close(told) = command {
-                let closed = Box::pin(self.core.ask_to_close()).await;
-                drop(told.map(|told| told.send(closed)));
+        while let Some(told) = self.told_to_close().await {
+            let closed = Box::pin(self.core.ask_to_close()).await;
+            drop(told.map(|told| told.send(closed)));
+        }
+    }
+
+    /// Whoever closes the session says so right after it has ended here, if not before that was seen. Where to tell
+    /// how it went; nothing once there is nobody who could.
+    async fn told_to_close(&mut self) -> Option<Option<Told>> {
+        if let Some(told) = self.closing.take() {
+            return Some(told);
+        }
+        loop {
+            if let Command::Close(told) = self.commands.recv().await? {
+                return Some(told);
             }
         }
     }
