@@ -9,6 +9,10 @@
     clippy::unwrap_used,
     reason = "these are tests, though clippy does not know it of what they share"
 )]
+#![allow(
+    clippy::print_stdout,
+    reason = "seeds that fail, and figures, are for whoever runs them"
+)]
 
 mod configs;
 mod history;

@@ -87,7 +87,7 @@ impl Figures {
         let last = history
             .entries
             .last()
-            .map_or(At::default(), |entry| entry.at);
+            .map_or_else(At::default, |entry| entry.at);
         self.simulated += At::default().until(last);
         self.undecided += u64::try_from(undecided(history)).unwrap();
     }

@@ -146,7 +146,7 @@ impl World {
             odds: Mutex::new(config.odds),
             calm: CancellationToken::new(),
         });
-        let guard_clock = HostClock::new(&truth, &Gate::new(), Skew::none()) as Arc<dyn Clock>;
+        let guard_clock: Arc<dyn Clock> = HostClock::new(&truth, &Gate::new(), Skew::none());
         let vault = planted.vault(Fenced::new(guard_clock, recorder.clone()), recorder);
         let resources = (0..config.resources).map(|number| {
             let name = format!("r{number}");

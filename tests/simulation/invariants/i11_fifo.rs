@@ -75,7 +75,7 @@ fn passed_over<'a>(
     if *first == own {
         return None;
     }
-    let left = gone.get(&(hold.resource.clone(), own.0, own.1.clone()));
+    let left = gone.get(&(hold.resource.clone(), own.0, own.1));
     left.is_none_or(|left| left > place).then_some(first)
 }
 

@@ -55,7 +55,7 @@ impl Coordinator {
         let tasks = Tasks::default();
         let parts = Parts {
             store: planted.store(reach, &ways.recorder),
-            clock: clock as Arc<dyn Clock>,
+            clock,
             entropy: Arc::new(Chance::new(dice)),
             tasks: tasks.clone(),
             metrics: Metrics::default(),
@@ -98,7 +98,7 @@ impl Coordinator {
         ways.net.close_door(self.host);
         ways.net.stir();
         self.serving.abort();
-        let clock = HostClock::new(&ways.truth, &Gate::new(), Skew::none()) as Arc<dyn Clock>;
+        let clock: Arc<dyn Clock> = HostClock::new(&ways.truth, &Gate::new(), Skew::none());
         self.tasks.stop(&clock, Duration::ZERO).await;
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use palisade_coordinator::clock::Clock;
 use palisade_coordinator::domain::{Change, Ledger, Revision};
+use palisade_coordinator::entropy::Entropy;
 use palisade_coordinator::store::Store;
 use palisade_coordinator::store::memory::{Keep, MemoryStore};
 use palisade_coordinator::tasks::Tasks;
@@ -95,7 +96,7 @@ impl Etcd {
             ..Skew::none()
         };
         let clock = HostClock::new(truth, &Gate::new(), skew);
-        let lives_by = planted.store_clock(Arc::clone(&clock) as Arc<dyn Clock>);
+        let lives_by = planted.store_clock(Arc::<HostClock>::clone(&clock));
         let etcd = Arc::new(Self {
             truth: truth.clone(),
             recorder: recorder.clone(),
@@ -127,10 +128,8 @@ impl Etcd {
             restores: self.state().restores,
             lives: Arc::clone(&lives),
         };
-        let world = (
-            Arc::clone(&self.lives_by),
-            Arc::<Chance>::clone(&self.chance) as _,
-        );
+        let chance: Arc<dyn Entropy> = Arc::<Chance>::clone(&self.chance);
+        let world = (Arc::clone(&self.lives_by), chance);
         let started = MemoryStore::start_on(ledger, Box::new(scribe), world, &tasks).await;
         let store = started.expect("nothing keeps a store in memory from starting");
         let mut state = self.state();
@@ -148,7 +147,8 @@ impl Etcd {
     pub(crate) fn reached(&self) -> Option<(Arc<dyn Store>, u64)> {
         let state = self.state();
         let running = state.running.as_ref()?;
-        Some((Arc::<MemoryStore>::clone(&running.store) as _, state.starts))
+        let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(&running.store);
+        Some((store, state.starts))
     }
 
     /// Whether this one still runs.
@@ -186,7 +186,7 @@ impl Etcd {
         let kept = self.kept().await?;
         let running = self.state().running.take()?;
         running.lives.store(false, Ordering::Relaxed);
-        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let clock: Arc<dyn Clock> = Arc::<HostClock>::clone(&self.clock);
         running.tasks.stop(&clock, Duration::ZERO).await;
         self.started.tell();
         Some(kept)

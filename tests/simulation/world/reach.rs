@@ -247,10 +247,7 @@ impl Ways {
     async fn answer<T>(&self, told: oneshot::Receiver<T>, patience: Duration) -> Option<T> {
         tokio::select! {
             biased;
-            told = told => match told {
-                Ok(told) => Some(told),
-                Err(_) => None,
-            },
+            told = told => told.ok(),
             () = self.truth.sleep(patience) => None,
         }
     }

@@ -67,7 +67,7 @@ impl Worker {
             host,
             gate: Arc::clone(gate),
         };
-        let shown = Arc::clone(&clock) as Arc<dyn Clock>;
+        let shown: Arc<dyn Clock> = Arc::<HostClock>::clone(&clock);
         let transport = match dice.below(4) {
             0 => Transport::Unary,
             _ => Transport::Stream,
