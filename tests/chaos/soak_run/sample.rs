@@ -23,7 +23,7 @@ impl Sample {
     pub(crate) async fn take(rig: &mut Rig) -> Self {
         let mut values = BTreeMap::new();
         let urls = rig.etcd.endpoints();
-        if let Ok(Ok(found)) = within("etcd", LIMIT, in_etcd(&urls)).await {
+        if let Ok(Ok(found)) = within("etcd", LIMIT, Box::pin(in_etcd(&urls))).await {
             values.extend(found);
         }
         for (place, one) in [("steady", &mut rig.steady), ("mortal", &mut rig.mortal)] {

@@ -149,21 +149,6 @@ pub(super) fn plain(error: sqlx::Error) -> GuardError {
     known(error).unwrap_or_else(|error| GuardError::Backend(Box::new(error)))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::is_the_servers;
-
-    #[test]
-    fn what_a_proxy_says_of_a_lost_server_is_no_refusal() {
-        for own in [1053, 1213, 1644, 3024, 4031, 51_001, 51_005] {
-            assert!(is_the_servers(own), "{own}");
-        }
-        for other in [2006, 2013, 9001, 9999] {
-            assert!(!is_the_servers(other), "{other}");
-        }
-    }
-}
-
 /// A message that a server, or what stands between, has made, after the number of how it refuses.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_refusal(input: &[u8]) {
@@ -186,5 +171,20 @@ pub(crate) fn fuzz_refusal(input: &[u8]) {
         // A name that was cut is nobody's resource.
         assert!(!is_cut || refusal == Refusal::Unguarded);
         crate::fuzz::can_be_told(error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_the_servers;
+
+    #[test]
+    fn what_a_proxy_says_of_a_lost_server_is_no_refusal() {
+        for own in [1053, 1213, 1644, 3024, 4031, 51_001, 51_005] {
+            assert!(is_the_servers(own), "{own}");
+        }
+        for other in [2006, 2013, 9001, 9999] {
+            assert!(!is_the_servers(other), "{other}");
+        }
     }
 }
