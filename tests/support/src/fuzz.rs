@@ -143,7 +143,8 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Runs a target, which panics where a property does not hold, on every entry of `tests/fuzz/corpus/NAME`, and on 3,000
-/// edited ones (`PALISADE_FUZZ_RUNS`), from a seed that a failure names (`PALISADE_SEED`).
+/// edited ones: the same each time, or as many as `PALISADE_FUZZ_RUNS` says, from a seed of chance that a failure names
+/// (`PALISADE_SEED`).
 ///
 /// # Panics
 ///
@@ -166,8 +167,13 @@ pub fn fuzz(name: &str, target: fn(&[u8])) {
         max_shrink_iters: 20_000,
         ..Config::default()
     };
-    let seed =
-        number("PALISADE_SEED").unwrap_or_else(|| RandomState::new().build_hasher().finish());
+    // What the gate says of one state of the sources is the same each time; a longer search is always another.
+    let chosen = if runs.is_some() {
+        RandomState::new().build_hasher().finish()
+    } else {
+        0
+    };
+    let seed = number("PALISADE_SEED").unwrap_or(chosen);
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);

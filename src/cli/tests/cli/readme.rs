@@ -18,7 +18,7 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// What is not run as it stands: what its line begins with, what is run in its place, and why.
 ///
 /// That the flags of all of them can be parsed, a test of `args` checks.
-const OTHERWISE: [(&str, &str, &str); 7] = [
+const OTHERWISE: [(&str, &str, &str); 8] = [
     (
         "cargo install --locked --path src/cli",
         "[ -f \"$ROOT/src/cli/Cargo.toml\" ] && palisade --version",
@@ -28,6 +28,11 @@ const OTHERWISE: [(&str, &str, &str); 7] = [
         "cargo run --release -- demo",
         "[ -f \"$ROOT/Cargo.toml\" ]",
         "builds for minutes; the demo has a test of its own",
+    ),
+    (
+        "tests/chaos/lock-set",
+        "\"$ROOT/tests/chaos/lock-set\" --help",
+        "a test of its own runs it",
     ),
     ("tests/run", "[ -x \"$ROOT/tests/run\" ]", "runs this test"),
     (
