@@ -96,11 +96,21 @@ fn the_fences_in_memory_are_measured_by_the_operation() {
     let home = tempfile::tempdir().unwrap();
     let ended = bench(home.path(), &[&["--only", "memory"][..], &SHORT].concat()).ends();
     let objects = objects(&ended);
-    let [one, two, three, last] = objects.as_slice() else {
+    let Some((last, rows)) = objects.split_last() else {
         panic!("{objects:?}")
     };
-    for (row, variant) in [(one, "handle"), (two, "handle-one"), (three, "name")] {
-        assert_eq!(row["variant"], variant, "{row}");
+    let told: Vec<&Value> = rows.iter().map(|row| &row["variant"]).collect();
+    let expected = [
+        "handle-all",
+        "handle-hot",
+        "handle-one",
+        "name-all",
+        "name-hot",
+        "sealed-all",
+        "sealed-hot",
+    ];
+    assert_eq!(told, expected);
+    for row in rows {
         assert_eq!(row["store"], "memory", "{row}");
         assert_eq!(row["concurrency"], 2, "{row}");
         assert!(row["ns_per_op"].as_f64().unwrap() > 0.0, "{row}");

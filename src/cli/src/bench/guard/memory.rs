@@ -21,13 +21,33 @@ const CHUNK: u32 = 4_096;
 /// How a write finds its fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// Through a handle of its own, again and again.
-    OneHandle,
-    /// Through the handles of all resources, in no order.
+    /// Through a handle of its own.
     Handle,
-    /// By the names of all resources, in no order.
+    /// By what the seal has given.
+    Sealed,
+    /// By the name in a grant, as one comes with a request.
     Name,
 }
+
+/// Of how many resources each thread picks one, in no order: its own one again and again, its own few, which stay
+/// in the processor's cache, or all.
+const ALL: u32 = RESOURCES;
+const HOT: u32 = 512;
+
+const WAYS: [(Way, u32, &str); 7] = [
+    (Way::Handle, 1, "handle-one"),
+    (Way::Handle, HOT, "handle-hot"),
+    (Way::Handle, ALL, "handle-all"),
+    (Way::Sealed, HOT, "sealed-hot"),
+    (Way::Sealed, ALL, "sealed-all"),
+    (Way::Name, HOT, "name-hot"),
+    (Way::Name, ALL, "name-all"),
+];
+
+/// What a reader of the table has to know.
+pub(super) const LEGEND: &str = "memory: one enter and leave, by two threads at once, in a table of 100,000 resources; through a handle, by \
+     what seal has given, by the name in a grant; of one resource for each thread (one), of 512 for each, which \
+     stay in its cache (hot), or of all, in no order (all)";
 
 /// A table in which everything is sealed.
 #[derive(Debug)]
@@ -35,26 +55,23 @@ pub(super) struct Sealing {
     table: FenceTable<Volatile>,
     sealed: Vec<Sealed>,
     handles: Vec<Handle>,
+    /// With names of their own.
+    grants: Vec<Grant>,
 }
 
 impl Sealing {
     pub(super) async fn all() -> Result<Self, Failure> {
-        let wrong = |error: &dyn std::fmt::Display| Failure::other(format!("no grant: {error}"));
         let table = FenceTable::new(Volatile);
         let mut sealed = Vec::new();
         for number in 0..RESOURCES {
-            let grant = Grant {
-                resource: ResourceName::new(format!("bench/{number}"))
-                    .map_err(|error| wrong(&error))?,
-                token: FencingToken::new(1).map_err(|error| wrong(&error))?,
-                holder: HolderId::from_bytes([7; 16]),
-            };
-            sealed.push(table.seal(&grant).await?);
+            sealed.push(table.seal(&grant(number)?).await?);
         }
+        let grants: Result<Vec<Grant>, _> = (0..RESOURCES).map(grant).collect();
         let handles: Result<Vec<Handle>, _> =
             sealed.iter().map(|sealed| table.resolve(sealed)).collect();
         Ok(Self {
             handles: handles?,
+            grants: grants?,
             table,
             sealed,
         })
@@ -65,13 +82,9 @@ impl Sealing {
         args: &GuardBenchArgs,
         findings: &mut Findings,
     ) -> Result<(), Failure> {
-        for (way, name) in [
-            (Way::OneHandle, "handle-one"),
-            (Way::Handle, "handle"),
-            (Way::Name, "name"),
-        ] {
+        for (way, of, name) in WAYS {
             let threads = thread::scope(|scope| {
-                let start = |number| scope.spawn(move || self.work(way, number, args.round));
+                let start = |number| scope.spawn(move || self.work(way, of, number, args.round));
                 let threads: Vec<_> = (0..THREADS).map(start).collect();
                 threads
                     .into_iter()
@@ -88,25 +101,22 @@ impl Sealing {
     }
 
     /// One thread's: how long each enter and leave took on average.
-    fn work(&self, way: Way, number: u32, length: Duration) -> Result<Sample, Failure> {
+    fn work(&self, way: Way, of: u32, number: u32, length: Duration) -> Result<Sample, Failure> {
         let clock = Stopwatch::start();
         let mut random = number + 1;
         let mut chunks = 0_usize;
-        let own = self.at(random);
+        let first = if of < RESOURCES { number * of } else { 0 };
         loop {
             for _ in 0..CHUNK {
                 // Marsaglia's xorshift: a nanosecond, and no order that a processor could foresee.
                 random ^= random << 13;
                 random ^= random >> 17;
                 random ^= random << 5;
-                let at = if way == Way::OneHandle {
-                    own
-                } else {
-                    self.at(random)
-                };
+                let at = usize::try_from(first + random % of).unwrap_or_default();
                 match way {
-                    Way::OneHandle | Way::Handle => drop(self.handles[at].enter()?),
-                    Way::Name => drop(self.table.enter(&self.sealed[at])?),
+                    Way::Handle => drop(self.handles[at].enter()?),
+                    Way::Sealed => drop(self.table.enter(&self.sealed[at])?),
+                    Way::Name => drop(self.table.admit(&self.grants[at])?),
                 }
             }
             chunks += 1;
@@ -123,8 +133,13 @@ impl Sealing {
             }
         }
     }
+}
 
-    fn at(&self, random: u32) -> usize {
-        usize::try_from(random % RESOURCES).unwrap_or_default()
-    }
+fn grant(number: u32) -> Result<Grant, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| Failure::other(format!("no grant: {error}"));
+    Ok(Grant {
+        resource: ResourceName::new(format!("bench/{number}")).map_err(|error| wrong(&error))?,
+        token: FencingToken::new(1).map_err(|error| wrong(&error))?,
+        holder: HolderId::from_bytes([7; 16]),
+    })
 }

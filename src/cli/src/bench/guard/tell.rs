@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::load::Sample;
-use super::memory::THREADS;
+use super::memory::{self, THREADS};
 use super::seals::Seals;
 use super::writer::{Fencing, Variant};
 use crate::args::{BenchOutput, GuardBenchArgs};
@@ -210,6 +210,9 @@ impl Findings {
     }
 
     fn tell_traces(&self) -> Result<(), Failure> {
+        if self.samples.keys().any(|which| which.store == "memory") {
+            output::data(memory::LEGEND)?;
+        }
         for (what, counts) in [
             ("dead versions of fences", &self.dead_tuples),
             ("multixacts", &self.multixacts),
