@@ -165,7 +165,8 @@ fn last_event_id(headers: &HeaderMap) -> Parsed<Option<i64>> {
         return Ok(None);
     };
     let revision = header.to_str().ok().and_then(|text| text.parse().ok());
-    let bad = || bad(LAST_EVENT_ID, "the id of an event", format!("{header:?}"));
+    let given = || shown(&String::from_utf8_lossy(header.as_bytes()));
+    let bad = || bad(LAST_EVENT_ID, "the id of an event", given());
     revision.ok_or_else(bad).map(Some)
 }
 
