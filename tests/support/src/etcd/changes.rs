@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::EtcdCluster;
 use super::member::Member;
-use crate::Error;
+use crate::{Error, eventually};
+
+/// etcd changes its members only once all of them have been connected to each other for five seconds; on a busy machine
+/// later.
+const CHANGE_LIMIT: Duration = Duration::from_secs(30);
 
 impl EtcdCluster {
     /// Parts a member from all others, which go on reaching each other: nothing gets through either way, and
@@ -55,7 +60,7 @@ impl EtcdCluster {
         let url = format!("--peer-urls={}", member.peer_url());
         let mut args = vec!["member", "add", member.name(), &url];
         args.extend(learner.then_some("--learner"));
-        self.etcdctl(&args).await?;
+        self.change(&args).await?;
         member.set_learner(learner);
         self.members.push(member);
         let entries = self.entries();
@@ -84,7 +89,7 @@ impl EtcdCluster {
     /// [`Error::Command`] when etcd refuses it.
     pub async fn remove(&mut self, member: usize) -> Result<(), Error> {
         let id = self.id(member).await?;
-        self.etcdctl(&["member", "remove", &id]).await?;
+        self.change(&["member", "remove", &id]).await?;
         self.members[member].kill()?;
         self.members.remove(member);
         Ok(())
@@ -104,6 +109,19 @@ impl EtcdCluster {
                 .map_err(Error::io("copy the data of an etcd"))?;
         }
         Ok(copy)
+    }
+
+    async fn change(&self, args: &[&str]) -> Result<(), Error> {
+        let mut refused = None;
+        let is_done = async || match self.etcdctl(args).await {
+            Ok(_) => true,
+            Err(error) => {
+                refused = Some(error);
+                false
+            }
+        };
+        let done = eventually("etcd changes its members", CHANGE_LIMIT, is_done).await;
+        done.map_err(|late| refused.unwrap_or(late))
     }
 
     async fn id(&self, member: usize) -> Result<String, Error> {
