@@ -75,11 +75,11 @@ pub(crate) fn violations(history: &History) -> Vec<Violation> {
     checked.collect()
 }
 
-/// How much of a history is printed before what shows a violation, and after it.
-const SHOWN: (usize, usize) = (60, 5);
+/// How much of a history is printed after what shows a violation.
+const SHOWN_AFTER: usize = 5;
 
-/// What is wrong, how to see it again, and what led to it.
-pub(crate) fn report(history: &History, violation: &Violation) -> String {
+/// What is wrong, how to see it again, and so many entries of what led to it.
+pub(crate) fn report(history: &History, violation: &Violation, before: usize) -> String {
     let setting = &history.setting;
     let mut text = format!(
         "{violation}\nseed {}, configuration {}; again:\nPALISADE_SEED={} cargo test -p palisade-tests --test simulation \
@@ -90,8 +90,8 @@ pub(crate) fn report(history: &History, violation: &Violation) -> String {
         .filter(|&index| concerns(history, index, violation.resource.as_ref()))
         .collect();
     let until = concerning.partition_point(|&index| index <= violation.entry);
-    let from = until.saturating_sub(SHOWN.0);
-    let to = concerning.len().min(until + SHOWN.1);
+    let from = until.saturating_sub(before);
+    let to = concerning.len().min(until + SHOWN_AFTER);
     for &index in &concerning[from..to] {
         let mark = if index == violation.entry { '>' } else { ' ' };
         writeln!(text, "{mark}{index:6} {:?}", history.entries[index])
@@ -111,7 +111,7 @@ fn concerns(history: &History, index: usize, resource: Option<&ResourceName>) ->
         What::Told { call, .. } => asked(history, *call).map(|(_, asked)| &asked.resource),
         What::Said { lease, .. } => lease.as_ref().map(|(name, _)| name),
         What::Guarded { grant, .. } => Some(&grant.resource),
-        What::Fault(_) | What::Phase(_) | What::Census(_) => None,
+        What::ByCall { .. } | What::Fault(_) | What::Phase(_) | What::Census(_) => None,
     };
     about.is_none_or(|name| name == resource)
 }

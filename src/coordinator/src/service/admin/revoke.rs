@@ -31,6 +31,12 @@ enum Asked {
     Not,
 }
 
+/// What news say.
+enum Heard {
+    Ended(Ended),
+    Declined,
+}
+
 impl Admin {
     pub(super) async fn try_revoke(
         &self,
@@ -99,6 +105,7 @@ impl Admin {
     ) -> Result<Asked, CallError> {
         let leases = &self.service.leases;
         let mut listens = true;
+        let mut end = None;
         loop {
             let left = leases.clock.now().until(until);
             if left.is_zero() {
@@ -107,22 +114,23 @@ impl Admin {
             tokio::select! {
                 biased;
                 told = news.next(), if listens => match told {
-                    Some(WatchNews::Batch(batch)) => {
-                        if let Some(asked) = heard(&batch, revoke) {
-                            return Ok(asked);
-                        }
-                        continue;
-                    }
+                    Some(WatchNews::Batch(batch)) => match heard(&batch, revoke) {
+                        Some(Heard::Ended(ended)) => end = Some(ended),
+                        Some(Heard::Declined) => return Ok(Asked::Not),
+                        None => continue,
+                    },
                     Some(WatchNews::Resync) => {}
                     None => listens = false,
                 },
                 () = leases.clock.sleep(left.min(LOOK_EVERY)) => {}
             }
+            // News may be late, and from before a restore that has brought the lease back.
             let standing = leases.lease(&revoke.resource, deadline).await?;
             let current = standing.hold.and_then(|hold| hold.token());
             if current != Some(revoke.token) {
-                return Ok(Asked::Ended(None));
+                return Ok(Asked::Ended(end));
             }
+            end = None;
         }
     }
 
@@ -157,13 +165,13 @@ impl Admin {
 }
 
 /// What the news of the resource mean for a lease that is asked for.
-fn heard(batch: &[Event], revoke: &Revoke) -> Option<Asked> {
+fn heard(batch: &[Event], revoke: &Revoke) -> Option<Heard> {
     batch.iter().find_map(|event| match event {
         Event::Ended(ended) if ended.resource == revoke.resource => {
             let is_other = ended.token().is_some_and(|token| token != revoke.token);
-            (!is_other).then(|| Asked::Ended(Some(ended.clone())))
+            (!is_other).then(|| Heard::Ended(ended.clone()))
         }
-        Event::Declined { resource, .. } if *resource == revoke.resource => Some(Asked::Not),
+        Event::Declined { resource, .. } if *resource == revoke.resource => Some(Heard::Declined),
         _ => None,
     })
 }
