@@ -258,9 +258,15 @@ impl Log {
         Some(named.collect())
     }
 
-    /// How many wait now.
-    pub(super) async fn queued(&self) -> Option<usize> {
-        Some(self.keys(&format!("{PREFIX}queue/")).await?.len())
+    /// How many wait now; but none of these sessions.
+    pub(super) async fn queued(&self, but: &BTreeSet<String>) -> Option<usize> {
+        let places = self.keys(&format!("{PREFIX}queue/")).await?;
+        // A place is named by its session, too: `queue/<resource>#<session>`.
+        let session = |key: &str| key.split('#').nth(1).unwrap_or_default().to_owned();
+        let counts = places
+            .iter()
+            .filter(|(key, _)| !but.contains(&session(key)));
+        Some(counts.count())
     }
 
     /// No session, no lease, no place and no etcd lease.

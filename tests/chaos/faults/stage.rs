@@ -236,7 +236,7 @@ impl Stage {
         let mut seen = (None, None);
         let settled = async || {
             pause(LOOK).await;
-            seen = (log.held(&passed_over).await, log.queued().await);
+            seen = (log.held(&passed_over).await, log.queued(&passed_over).await);
             seen == (Some(rest.believed(&passed_over)), Some(0))
         };
         if eventually("only what is kept is held", LIMIT + TTL, settled)

@@ -1,7 +1,7 @@
 //! I4, idempotent acquire: looks at what clients were told of one request, and at grants and places in the store's log
 //! for which nobody asks any more. All answers to one request carry one token; what was told is granted or queued no
-//! more, as long as the store was not put back since. (A place that was given while somebody asked may be served after
-//! an answer to an earlier try: no delayed copy, but an orphan, which is looked at in I5.)
+//! more, as long as the store was not put back since, and the session is the one that was opened first. (A copy of an
+//! opening that outlives its session opens it anew, as if for somebody else: nothing is left that tells them apart.)
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,6 @@ use palisade_coordinator::domain::{RequestId, SessionId};
 use palisade_token::ResourceName;
 
 use super::calls::{Calls, Standing};
-use super::log::State;
 use super::{Violation, broken};
 use crate::history::{Decision, History, Outcome, What};
 
@@ -18,32 +17,27 @@ const I4: &str = "I4 idempotent acquire";
 pub(crate) fn check(history: &History) -> Result<(), Violation> {
     let mut calls = Calls::of(history);
     let mut tokens = BTreeMap::new();
-    let mut state = State::default();
-    // Whose place was taken out in this transaction.
-    let mut served = BTreeSet::new();
+    let mut opened = BTreeSet::new();
+    let mut anew = BTreeSet::new();
     for (index, entry) in history.entries.iter().enumerate() {
         if let What::Log {
             incarnation,
-            revision,
             decision,
+            ..
         } = &entry.what
         {
-            if state.revision != *revision {
-                served.clear();
-            }
-            if let Decision::Left { resource, place } = decision {
-                let queue = state.queues.get(resource);
-                let own = queue.and_then(|queue| queue.get(place));
-                served.extend(own.map(|own| (resource.clone(), own.clone())));
+            if let Decision::Opened { session, .. } = decision
+                && !opened.insert(*session)
+            {
+                anew.insert(*session);
             }
             if let Some((session, resource, request)) = begun(decision)
-                && !served.contains(&(resource.clone(), (session, request.clone())))
+                && !anew.contains(&session)
                 && is_ghost(&calls, session, (resource, request), *incarnation)
             {
                 let what = format!("nobody asks any more for {decision:?}");
                 return broken(I4, Some(resource), index, what);
             }
-            state.apply(entry);
         }
         let Some(asked) = calls.apply(entry.at, &entry.what) else {
             continue;
@@ -103,7 +97,8 @@ mod tests {
     use palisade_coordinator::domain::LeaseEnd;
 
     use super::super::by_hand::{
-        ByHand, acquire, acquired, granted, holder, kept, left, over, queued, request, token,
+        ByHand, acquire, acquired, ended, granted, holder, kept, opened, over, queued, request,
+        token,
     };
     use super::check;
     use crate::history::{Outcome, Reason};
@@ -166,21 +161,12 @@ mod tests {
     }
 
     #[test]
-    fn a_place_given_while_somebody_asked_may_be_served_later() {
-        let tried_again = told_late().also(left(12)).also(granted_again());
-        tried_again.fits(check);
-        // It left: what comes now is a copy.
-        told_late().log(left(12)).log(granted_again()).breaks(check);
-    }
-
-    /// The answer to a first try comes while the second waits.
-    fn told_late() -> ByHand {
-        let asked = ByHand::new().ask(1, 1, acquire(10)).log(granted(10, 1));
-        let over = asked
-            .log(over(10, LeaseEnd::Revoked))
-            .log(queued(10, 1, 12));
-        over.tell(1, acquired(10))
-            .log(super::super::by_hand::renewed(2))
+    fn a_session_that_is_opened_anew_is_another_one() {
+        let ended = told().log(ended(1));
+        let anew = ended.clone().log(opened(1));
+        anew.log(granted_again()).fits(check);
+        // Whoever else is opened.
+        ended.log(opened(3)).log(granted_again()).breaks(check);
     }
 
     fn granted_again() -> crate::history::Decision {

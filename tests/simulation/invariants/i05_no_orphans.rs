@@ -1,6 +1,7 @@
 //! I5, no orphans: looks at holds and places in the store's log that no client knows of: nobody waits for them, and
 //! nobody was told of them, or has tried to release them and not heard. Once faults have ended such a thing is gone
-//! within one renewal interval and a second, as long as its session is renewed. (With its session it goes: I6.)
+//! within one renewal interval and a second, as long as its session is renewed. (With its session it goes: I6. What a
+//! restore brings back of a session that is renewed by calls stays as long: calls name nothing.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use palisade_token::{FencingToken, ResourceName};
 use super::calls::{Calls, Standing};
 use super::log::State;
 use super::{Violation, broken};
-use crate::history::{At, Decision, History, Operation, Outcome, Phase, What};
+use crate::history::{At, Decision, History, Kept, Operation, Outcome, Phase, What};
 
 const I5: &str = "I5 no orphans";
 const SLACK: Duration = Duration::from_secs(1);
@@ -56,12 +57,22 @@ struct Reading {
     /// When holds and places came to be.
     begun: BTreeMap<(SessionId, ResourceName, RequestId), At>,
     healthy: Option<At>,
+    by_call: BTreeSet<SessionId>,
+    /// What restores brought back.
+    revived: BTreeSet<(SessionId, ResourceName, RequestId)>,
 }
 
 impl Reading {
     fn take(&mut self, at: At, what: &What) {
         match what {
             What::Phase(Phase::FaultsEnd) => self.healthy = Some(at),
+            What::ByCall { session } => {
+                self.by_call.insert(*session);
+            }
+            What::Log {
+                decision: Decision::Restored(kept),
+                ..
+            } => self.revive(kept),
             What::Log { decision, .. } => {
                 let begun = match decision {
                     Decision::Granted(hold) => {
@@ -96,6 +107,16 @@ impl Reading {
         }
     }
 
+    fn revive(&mut self, kept: &Kept) {
+        let holds = kept.holds.iter();
+        let holds = holds.map(|hold| (hold.session, &hold.resource, &hold.request));
+        let places = kept.places.iter();
+        let places = places.map(|(resource, _, session, request)| (*session, resource, request));
+        let all = holds.chain(places);
+        self.revived
+            .extend(all.map(|(of, resource, request)| (of, resource.clone(), request.clone())));
+    }
+
     /// Something of a session that nobody knows of, and since when.
     fn orphan(&self, session: SessionId) -> Option<(ResourceName, At)> {
         let holds = self.state.holds.values().filter(|hold| {
@@ -120,9 +141,11 @@ impl Reading {
         resource: &ResourceName,
         request: &RequestId,
     ) -> Option<At> {
-        let mut since = *self
-            .begun
-            .get(&(session, resource.clone(), request.clone()))?;
+        let key = (session, resource.clone(), request.clone());
+        if self.by_call.contains(&session) && self.revived.contains(&key) {
+            return None;
+        }
+        let mut since = *self.begun.get(&key)?;
         for wanted in self.calls.of_request(session, resource, request) {
             if wanted.standing == Standing::Open {
                 return None;
@@ -135,9 +158,13 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
-    use super::super::by_hand::{ByHand, acquire, acquired, granted, left, queued, renewed, token};
+    use palisade_coordinator::domain::LeaseEnd;
+
+    use super::super::by_hand::{
+        ByHand, acquire, acquired, granted, hold, kept, left, over, queued, renewed, session, token,
+    };
     use super::check;
-    use crate::history::{Operation, Outcome, Phase};
+    use crate::history::{Operation, Outcome, Phase, What};
 
     fn forgotten() -> ByHand {
         let asked = ByHand::new().phase(Phase::FaultsEnd).ask(1, 1, acquire(10));
@@ -182,5 +209,22 @@ mod tests {
         released.clone().at_ms(9000).log(renewed(1)).fits(check);
         let unknown = released.tell(2, Outcome::Unknown);
         unknown.at_ms(9000).log(renewed(1)).breaks(check);
+    }
+
+    #[test]
+    fn what_a_restore_brings_back_is_given_back_where_requests_are_named() {
+        let asked = ByHand::new().ask(1, 1, acquire(10)).log(granted(10, 1));
+        let told = asked.tell(1, acquired(10));
+        let released = told.ask(2, 1, Operation::Release { token: token(10) });
+        let over = released
+            .log(over(10, LeaseEnd::Released))
+            .tell(2, Outcome::Ended);
+        let revived = over.restored(kept(vec![hold(10, 1)], &[1, 2]));
+        let healed = revived.phase(Phase::FaultsEnd).at_ms(9000);
+        healed.clone().log(renewed(1)).breaks(check);
+        let by_call = healed.note(What::ByCall {
+            session: session(1),
+        });
+        by_call.log(renewed(1)).fits(check);
     }
 }

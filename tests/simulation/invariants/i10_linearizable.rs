@@ -103,4 +103,13 @@ mod tests {
             .tell(2, Outcome::Refused(Reason::LeaseHeld))
             .fits(check);
     }
+
+    #[test]
+    fn who_was_told_that_a_lease_is_over_may_say_so_after_a_restore() {
+        let over = held().log(over(10, LeaseEnd::Revoked));
+        let release = || Operation::Release { token: token(10) };
+        let says = |history: ByHand| history.ask(2, 1, release()).tell(2, Outcome::NotHeld);
+        says(over.restored(kept(vec![hold(10, 1)], &[1, 2]))).fits(check);
+        says(held().restored(kept(vec![hold(10, 1)], &[1, 2]))).breaks(check);
+    }
 }

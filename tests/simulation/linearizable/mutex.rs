@@ -146,6 +146,9 @@ struct Reading {
     /// What the log says of leases, to be taken where no client was told it.
     log: Vec<(u64, Call)>,
     has_log: bool,
+    /// Leases that were over when a restore brought them back: of these, too, it is true that they are over.
+    revived: BTreeSet<FencingToken>,
+    ended: BTreeSet<FencingToken>,
     /// Whether a lock-delay ever closed the resource: then a try may fail though nobody holds it.
     is_delayed: bool,
 }
@@ -161,6 +164,11 @@ impl Reading {
             }
             (Operation::Release { token } | Operation::Revoke { token }, Outcome::Ended) => {
                 Call::Over(*token)
+            }
+            // Whoever was told so before says it without asking.
+            (Operation::Release { token }, Outcome::NotHeld) if self.revived.contains(token) => {
+                self.open.remove(&call);
+                return;
             }
             (Operation::Release { token } | Operation::Revoke { token }, Outcome::NotHeld) => {
                 Call::NotHeld(*token)
@@ -187,6 +195,9 @@ impl Reading {
             Decision::Restored(Kept { holds, places, .. }) => {
                 let hold = holds.iter().find(|hold| hold.resource == *resource);
                 let waiting = places.iter().filter(|(name, ..)| name == resource).count();
+                let token = hold.map(|hold| hold.token);
+                self.revived
+                    .extend(token.filter(|token| self.ended.contains(token)));
                 Call::Restored(
                     hold.map(|hold| (hold.token, hold.holder)),
                     u32::try_from(waiting).expect("a queue is bounded"),
@@ -198,6 +209,7 @@ impl Reading {
                 return;
             }
             Decision::Over { token, .. } => {
+                self.ended.insert(*token);
                 self.log.push((index, Call::Over(*token)));
                 return;
             }
