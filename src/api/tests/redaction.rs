@@ -51,7 +51,8 @@ fn neither_secret_nor_metadata_is_printed() {
         format!(
             "{:?}",
             RenewSessionRequest {
-                session: Some(session())
+                session: Some(session()),
+                list_open_requests: true,
             }
         ),
         format!(

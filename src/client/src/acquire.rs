@@ -12,10 +12,11 @@ use crate::calls::{Next, Tries, Try};
 use crate::error::ClientError;
 use crate::error::status::Failure;
 use crate::info::{LeaseInfo, Metadata, PreviousLease};
-use crate::lease::{Lease, LeaseNews};
+use crate::lease::{Lease, LeaseNews, Way};
 use crate::random::Random;
 use crate::release::{self, Hold, Release};
 use crate::session::core::{Core, Owner, lost_error};
+use crate::session::known::Knows;
 use crate::session::milliseconds;
 use crate::stream;
 
@@ -112,6 +113,8 @@ struct Claim {
     request_id: String,
     /// The largest epoch that it was sent with; none if it was not sent.
     sent: Option<u64>,
+    /// Goes on to the lease.
+    knows: Option<Knows>,
 }
 
 impl Claim {
@@ -154,6 +157,7 @@ async fn by_calls(
         resource: resource.clone(),
         request_id: request.request_id.clone(),
         sent: None,
+        knows: Some(core.known.begin(resource, &request.request_id)),
     };
     let wait_end = shared.clock.now().after(request.wait);
     let deadline = wait_end.after(shared.operation_timeout);
@@ -225,7 +229,8 @@ fn granted(claim: &mut Claim, answer: AcquireResponse) -> Result<Lease, ClientEr
     let previous = answer.previous.map(PreviousLease::from);
     let news = Arc::new(LeaseNews::of_session(&claim.owner.core.ended));
     let owner = Arc::clone(&claim.owner);
-    Ok(Lease::granted(owner, info, previous, news, None))
+    let way = Way::Calls(claim.knows.take());
+    Ok(Lease::granted(owner, info, previous, news, way))
 }
 
 /// One request, the same in each of its tries but for wait, attempt and epoch.

@@ -92,6 +92,7 @@ impl DetachedSession {
     pub async fn renew(&self) -> Result<(Moment, Duration), ClientError> {
         let message = |epoch| RenewSessionRequest {
             session: Some(self.credentials.at(epoch)),
+            ..Default::default()
         };
         let answer = self
             .shared

@@ -10,6 +10,7 @@ use crate::error::{ClientError, LeaseError};
 use crate::info::{LeaseInfo, PreviousLease};
 use crate::release::{self, Hold, Release, Released};
 use crate::session::core::{Owner, lost_error};
+use crate::session::known::Knows;
 use crate::standing::SessionState;
 use crate::stream::{self, RequestKey, ToRelease};
 
@@ -46,9 +47,17 @@ pub struct Lease {
     info: LeaseInfo,
     previous: Option<PreviousLease>,
     news: Arc<LeaseNews>,
-    /// Its request's, where the session has a stream.
-    key: Option<RequestKey>,
+    way: Way,
     given_back: bool,
+}
+
+/// How a lease came, and how it goes.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// Over the session's stream, by its request's key.
+    Stream(RequestKey),
+    /// By calls of their own; kept for as long as the lease is known of.
+    Calls(#[allow(dead_code, reason = "what counts is that it is kept")] Option<Knows>),
 }
 
 impl fmt::Debug for Lease {
@@ -66,14 +75,14 @@ impl Lease {
         info: LeaseInfo,
         previous: Option<PreviousLease>,
         news: Arc<LeaseNews>,
-        key: Option<RequestKey>,
+        way: Way,
     ) -> Self {
         Self {
             owner,
             info,
             previous,
             news,
-            key,
+            way,
             given_back: false,
         }
     }
@@ -157,8 +166,8 @@ impl Lease {
     /// not be waited for. It promises nothing: only [`Lease::release`] counts. Each request is answered
     /// once; says whether there was one to answer.
     pub fn answer_revoke(&self, will_release: bool) -> bool {
-        match (&self.owner.core.attached, self.key) {
-            (Some(attached), Some(key)) if self.news.begin_answer() => {
+        match (&self.owner.core.attached, &self.way) {
+            (Some(attached), &Way::Stream(key)) if self.news.begin_answer() => {
                 attached.answer_revoke(key, will_release);
                 true
             }
@@ -235,8 +244,8 @@ impl Lease {
             return Err(lost_error(state));
         }
         self.begin_return();
-        match (&self.owner.core.attached, self.key) {
-            (Some(attached), Some(key)) => {
+        match (&self.owner.core.attached, &self.way) {
+            (Some(attached), &Way::Stream(key)) => {
                 let release = self.over_stream(key, fence);
                 stream::release(&self.owner, attached, release).await
             }
@@ -266,8 +275,8 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if !self.given_back && self.state().is_held() {
             self.begin_return();
-            match (&self.owner.core.attached, self.key) {
-                (Some(attached), Some(key)) => {
+            match (&self.owner.core.attached, &self.way) {
+                (Some(attached), &Way::Stream(key)) => {
                     stream::release_unwatched(attached, self.over_stream(key, None));
                 }
                 _ => drop(release::in_background(&self.owner, self.by_call())),

@@ -231,7 +231,7 @@ async fn persist(
     }
 }
 
-async fn try_once(core: &Core, release: &Release) -> Result<Released, ClientError> {
+pub(crate) async fn try_once(core: &Core, release: &Release) -> Result<Released, ClientError> {
     let running = release.run(&core.shared, &core.credentials, &core.epochs);
     let outcome = core.while_held(running).await.map_err(lost_error)?;
     if let Err(ClientError::SessionLost { reason }) = &outcome {

@@ -21,6 +21,7 @@ use crate::standing::{Allowance, LostReason, SessionState, Standing};
 use crate::stream::{self, Attached, First, Keeper};
 
 pub(crate) mod core;
+pub(crate) mod known;
 pub(crate) mod renew;
 
 use self::core::{Core, Owner};

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::acquire::AcquireOptions;
 use crate::clock::Moment;
 use crate::error::ClientError;
-use crate::lease::{Lease, LeaseNews};
+use crate::lease::{Lease, LeaseNews, Way};
 use crate::release::Released;
 use crate::session::core::{Owner, lost_error};
 use crate::session::milliseconds;
@@ -132,7 +132,7 @@ pub(crate) async fn acquire(
         granted.info,
         granted.previous,
         granted.news,
-        Some(key),
+        Way::Stream(key),
     );
     let state = core.state();
     if !state.is_held() {

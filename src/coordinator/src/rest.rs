@@ -267,7 +267,10 @@ async fn renew(State(rest): State<Rest>, path: Named, request: Request) -> Resul
         let mut call = rest.take(request).await?;
         let Call { head, query, body } = &mut call;
         let session = Some(request::of_path(session, &head.headers, query, body)?);
-        let message = RenewSessionRequest { session };
+        let message = RenewSessionRequest {
+            session,
+            ..Default::default()
+        };
         let response = rest.service.renew_session(call.of(message)?).await?;
         Ok(answer(answer::renewed(response.get_ref())))
     };

@@ -248,9 +248,14 @@ impl Service {
         about.session = Some(credentials.session);
         let caller = self.caller(credentials, principal, false);
         let living = self.leases.renew(&caller, &deadline).await?;
+        let found = match given.list_open_requests {
+            true => self.leases.holdings(caller.session, &deadline).await,
+            false => Vec::new(),
+        };
         Ok(RenewSessionResponse {
             ttl_ms: parse::millis(living.ttl),
             ttl_left_ms: parse::millis(self.leases.left(living.until)),
+            open_requests: found.iter().map(reply::open_request).collect(),
         })
     }
 

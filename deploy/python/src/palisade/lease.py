@@ -240,6 +240,7 @@ def acquired(core: Core, asked: Asked, on_lost: OnLost | None) -> Hold:
     wait_end = shared.clock.now() + asked.wait
     deadline = wait_end + shared.operation_timeout
     sent_epoch = 0
+    core.begin(asked.request_id)
     try:
         while True:
             wait = max(wait_end - shared.clock.now(), 0)
@@ -273,6 +274,8 @@ def acquired(core: Core, asked: Asked, on_lost: OnLost | None) -> Hold:
         if isinstance(error, Held) and asked.wait:
             raise WaitExpired(error.resource) from None
         raise
+    finally:
+        core.end(asked.request_id)
 
 
 def is_decided(failure: Failure, unknown: bool, is_try: bool) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from .calls import CHECK_TOKEN, CLOSE_SESSION, OPEN_SESSION, RELEASE, RENEW_SESSION, Shared, Tries, Try, log
@@ -17,7 +17,7 @@ from .hold import Hold
 from .standing import Allowance, LostReason, Standing, State
 from .status import Failure, Verdict
 from .v1 import lease_service_pb2 as messages
-from .v1.session_pb2 import SessionOpening
+from .v1.session_pb2 import OpenRequest, SessionOpening
 
 DEFAULT_DRIFT_PPM = 10_000
 """How much faster than ours the coordinators' clocks may run: far more than any clock that is not broken."""
@@ -58,6 +58,8 @@ class Core:
         self._looked_at: deque[str] = deque()
         self._may_look = True
         self._to_give_back: deque[tuple[str, str, int]] = deque()
+        # Requests that somebody asks for. An id is never used again: what is not known here never will be.
+        self._asked: set[str] = set()
         self.wake = threading.Event()
         # Set by a finalizer, which may run anywhere and must take no lock.
         self.abandoned = False
@@ -122,6 +124,16 @@ class Core:
 
     def time_left(self) -> int:
         return max(self.deadline - self.shared.clock.now(), 0) if self.state().is_held else 0
+
+    def begin(self, request_id: str) -> None:
+        """Before a request is sent."""
+        with self._lock:
+            self._asked.add(request_id)
+
+    def end(self, request_id: str) -> None:
+        """It is answered and taken in, or given up and given back."""
+        with self._lock:
+            self._asked.discard(request_id)
 
     def add(self, hold: Hold) -> None:
         """Takes a hold in, or raises `Lost` if the session has ended meanwhile."""
@@ -214,7 +226,7 @@ class Core:
         a larger epoch would only disturb the session's other calls.
         """
         epoch = self.epochs.current
-        asked = messages.RenewSessionRequest(session=self.credentials.at(epoch))
+        asked = messages.RenewSessionRequest(session=self.credentials.at(epoch), list_open_requests=True)
         try:
             answer = self.shared.try_once(RENEW_SESSION, asked, self._try_limit, watch=self.watch)
         except Failure as failure:
@@ -229,7 +241,16 @@ class Core:
             self.failing()
             return False
         self.renewed(answer.sent, min(answer.body.ttl_left_ms * 1_000_000, self.ttl))
+        self._give_back_unknown(answer.body.open_requests)
         return True
+
+    def _give_back_unknown(self, told: Iterable[OpenRequest]) -> None:
+        """What the session has and nobody knows of: after a restore of the store, what was released before it."""
+        with self._lock:
+            known = {*self._asked, *self._holds, *(request_id for _, request_id, _ in self._to_give_back)}
+        for one in told:
+            if one.request_id not in known:
+                self.give_back(one.resource, one.request_id, self.epochs.current)
 
     def _look_after_holds(self) -> None:
         """Asks whether the leases are the session's still: a renewal does not say so of one that was revoked."""

@@ -13,6 +13,7 @@ from fake import NOT_DONE, FakeClock, FakeCoordinator, QuickClock, Refuse, event
 import palisade
 from palisade import LostReason, State
 from palisade.v1 import lease_service_pb2 as messages
+from palisade.v1.session_pb2 import OpenRequest
 
 # 15 s less 1 % and less the margin of a tenth.
 BELIEVED = 13.35
@@ -152,6 +153,28 @@ def test_a_lease_that_was_revoked_alone_is_lost_with_the_next_renewal(
         assert revoked.lost.wait(30)
         assert (revoked.state, revoked.lost_reason) == (State.LOST, LostReason.GONE)
         assert (kept.state, session.state) == (State.HELD, State.HELD)
+
+
+def test_what_a_renewal_tells_of_and_nobody_knows_is_given_back(
+    client: palisade.Client, coordinator: FakeCoordinator, clock: FakeClock
+) -> None:
+    """A restore of the store brought it back."""
+    with client.session() as session, session.lease("orders") as lease:
+        known = coordinator.asked["Acquire"][0]
+
+        def has(asked: Any) -> messages.RenewSessionResponse:
+            assert asked.list_open_requests
+            both = [known.request_id, "of before"]
+            told = [OpenRequest(resource="orders", request_id=one) for one in both]
+            return messages.RenewSessionResponse(ttl_ms=15_000, ttl_left_ms=15_000, open_requests=told)
+
+        coordinator.always["RenewSession"] = has
+        for count in (1, 2):
+            clock.advance(5)
+            released = coordinator.wait_for("Release", count)
+            assert released[-1].request_id == "of before"
+            assert released[-1].session.epoch > known.session.epoch
+        assert lease.state is State.HELD
 
 
 def test_a_read_from_before_the_grant_and_a_denied_one_prove_nothing(

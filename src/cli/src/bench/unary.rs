@@ -56,7 +56,13 @@ impl UnarySession {
                 clock::pause(interval).await;
                 let session = Some(session.clone());
                 // A session that ends is seen by whoever releases its leases.
-                if let Err(error) = caller.renew_session(RenewSessionRequest { session }).await {
+                if let Err(error) = caller
+                    .renew_session(RenewSessionRequest {
+                        session,
+                        ..Default::default()
+                    })
+                    .await
+                {
                     tracing::warn!(%error, "a renewal failed");
                 }
             }
@@ -65,7 +71,10 @@ impl UnarySession {
 
     pub(crate) async fn renew(&mut self) -> Result<(), tonic::Status> {
         let session = Some(self.session.clone());
-        let renewed = self.caller.renew_session(RenewSessionRequest { session });
+        let renewed = self.caller.renew_session(RenewSessionRequest {
+            session,
+            ..Default::default()
+        });
         renewed.await.map(drop)
     }
 

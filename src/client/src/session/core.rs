@@ -17,6 +17,8 @@ use crate::error::ClientError;
 use crate::standing::{LostReason, SessionState, Standing};
 use crate::stream::{Attached, Told};
 
+use super::known::Known;
+
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
@@ -27,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) ended: CancellationToken,
     /// The way to its stream; none where it goes by calls of their own.
     pub(crate) attached: Option<Attached>,
+    /// Of a session that goes by calls of their own, the requests that somebody here knows of.
+    pub(crate) known: Known,
     standing: Mutex<Standing>,
 }
 
@@ -47,6 +51,7 @@ impl Core {
             state: watch::Sender::new(SessionState::Held),
             ended: CancellationToken::new(),
             attached,
+            known: Known::default(),
             standing: Mutex::new(standing),
         }
     }

@@ -7,6 +7,7 @@ use palisade_api::v1::{RenewSessionRequest, RenewSessionResponse};
 use tracing::{debug, warn};
 
 use super::core::Core;
+use super::known;
 use crate::calls::Answer;
 use crate::error::ClientError;
 use crate::error::status::{Failure, Verdict};
@@ -34,7 +35,7 @@ pub(super) async fn keep(core: Arc<Core>) {
     }
 }
 
-async fn renew_for_ever(core: &Core) {
+async fn renew_for_ever(core: &Arc<Core>) {
     let clock = &core.shared.clock;
     loop {
         let due = core.renewed_at().after(interval(core));
@@ -71,12 +72,13 @@ pub(crate) fn next_pause(core: &Core, before: Duration) -> Duration {
 
 /// Renews once. Each try is a new renewal and no retry: it grants nothing, so a delayed copy of an earlier
 /// one does no harm, and a larger epoch would only disturb the session's other calls.
-async fn renew(core: &Core) -> bool {
+async fn renew(core: &Arc<Core>) -> bool {
     let epoch = core.epochs.current();
     match renew_once(core, epoch).await {
         Ok(answer) => {
             let left = Duration::from_millis(answer.body.ttl_left_ms).min(core.ttl);
             core.renewed(answer.sent, left);
+            known::give_back_unknown(core, answer.body.open_requests);
             true
         }
         Err(Failure {
@@ -105,6 +107,7 @@ async fn renew_once(core: &Core, epoch: u64) -> Result<Answer<RenewSessionRespon
     let limit = try_limit(core);
     let message = RenewSessionRequest {
         session: Some(core.credentials.at(epoch)),
+        list_open_requests: true,
     };
     core.shared
         .try_once(limit, true, message, |mut stub, request| async move {

@@ -275,6 +275,7 @@ impl LeaseService for Service {
         Ok(Response::new(v1::RenewSessionResponse {
             ttl_ms,
             ttl_left_ms: left_ms,
+            open_requests: Vec::new(),
         }))
     }
 

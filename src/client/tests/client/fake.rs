@@ -76,6 +76,7 @@ struct Script {
     always: HashMap<Method, Step>,
     calls: Vec<(Method, Call)>,
     not_held: bool,
+    has: Vec<v1::OpenRequest>,
     previous: Option<v1::PreviousEnd>,
     ttl_ms: u64,
     epoch: u64,
@@ -165,6 +166,16 @@ impl Fake {
     /// Releases find nothing.
     pub(crate) fn holds_nothing(&self) {
         self.script(|script| script.not_held = true);
+    }
+
+    /// What the session has, as renewals tell it.
+    pub(crate) fn has(&self, requests: &[&str]) {
+        let request = |id: &&str| v1::OpenRequest {
+            resource: "orders".into(),
+            request_id: (*id).into(),
+            token: 0,
+        };
+        self.script(|script| script.has = requests.iter().map(request).collect());
     }
 
     pub(crate) fn previous(&self, previous: v1::PreviousEnd) {
@@ -272,11 +283,17 @@ impl LeaseService for Service {
         &self,
         request: Request<v1::RenewSessionRequest>,
     ) -> Result<Response<v1::RenewSessionResponse>, Status> {
-        let call = of_session(request.into_inner().session);
+        let request = request.into_inner();
+        let call = of_session(request.session);
         let ttl_ms = self.follow(Method::Renew, call).await?;
+        let has = self.0.lock().unwrap().has.clone();
         Ok(Response::new(v1::RenewSessionResponse {
             ttl_ms,
             ttl_left_ms: ttl_ms,
+            open_requests: match request.list_open_requests {
+                true => has,
+                false => Vec::new(),
+            },
         }))
     }
 

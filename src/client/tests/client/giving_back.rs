@@ -34,6 +34,24 @@ async fn an_abandoned_acquire_is_given_back_by_its_request_above_its_epoch() {
     );
 }
 
+/// A restore of the store brought it back.
+#[tokio::test]
+async fn what_a_renewal_tells_of_and_nobody_knows_is_given_back() {
+    let fake = Fake::start().await;
+    fake.ttl(Duration::from_secs(1));
+    let session = session_of(&[&fake]).await;
+    let lease = in_time(session.try_acquire(&orders())).await.unwrap();
+    let acquire = fake.calls(Method::Acquire).remove(0);
+    fake.has(&[&acquire.request_id, "of before"]);
+    let releases = fake.saw(Method::Release, 3).await;
+    for release in &releases {
+        assert_eq!(release.request_id, "of before");
+        assert!(release.epoch > acquire.epoch, "{release:?}");
+    }
+    fake.has(&[]);
+    assert!(lease.grant().is_ok());
+}
+
 /// Nothing is under way then: what an earlier try was granted is given back all the same.
 #[tokio::test]
 async fn an_acquire_abandoned_between_two_tries_is_given_back() {

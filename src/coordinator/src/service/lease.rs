@@ -148,6 +148,22 @@ impl Leases {
         })
     }
 
+    /// What a session has, so that its client finds what it does not know of (I5): no more than the limit, and nothing
+    /// where it could not be read, as the next renewal asks again.
+    pub(super) async fn holdings(&self, session: SessionId, deadline: &Deadline) -> Vec<Acquired> {
+        let asked = deadline.run(Kind::Read, self.store.holdings(session));
+        match asked.await {
+            Ok(mut holdings) => {
+                holdings.truncate(self.limits.max_open_requests);
+                holdings
+            }
+            Err(error) => {
+                debug!(?error, %session, "could not read what a session has");
+                Vec::new()
+            }
+        }
+    }
+
     /// Ends a session.
     pub(super) async fn close(
         &self,

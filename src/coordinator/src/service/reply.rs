@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use palisade_api::v1::{
-    CheckTokenResponse, GetLeaseResponse, Lease, ListLeasesResponse, PreviousEnd, TokenState,
-    Waiter,
+    CheckTokenResponse, GetLeaseResponse, Lease, ListLeasesResponse, OpenRequest, PreviousEnd,
+    TokenState, Waiter,
 };
 use palisade_api::{AcquireResponse, Generation, LeaseEnd, ReleaseOutcome, ReleaseResponse};
 
@@ -14,7 +14,8 @@ use super::error::CallError;
 use super::page::{self, MAX_PAGE_BYTES};
 use super::parse::millis;
 use crate::domain::{
-    Generation as DomainGeneration, Hold, LeaseEnd as DomainEnd, Place, Previous, Released,
+    Acquired, Generation as DomainGeneration, Hold, LeaseEnd as DomainEnd, Place, Previous,
+    Released,
 };
 
 use crate::store::{Failure, Listed, Page, Standing, StoreError};
@@ -50,6 +51,19 @@ pub(super) fn lease(hold: &Hold) -> Option<Lease> {
         granted_unix_ms: signed(hold.note.granted_unix_ms),
         ..Lease::default()
     })
+}
+
+/// Something that a session has: with its token if it holds it, with 0 if it waits for it.
+pub(super) fn open_request(acquired: &Acquired) -> OpenRequest {
+    let (claim, token) = match acquired {
+        Acquired::Held(hold) => (&hold.claim, hold.token()),
+        Acquired::Queued(place) => (&place.claim, None),
+    };
+    OpenRequest {
+        resource: claim.resource.to_string(),
+        request_id: claim.request.to_string(),
+        token: token.map_or(0, FencingToken::as_i64),
+    }
 }
 
 fn not_trusted() -> CallError {

@@ -120,6 +120,7 @@ async fn who_shows_no_good_token_is_not_let_into_any_call() {
     };
     let renew = RenewSessionRequest {
         session: Some(session.clone()),
+        ..Default::default()
     };
     let close = CloseSessionRequest {
         session: Some(session.clone()),
@@ -183,6 +184,7 @@ async fn a_session_is_its_principals_alone_and_nothing_is_told_of_it() {
     denied(&client.release(by("bob", release)).await.unwrap_err());
     let renew = RenewSessionRequest {
         session: Some(session.clone()),
+        ..Default::default()
     };
     denied(&client.renew_session(by("bob", renew)).await.unwrap_err());
     let close = CloseSessionRequest {

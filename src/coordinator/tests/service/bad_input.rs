@@ -35,7 +35,10 @@ impl Call {
                 .await
                 .map(drop),
             Self::Renew(session) => client
-                .renew_session(RenewSessionRequest { session })
+                .renew_session(RenewSessionRequest {
+                    session,
+                    ..Default::default()
+                })
                 .await
                 .map(drop),
             Self::Close(session) => client

@@ -5,7 +5,7 @@ use std::time::Duration;
 use palisade_api::v1::acquire_request::Owner;
 use palisade_api::v1::release_request::Hold;
 use palisade_api::v1::{
-    CloseSessionRequest, ListLeasesRequest, OpenSessionRequest, RenewSessionRequest,
+    CloseSessionRequest, ListLeasesRequest, OpenRequest, OpenSessionRequest, RenewSessionRequest,
 };
 use palisade_api::{AcquireRequest, ErrorReason, LeaseEnd, ReleaseOutcome};
 use palisade_coordinator::domain::WallClock;
@@ -49,11 +49,13 @@ async fn a_lease_is_granted_seen_renewed_and_released() {
     session.epoch = 2;
     let renewal = RenewSessionRequest {
         session: Some(session.clone()),
+        ..Default::default()
     };
     let renewed = client.clone().renew_session(renewal).await.unwrap();
     let renewed = renewed.into_inner();
     assert_eq!(renewed.ttl_ms, 300_000);
     assert!((299_000..=300_000).contains(&renewed.ttl_left_ms));
+    assert!(renewed.open_requests.is_empty(), "{renewed:?}");
 
     let request = releasing(&session, "orders/eu", Hold::Token(lease.token));
     let released = client.clone().release(request.clone()).await.unwrap();
@@ -62,6 +64,37 @@ async fn a_lease_is_granted_seen_renewed_and_released() {
     assert_eq!(twice.outcome(), ReleaseOutcome::NotHeld);
     assert_eq!(twice.end(), LeaseEnd::Unknown);
     assert_eq!(get(client, "orders/eu").await.lease, None);
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn a_renewal_tells_what_the_session_has_where_that_is_asked_for() {
+    let coordinator = Coordinator::start().await;
+    let client = &coordinator.client;
+    let (one, other) = (open(client, "one").await, open(client, "other").await);
+    let held = acquire(client, asking(&one, "held", "r1", NO_WAIT)).await;
+    let held = token(&held.unwrap());
+    let others = acquire(client, asking(&other, "others", "r2", NO_WAIT)).await;
+    others.unwrap();
+    let waiting = acquiring(client, asking(&one, "waiting", "r2", LONG));
+    coordinator.waiting("r2", 1).await;
+    let renewal = RenewSessionRequest {
+        session: Some(one),
+        list_open_requests: true,
+    };
+    let renewed = client.clone().renew_session(renewal).await.unwrap();
+    let mut has = renewed.into_inner().open_requests;
+    has.sort_by(|one, other| one.resource.cmp(&other.resource));
+    let request = |resource: &str, request_id: &str, token| OpenRequest {
+        resource: resource.into(),
+        request_id: request_id.into(),
+        token,
+    };
+    assert_eq!(
+        has,
+        [request("r1", "held", held), request("r2", "waiting", 0)]
+    );
+    waiting.abort();
     coordinator.stop().await;
 }
 

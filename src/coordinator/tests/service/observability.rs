@@ -94,6 +94,7 @@ async fn use_it(addresses: Addresses) {
     let granted = acquire(&client, asking(&session, "r", "x", Duration::ZERO)).await;
     let renewal = RenewSessionRequest {
         session: Some(session.clone()),
+        ..Default::default()
     };
     client.clone().renew_session(renewal).await.unwrap();
     release(&client, &session, "x", token(&granted.unwrap())).await;

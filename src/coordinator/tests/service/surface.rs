@@ -160,7 +160,7 @@ async fn connections_on_which_nothing_comes_are_ended() {
         drop(ended.unwrap());
     }
     let mut client = coordinator.client.clone();
-    let renewal = RenewSessionRequest { session: None };
+    let renewal = RenewSessionRequest::default();
     let status = client.renew_session(renewal).await.unwrap_err();
     refused(&status, Code::InvalidArgument, ErrorReason::InvalidField);
     drop(client);

@@ -114,6 +114,7 @@ async fn session(client: &Client) -> SessionRef {
 async fn renew(client: &Client, session: &SessionRef) -> Result<(), Status> {
     let request = RenewSessionRequest {
         session: Some(session.clone()),
+        ..Default::default()
     };
     client.clone().renew_session(request).await.map(drop)
 }

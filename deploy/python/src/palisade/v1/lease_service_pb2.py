@@ -28,47 +28,47 @@ from palisade.v1 import session_pb2 as palisade_dot_v1_dot_session__pb2
 from palisade.v1 import watch_pb2 as palisade_dot_v1_dot_watch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpalisade/v1/lease_service.proto\x12\x0bpalisade.v1\x1a\x18palisade/v1/attach.proto\x1a\x17palisade/v1/lease.proto\x1a\x19palisade/v1/session.proto\x1a\x17palisade/v1/watch.proto\"B\n\x12OpenSessionRequest\x12,\n\x07opening\x18\x01 \x01(\x0b\x32\x1b.palisade.v1.SessionOpening\"N\n\x13OpenSessionResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06ttl_ms\x18\x02 \x01(\x04\x12\x13\n\x0bttl_left_ms\x18\x03 \x01(\x04\"?\n\x13RenewSessionRequest\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.palisade.v1.SessionRef\";\n\x14RenewSessionResponse\x12\x0e\n\x06ttl_ms\x18\x01 \x01(\x04\x12\x13\n\x0bttl_left_ms\x18\x02 \x01(\x04\"?\n\x13\x43loseSessionRequest\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.palisade.v1.SessionRef\"\x16\n\x14\x43loseSessionResponse\"\xe6\x01\n\x0e\x41\x63quireRequest\x12*\n\x07session\x18\x01 \x01(\x0b\x32\x17.palisade.v1.SessionRefH\x00\x12.\n\x07opening\x18\x02 \x01(\x0b\x32\x1b.palisade.v1.SessionOpeningH\x00\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x0f\n\x07wait_ms\x18\x05 \x01(\x04\x12\x15\n\rlock_delay_ms\x18\x06 \x01(\x04\x12\x10\n\x08metadata\x18\x07 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\rB\x07\n\x05owner\"\x89\x01\n\x0f\x41\x63quireResponse\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.palisade.v1.Lease\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x13\n\x0bttl_left_ms\x18\x03 \x01(\x04\x12*\n\x08previous\x18\x04 \x01(\x0b\x32\x18.palisade.v1.PreviousEnd\"\x95\x01\n\x0eReleaseRequest\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.palisade.v1.SessionRef\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x0f\n\x05token\x18\x03 \x01(\x03H\x00\x12\x14\n\nrequest_id\x18\x04 \x01(\tH\x00\x12\x18\n\x10refused_by_fence\x18\x05 \x01(\x03\x42\x06\n\x04hold\"\x95\x01\n\x0fReleaseResponse\x12,\n\x07outcome\x18\x01 \x01(\x0e\x32\x1b.palisade.v1.ReleaseOutcome\x12\"\n\x03\x65nd\x18\x02 \x01(\x0e\x32\x15.palisade.v1.LeaseEnd\x12\x1e\n\x16queue_place_given_back\x18\x03 \x01(\x08\x12\x10\n\x08revision\x18\x04 \x01(\x03\"7\n\x0fGetLeaseRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x12\n\nqueue_size\x18\x02 \x01(\x05\"\xd3\x01\n\x10GetLeaseResponse\x12&\n\x05lease\x18\x01 \x01(\x0b\x32\x12.palisade.v1.LeaseH\x00\x88\x01\x01\x12\x0f\n\x07waiters\x18\x02 \x01(\r\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\"\n\x05queue\x18\x04 \x03(\x0b\x32\x13.palisade.v1.Waiter\x12*\n\x08previous\x18\x05 \x01(\x0b\x32\x18.palisade.v1.PreviousEnd\x12\x1a\n\x12lock_delay_left_ms\x18\x06 \x01(\x04\x42\x08\n\x06_lease\"J\n\x11ListLeasesRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"c\n\x12ListLeasesResponse\x12\"\n\x06leases\x18\x01 \x03(\x0b\x32\x12.palisade.v1.Lease\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"4\n\x11\x43heckTokenRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x03\"e\n\x12\x43heckTokenResponse\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.palisade.v1.TokenState\x12\x15\n\rcurrent_token\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\x03*\x88\x01\n\nTokenState\x12\x1b\n\x17TOKEN_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13TOKEN_STATE_CURRENT\x10\x01\x12\x15\n\x11TOKEN_STATE_STALE\x10\x02\x12\x16\n\x12TOKEN_STATE_VACANT\x10\x03\x12\x15\n\x11TOKEN_STATE_AHEAD\x10\x04\x32\x98\x06\n\x0cLeaseService\x12\x45\n\x06\x41ttach\x12\x1a.palisade.v1.AttachRequest\x1a\x1b.palisade.v1.AttachResponse(\x01\x30\x01\x12P\n\x0bOpenSession\x12\x1f.palisade.v1.OpenSessionRequest\x1a .palisade.v1.OpenSessionResponse\x12S\n\x0cRenewSession\x12 .palisade.v1.RenewSessionRequest\x1a!.palisade.v1.RenewSessionResponse\x12S\n\x0c\x43loseSession\x12 .palisade.v1.CloseSessionRequest\x1a!.palisade.v1.CloseSessionResponse\x12\x44\n\x07\x41\x63quire\x12\x1b.palisade.v1.AcquireRequest\x1a\x1c.palisade.v1.AcquireResponse\x12\x44\n\x07Release\x12\x1b.palisade.v1.ReleaseRequest\x1a\x1c.palisade.v1.ReleaseResponse\x12G\n\x08GetLease\x12\x1c.palisade.v1.GetLeaseRequest\x1a\x1d.palisade.v1.GetLeaseResponse\x12M\n\nListLeases\x12\x1e.palisade.v1.ListLeasesRequest\x1a\x1f.palisade.v1.ListLeasesResponse\x12R\n\x0bWatchLeases\x12\x1f.palisade.v1.WatchLeasesRequest\x1a .palisade.v1.WatchLeasesResponse0\x01\x12M\n\nCheckToken\x12\x1e.palisade.v1.CheckTokenRequest\x1a\x1f.palisade.v1.CheckTokenResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpalisade/v1/lease_service.proto\x12\x0bpalisade.v1\x1a\x18palisade/v1/attach.proto\x1a\x17palisade/v1/lease.proto\x1a\x19palisade/v1/session.proto\x1a\x17palisade/v1/watch.proto\"B\n\x12OpenSessionRequest\x12,\n\x07opening\x18\x01 \x01(\x0b\x32\x1b.palisade.v1.SessionOpening\"N\n\x13OpenSessionResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06ttl_ms\x18\x02 \x01(\x04\x12\x13\n\x0bttl_left_ms\x18\x03 \x01(\x04\"[\n\x13RenewSessionRequest\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.palisade.v1.SessionRef\x12\x1a\n\x12list_open_requests\x18\x02 \x01(\x08\"l\n\x14RenewSessionResponse\x12\x0e\n\x06ttl_ms\x18\x01 \x01(\x04\x12\x13\n\x0bttl_left_ms\x18\x02 \x01(\x04\x12/\n\ropen_requests\x18\x03 \x03(\x0b\x32\x18.palisade.v1.OpenRequest\"?\n\x13\x43loseSessionRequest\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.palisade.v1.SessionRef\"\x16\n\x14\x43loseSessionResponse\"\xe6\x01\n\x0e\x41\x63quireRequest\x12*\n\x07session\x18\x01 \x01(\x0b\x32\x17.palisade.v1.SessionRefH\x00\x12.\n\x07opening\x18\x02 \x01(\x0b\x32\x1b.palisade.v1.SessionOpeningH\x00\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x0f\n\x07wait_ms\x18\x05 \x01(\x04\x12\x15\n\rlock_delay_ms\x18\x06 \x01(\x04\x12\x10\n\x08metadata\x18\x07 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\rB\x07\n\x05owner\"\x89\x01\n\x0f\x41\x63quireResponse\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.palisade.v1.Lease\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x13\n\x0bttl_left_ms\x18\x03 \x01(\x04\x12*\n\x08previous\x18\x04 \x01(\x0b\x32\x18.palisade.v1.PreviousEnd\"\x95\x01\n\x0eReleaseRequest\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.palisade.v1.SessionRef\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x0f\n\x05token\x18\x03 \x01(\x03H\x00\x12\x14\n\nrequest_id\x18\x04 \x01(\tH\x00\x12\x18\n\x10refused_by_fence\x18\x05 \x01(\x03\x42\x06\n\x04hold\"\x95\x01\n\x0fReleaseResponse\x12,\n\x07outcome\x18\x01 \x01(\x0e\x32\x1b.palisade.v1.ReleaseOutcome\x12\"\n\x03\x65nd\x18\x02 \x01(\x0e\x32\x15.palisade.v1.LeaseEnd\x12\x1e\n\x16queue_place_given_back\x18\x03 \x01(\x08\x12\x10\n\x08revision\x18\x04 \x01(\x03\"7\n\x0fGetLeaseRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x12\n\nqueue_size\x18\x02 \x01(\x05\"\xd3\x01\n\x10GetLeaseResponse\x12&\n\x05lease\x18\x01 \x01(\x0b\x32\x12.palisade.v1.LeaseH\x00\x88\x01\x01\x12\x0f\n\x07waiters\x18\x02 \x01(\r\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\"\n\x05queue\x18\x04 \x03(\x0b\x32\x13.palisade.v1.Waiter\x12*\n\x08previous\x18\x05 \x01(\x0b\x32\x18.palisade.v1.PreviousEnd\x12\x1a\n\x12lock_delay_left_ms\x18\x06 \x01(\x04\x42\x08\n\x06_lease\"J\n\x11ListLeasesRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"c\n\x12ListLeasesResponse\x12\"\n\x06leases\x18\x01 \x03(\x0b\x32\x12.palisade.v1.Lease\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"4\n\x11\x43heckTokenRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x03\"e\n\x12\x43heckTokenResponse\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.palisade.v1.TokenState\x12\x15\n\rcurrent_token\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\x03*\x88\x01\n\nTokenState\x12\x1b\n\x17TOKEN_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13TOKEN_STATE_CURRENT\x10\x01\x12\x15\n\x11TOKEN_STATE_STALE\x10\x02\x12\x16\n\x12TOKEN_STATE_VACANT\x10\x03\x12\x15\n\x11TOKEN_STATE_AHEAD\x10\x04\x32\x98\x06\n\x0cLeaseService\x12\x45\n\x06\x41ttach\x12\x1a.palisade.v1.AttachRequest\x1a\x1b.palisade.v1.AttachResponse(\x01\x30\x01\x12P\n\x0bOpenSession\x12\x1f.palisade.v1.OpenSessionRequest\x1a .palisade.v1.OpenSessionResponse\x12S\n\x0cRenewSession\x12 .palisade.v1.RenewSessionRequest\x1a!.palisade.v1.RenewSessionResponse\x12S\n\x0c\x43loseSession\x12 .palisade.v1.CloseSessionRequest\x1a!.palisade.v1.CloseSessionResponse\x12\x44\n\x07\x41\x63quire\x12\x1b.palisade.v1.AcquireRequest\x1a\x1c.palisade.v1.AcquireResponse\x12\x44\n\x07Release\x12\x1b.palisade.v1.ReleaseRequest\x1a\x1c.palisade.v1.ReleaseResponse\x12G\n\x08GetLease\x12\x1c.palisade.v1.GetLeaseRequest\x1a\x1d.palisade.v1.GetLeaseResponse\x12M\n\nListLeases\x12\x1e.palisade.v1.ListLeasesRequest\x1a\x1f.palisade.v1.ListLeasesResponse\x12R\n\x0bWatchLeases\x12\x1f.palisade.v1.WatchLeasesRequest\x1a .palisade.v1.WatchLeasesResponse0\x01\x12M\n\nCheckToken\x12\x1e.palisade.v1.CheckTokenRequest\x1a\x1f.palisade.v1.CheckTokenResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'palisade.v1.lease_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOKENSTATE']._serialized_start=1797
-  _globals['_TOKENSTATE']._serialized_end=1933
+  _globals['_TOKENSTATE']._serialized_start=1874
+  _globals['_TOKENSTATE']._serialized_end=2010
   _globals['_OPENSESSIONREQUEST']._serialized_start=151
   _globals['_OPENSESSIONREQUEST']._serialized_end=217
   _globals['_OPENSESSIONRESPONSE']._serialized_start=219
   _globals['_OPENSESSIONRESPONSE']._serialized_end=297
   _globals['_RENEWSESSIONREQUEST']._serialized_start=299
-  _globals['_RENEWSESSIONREQUEST']._serialized_end=362
-  _globals['_RENEWSESSIONRESPONSE']._serialized_start=364
-  _globals['_RENEWSESSIONRESPONSE']._serialized_end=423
-  _globals['_CLOSESESSIONREQUEST']._serialized_start=425
-  _globals['_CLOSESESSIONREQUEST']._serialized_end=488
-  _globals['_CLOSESESSIONRESPONSE']._serialized_start=490
-  _globals['_CLOSESESSIONRESPONSE']._serialized_end=512
-  _globals['_ACQUIREREQUEST']._serialized_start=515
-  _globals['_ACQUIREREQUEST']._serialized_end=745
-  _globals['_ACQUIRERESPONSE']._serialized_start=748
-  _globals['_ACQUIRERESPONSE']._serialized_end=885
-  _globals['_RELEASEREQUEST']._serialized_start=888
-  _globals['_RELEASEREQUEST']._serialized_end=1037
-  _globals['_RELEASERESPONSE']._serialized_start=1040
-  _globals['_RELEASERESPONSE']._serialized_end=1189
-  _globals['_GETLEASEREQUEST']._serialized_start=1191
-  _globals['_GETLEASEREQUEST']._serialized_end=1246
-  _globals['_GETLEASERESPONSE']._serialized_start=1249
-  _globals['_GETLEASERESPONSE']._serialized_end=1460
-  _globals['_LISTLEASESREQUEST']._serialized_start=1462
-  _globals['_LISTLEASESREQUEST']._serialized_end=1536
-  _globals['_LISTLEASESRESPONSE']._serialized_start=1538
-  _globals['_LISTLEASESRESPONSE']._serialized_end=1637
-  _globals['_CHECKTOKENREQUEST']._serialized_start=1639
-  _globals['_CHECKTOKENREQUEST']._serialized_end=1691
-  _globals['_CHECKTOKENRESPONSE']._serialized_start=1693
-  _globals['_CHECKTOKENRESPONSE']._serialized_end=1794
-  _globals['_LEASESERVICE']._serialized_start=1936
-  _globals['_LEASESERVICE']._serialized_end=2728
+  _globals['_RENEWSESSIONREQUEST']._serialized_end=390
+  _globals['_RENEWSESSIONRESPONSE']._serialized_start=392
+  _globals['_RENEWSESSIONRESPONSE']._serialized_end=500
+  _globals['_CLOSESESSIONREQUEST']._serialized_start=502
+  _globals['_CLOSESESSIONREQUEST']._serialized_end=565
+  _globals['_CLOSESESSIONRESPONSE']._serialized_start=567
+  _globals['_CLOSESESSIONRESPONSE']._serialized_end=589
+  _globals['_ACQUIREREQUEST']._serialized_start=592
+  _globals['_ACQUIREREQUEST']._serialized_end=822
+  _globals['_ACQUIRERESPONSE']._serialized_start=825
+  _globals['_ACQUIRERESPONSE']._serialized_end=962
+  _globals['_RELEASEREQUEST']._serialized_start=965
+  _globals['_RELEASEREQUEST']._serialized_end=1114
+  _globals['_RELEASERESPONSE']._serialized_start=1117
+  _globals['_RELEASERESPONSE']._serialized_end=1266
+  _globals['_GETLEASEREQUEST']._serialized_start=1268
+  _globals['_GETLEASEREQUEST']._serialized_end=1323
+  _globals['_GETLEASERESPONSE']._serialized_start=1326
+  _globals['_GETLEASERESPONSE']._serialized_end=1537
+  _globals['_LISTLEASESREQUEST']._serialized_start=1539
+  _globals['_LISTLEASESREQUEST']._serialized_end=1613
+  _globals['_LISTLEASESRESPONSE']._serialized_start=1615
+  _globals['_LISTLEASESRESPONSE']._serialized_end=1714
+  _globals['_CHECKTOKENREQUEST']._serialized_start=1716
+  _globals['_CHECKTOKENREQUEST']._serialized_end=1768
+  _globals['_CHECKTOKENRESPONSE']._serialized_start=1770
+  _globals['_CHECKTOKENRESPONSE']._serialized_end=1871
+  _globals['_LEASESERVICE']._serialized_start=2013
+  _globals['_LEASESERVICE']._serialized_end=2805
 # @@protoc_insertion_point(module_scope)

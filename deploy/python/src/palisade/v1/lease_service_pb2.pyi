@@ -40,18 +40,22 @@ class OpenSessionResponse(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., ttl_left_ms: _Optional[int] = ...) -> None: ...
 
 class RenewSessionRequest(_message.Message):
-    __slots__ = ("session",)
+    __slots__ = ("session", "list_open_requests")
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    LIST_OPEN_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     session: _session_pb2.SessionRef
-    def __init__(self, session: _Optional[_Union[_session_pb2.SessionRef, _Mapping]] = ...) -> None: ...
+    list_open_requests: bool
+    def __init__(self, session: _Optional[_Union[_session_pb2.SessionRef, _Mapping]] = ..., list_open_requests: bool = ...) -> None: ...
 
 class RenewSessionResponse(_message.Message):
-    __slots__ = ("ttl_ms", "ttl_left_ms")
+    __slots__ = ("ttl_ms", "ttl_left_ms", "open_requests")
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     TTL_LEFT_MS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     ttl_ms: int
     ttl_left_ms: int
-    def __init__(self, ttl_ms: _Optional[int] = ..., ttl_left_ms: _Optional[int] = ...) -> None: ...
+    open_requests: _containers.RepeatedCompositeFieldContainer[_session_pb2.OpenRequest]
+    def __init__(self, ttl_ms: _Optional[int] = ..., ttl_left_ms: _Optional[int] = ..., open_requests: _Optional[_Iterable[_Union[_session_pb2.OpenRequest, _Mapping]]] = ...) -> None: ...
 
 class CloseSessionRequest(_message.Message):
     __slots__ = ("session",)
