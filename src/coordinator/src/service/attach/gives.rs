@@ -49,7 +49,10 @@ impl Running {
         }
         let (released, lasting) = match done {
             Ok(done) => done,
-            Err(Failed::Told(_)) if !give.is_asked => return Ok(()),
+            Err(Failed::Told(_)) if !give.is_asked => {
+                self.renewals.is_forced = true;
+                return Ok(());
+            }
             Err(failed) => return self.fail(give.seq, &about, failed),
         };
         if let HoldName::Request(request) = &give.hold {
@@ -57,6 +60,8 @@ impl Running {
         }
         let known = self.desk.end(&give.resource, &give.hold);
         self.shared.leases.released(&released);
+        // A restore that takes a lease away may put its request back into the queue.
+        self.renewals.is_forced |= matches!(released, Released::NotHeld(_));
         if let Released::Lease { hold, .. } = &released {
             about.request = Some(hold.claim.request.clone());
         }

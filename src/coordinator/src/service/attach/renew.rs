@@ -51,9 +51,18 @@ impl Barrier {
         }
     }
 
-    fn names(&self, resource: &ResourceName, request: &RequestId) -> bool {
+    fn named(&self, resource: &ResourceName, request: &RequestId) -> impl Iterator<Item = &Named> {
         let named = self.named.get(resource).into_iter().flatten();
-        named.into_iter().any(|one| one.request == *request)
+        named.filter(move |one| one.request == *request)
+    }
+
+    fn names(&self, resource: &ResourceName, request: &RequestId) -> bool {
+        self.named(resource, request).next().is_some()
+    }
+
+    /// Whether the client was told that this request holds.
+    fn holds(&self, resource: &ResourceName, request: &RequestId) -> bool {
+        self.named(resource, request).any(|one| one.token.is_some())
     }
 }
 
@@ -273,6 +282,9 @@ impl Running {
                 continue;
             }
             if barrier.names(resource, request) {
+                // What waits though its client holds it, as after a restore, is soon named no more.
+                self.renewals.is_forced |=
+                    matches!(acquired, Acquired::Queued(_)) && barrier.holds(resource, request);
                 self.take_up_named(barrier, acquired);
                 continue;
             }
@@ -294,9 +306,7 @@ impl Running {
             return;
         };
         let (resource, request) = (&hold.claim.resource, &hold.claim.request);
-        let named = barrier.named.get(resource).into_iter().flatten();
-        let mut told = named.filter(|one| one.request == *request && one.token.is_some());
-        if told.next().is_some()
+        if barrier.holds(resource, request)
             && self.desk.held(resource, request).is_none()
             && !self.desk.has_ended(resource, request)
             && !self.desk.lanes.is_busy(resource)

@@ -139,3 +139,25 @@ async fn a_renewal_reads_what_a_session_has_only_where_it_may_differ() {
     drop(stream);
     coordinator.stop().await;
 }
+
+/// After a restore, a request whose lease is gone may wait again.
+#[tokio::test]
+async fn a_renewal_reads_what_a_session_has_once_a_release_found_nothing() {
+    let coordinator = Coordinator::start().await;
+    let (mut stream, _) = Stream::open(&coordinator.client, "s").await;
+    let token = stream.granted("x", "r").await;
+    let named = || vec![known("x", "r", token)];
+    for _ in 0..3 {
+        stream.renew(named()).await;
+    }
+    let reads = || coordinator.store.holdings.load(Ordering::Relaxed);
+    let before = reads();
+    stream.release("y", token).await;
+    assert_eq!(reads(), before);
+    stream.renew(named()).await;
+    eventually("it is read", LONG, async || reads() > before)
+        .await
+        .unwrap();
+    drop(stream);
+    coordinator.stop().await;
+}
