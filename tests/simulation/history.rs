@@ -146,11 +146,6 @@ pub(crate) enum What {
         /// What.
         standing: Standing,
     },
-    /// A client renews this session by calls, which do not name what it knows of.
-    ByCall {
-        /// Which.
-        session: SessionId,
-    },
     /// Something came to the guard.
     Guarded {
         /// From whom.

@@ -111,7 +111,7 @@ fn concerns(history: &History, index: usize, resource: Option<&ResourceName>) ->
         What::Told { call, .. } => asked(history, *call).map(|(_, asked)| &asked.resource),
         What::Said { lease, .. } => lease.as_ref().map(|(name, _)| name),
         What::Guarded { grant, .. } => Some(&grant.resource),
-        What::ByCall { .. } | What::Fault(_) | What::Phase(_) | What::Census(_) => None,
+        What::Fault(_) | What::Phase(_) | What::Census(_) => None,
     };
     about.is_none_or(|name| name == resource)
 }

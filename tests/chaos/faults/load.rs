@@ -435,29 +435,17 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// What clients believe that they hold; but nothing of these sessions.
-    pub(super) fn believed(&mut self, but: &BTreeSet<String>) -> BTreeSet<(String, i64)> {
+    /// What clients believe that they hold.
+    pub(super) fn believed(&mut self) -> BTreeSet<(String, i64)> {
         let mut believed = BTreeSet::new();
         for kept in self.left.iter_mut().filter_map(|left| left.kept.as_mut()) {
             let at = now();
             if kept.lease.grant().is_ok() {
                 kept.told.believed = at;
-                if but.contains(&kept.told.session) {
-                    continue;
-                }
                 believed.insert(kept.told.name());
             }
         }
         believed
-    }
-
-    /// Sessions that are renewed by calls, which do not name what their clients know of.
-    pub(super) fn sessions_by_call(&self) -> BTreeSet<String> {
-        let by_call = self.left.iter().enumerate();
-        let by_call = by_call.filter(|(number, _)| transport(*number) == Transport::Unary);
-        by_call
-            .filter_map(|(_, left)| Some(left.session.as_ref()?.id().to_owned()))
-            .collect()
     }
 
     /// Closes all sessions; tells what all clients were told, and what is wrong with that at first sight.

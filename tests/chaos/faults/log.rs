@@ -222,6 +222,9 @@ impl Log {
     /// another etcd on a copy of the old one's data.
     pub(super) async fn begins_anew(&mut self, copy: Door, next: Door) {
         let old = Reader::start(copy);
+        // A restore may have begun it, and have forgotten what came before.
+        let is_first = self.before.is_empty();
+        old.with(|history| history.starts_late = !is_first);
         old.catch_up("the end").await;
         self.before.push(old.with(|history| history.holds.clone()));
         drop(old);
@@ -250,23 +253,16 @@ impl Log {
         Some(found.filter(|(key, _)| key != MARKER).collect())
     }
 
-    /// What is held now, and by which token; but nothing of these sessions.
-    pub(super) async fn held(&self, but: &BTreeSet<String>) -> Option<BTreeSet<(String, i64)>> {
+    /// What is held now, and by which token.
+    pub(super) async fn held(&self) -> Option<BTreeSet<(String, i64)>> {
         let held = self.keys(&format!("{PREFIX}lease/")).await?.into_iter();
-        let counts = held.filter(|(_, held)| !but.contains(&held.session));
-        let named = counts.map(|(_, held)| (held.resource, held.token));
+        let named = held.map(|(_, held)| (held.resource, held.token));
         Some(named.collect())
     }
 
-    /// How many wait now; but none of these sessions.
-    pub(super) async fn queued(&self, but: &BTreeSet<String>) -> Option<usize> {
-        let places = self.keys(&format!("{PREFIX}queue/")).await?;
-        // A place is named by its session, too: `queue/<resource>#<session>`.
-        let session = |key: &str| key.split('#').nth(1).unwrap_or_default().to_owned();
-        let counts = places
-            .iter()
-            .filter(|(key, _)| !but.contains(&session(key)));
-        Some(counts.count())
+    /// How many wait now.
+    pub(super) async fn queued(&self) -> Option<usize> {
+        Some(self.keys(&format!("{PREFIX}queue/")).await?.len())
     }
 
     /// No session, no lease, no place and no etcd lease.

@@ -105,7 +105,7 @@ struct Dying {
 }
 
 async fn dies_later(client: &Client, number: usize) -> Dying {
-    let session = open(client, MASS_TTL).await;
+    let session = open(client, mass_ttl()).await;
     let resource = name(&format!("mass/{number}"));
     let lease = session.acquire(&resource, AcquireOptions::default());
     let lease = lease.await.unwrap();
@@ -120,7 +120,10 @@ async fn dies_later(client: &Client, number: usize) -> Dying {
 }
 
 /// So long that none ends before all are there.
-const MASS_TTL: Duration = Duration::from_secs(30);
+fn mass_ttl() -> Duration {
+    Duration::from_secs(u64::try_from(rounds(30, 120)).unwrap())
+}
+
 /// At once, so that the coordinator's limits are not what is tried.
 const AT_ONCE: usize = 32;
 /// Who waits, of all resources: as many as one stream takes.
@@ -184,17 +187,17 @@ async fn sessions_die_by_the_thousand() {
     let client = Client::connect(coordinator.addr()).unwrap();
     let living = many((0..LIVING).map(|_| {
         let client = client.clone();
-        async move { open(&client, MASS_TTL).await }
+        async move { open(&client, mass_ttl()).await }
     }));
     let living = living.await;
-    let heir = open(&client, MASS_TTL).await;
+    let heir = open(&client, mass_ttl()).await;
     let stride = count.div_ceil(WAITED_FOR);
     let waited = dead.iter().rev().step_by(stride).take(WAITED_FOR);
     let mut waiting = Vec::new();
     for one in waited {
         let (heir, resource, since) = (heir.clone(), one.resource.clone(), one.renewed);
         waiting.push(spawn(async move {
-            let options = AcquireOptions::default().wait(LIMIT);
+            let options = AcquireOptions::default().wait(mass_ttl() + LIMIT);
             let lease = heir.acquire(&resource, options).await.unwrap();
             let took = since.until(now());
             (lease, took)
@@ -202,7 +205,7 @@ async fn sessions_die_by_the_thousand() {
     }
     let mut taken = Vec::new();
     for one in waiting {
-        let one = within("the last is granted again", LIMIT * 2, one).await;
+        let one = within("the last is granted again", mass_ttl() + LIMIT * 2, one).await;
         taken.push(one.unwrap().unwrap());
     }
     let ended = last.until(now());
@@ -210,18 +213,18 @@ async fn sessions_die_by_the_thousand() {
     let count = u32::try_from(count).unwrap();
     let queue = Duration::from_secs_f64(f64::from(count) / ENDED_A_SECOND);
     assert!(
-        worst < MASS_TTL + BEYOND + queue + SLACK,
+        worst < mass_ttl() + BEYOND + queue + SLACK,
         "I6: the last of {count} took {worst:?}"
     );
     for session in &living {
         assert!(session.state().is_held(), "I12: {:?}", session.state());
         let left = session.time_left();
         assert!(
-            left > MASS_TTL / 4,
+            left > mass_ttl() / 4,
             "I12: renewals were held up: {left:?} left"
         );
     }
-    let beyond = |took: &Duration| took.saturating_sub(MASS_TTL);
+    let beyond = |took: &Duration| took.saturating_sub(mass_ttl());
     Row {
         fault: "F23",
         test: "faults::sessions::sessions_die_by_the_thousand",

@@ -1,6 +1,5 @@
 //! Servers under load, faults put to them one after the other, and what all clients were told held against etcd's log.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -228,25 +227,17 @@ impl Stage {
         let mut rest = load.end().await;
         let mut violations = Vec::new();
         // What nobody knows of goes while the sessions live, and what sessions that were lost had with them (I5).
-        // What a restore brings back of a session that is renewed by calls stays until that ends: nobody names it.
-        let passed_over = match plan.history_is_lost {
-            true => rest.sessions_by_call(),
-            false => BTreeSet::new(),
-        };
         let mut seen = (None, None);
         let settled = async || {
             pause(LOOK).await;
-            seen = (log.held(&passed_over).await, log.queued(&passed_over).await);
-            seen == (Some(rest.believed(&passed_over)), Some(0))
+            seen = (log.held().await, log.queued().await);
+            seen == (Some(rest.believed()), Some(0))
         };
         if eventually("only what is kept is held", LIMIT + TTL, settled)
             .await
             .is_err()
         {
-            violations.push(format!(
-                "I5: {seen:?}, believed: {:?}",
-                rest.believed(&passed_over)
-            ));
+            violations.push(format!("I5: {seen:?}, believed: {:?}", rest.believed()));
         }
         let (shared, told, found) = rest.close().await;
         violations.extend(found);

@@ -1,7 +1,6 @@
 //! I5, no orphans: looks at holds and places in the store's log that no client knows of: nobody waits for them, and
-//! nobody was told of them, or has tried to release them and not heard. Once faults have ended such a thing is gone
-//! within one renewal interval and a second, as long as its session is renewed. (With its session it goes: I6. What a
-//! restore brings back of a session that is renewed by calls stays as long: calls name nothing.)
+//! nobody was told of them, or has tried to release them and does not try any more. Once faults have ended such a thing is gone
+//! within one renewal interval and a second, as long as its session is renewed. (With its session it goes: I6.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,10 +11,14 @@ use palisade_token::{FencingToken, ResourceName};
 use super::calls::{Calls, Standing};
 use super::log::State;
 use super::{Violation, broken};
-use crate::history::{At, Decision, History, Kept, Operation, Outcome, Phase, What};
+use crate::history::{At, Decision, History, Operation, Outcome, Phase, What};
 
 const I5: &str = "I5 no orphans";
 const SLACK: Duration = Duration::from_secs(1);
+/// What is under way when the faults end may have lost its answer, and is given up after so long.
+const CALL: Duration = Duration::from_secs(5);
+
+type Request = (SessionId, ResourceName, RequestId);
 
 pub(crate) fn check(history: &History) -> Result<(), Violation> {
     let mut reading = Reading {
@@ -54,25 +57,24 @@ struct Reading {
     state: State,
     /// Leases that a client was told of, and has not tried to release in vain.
     known: BTreeSet<(ResourceName, FencingToken)>,
-    /// When holds and places came to be.
-    begun: BTreeMap<(SessionId, ResourceName, RequestId), At>,
+    /// When holds and places came to be, or were last to be released.
+    begun: BTreeMap<Request, At>,
+    /// Which request a client was granted what for, and whether it is releasing that.
+    granted: BTreeMap<(ResourceName, FencingToken), Request>,
+    releasing: BTreeSet<Request>,
     healthy: Option<At>,
-    by_call: BTreeSet<SessionId>,
-    /// What restores brought back.
-    revived: BTreeSet<(SessionId, ResourceName, RequestId)>,
 }
 
 impl Reading {
     fn take(&mut self, at: At, what: &What) {
         match what {
-            What::Phase(Phase::FaultsEnd) => self.healthy = Some(at),
-            What::ByCall { session } => {
-                self.by_call.insert(*session);
+            What::Phase(Phase::FaultsEnd) => self.healthy = Some(at.after(CALL)),
+            What::Asked(asked) => {
+                if let Operation::Release { token } = asked.operation {
+                    let request = self.granted.get(&(asked.resource.clone(), token));
+                    self.releasing.extend(request.cloned());
+                }
             }
-            What::Log {
-                decision: Decision::Restored(kept),
-                ..
-            } => self.revive(kept),
             What::Log { decision, .. } => {
                 let begun = match decision {
                     Decision::Granted(hold) => {
@@ -97,24 +99,24 @@ impl Reading {
             return;
         };
         match (&asked.operation, outcome) {
-            (Operation::Acquire { .. }, Outcome::Acquired { token, .. }) => {
-                self.known.insert((asked.resource.clone(), *token));
+            (Operation::Acquire { .. }, Outcome::Acquired { token, request, .. }) => {
+                let lease = (asked.resource.clone(), *token);
+                if let (Some(session), Some(request)) = (asked.session, request) {
+                    let request = (session, asked.resource.clone(), request.clone());
+                    self.granted.insert(lease.clone(), request);
+                }
+                self.known.insert(lease);
             }
             (Operation::Release { token }, _) => {
-                self.known.remove(&(asked.resource.clone(), *token));
+                let lease = (asked.resource.clone(), *token);
+                self.known.remove(&lease);
+                if let Some(request) = self.granted.get(&lease) {
+                    self.releasing.remove(request);
+                    self.begun.insert(request.clone(), at);
+                }
             }
             _ => {}
         }
-    }
-
-    fn revive(&mut self, kept: &Kept) {
-        let holds = kept.holds.iter();
-        let holds = holds.map(|hold| (hold.session, &hold.resource, &hold.request));
-        let places = kept.places.iter();
-        let places = places.map(|(resource, _, session, request)| (*session, resource, request));
-        let all = holds.chain(places);
-        self.revived
-            .extend(all.map(|(of, resource, request)| (of, resource.clone(), request.clone())));
     }
 
     /// Something of a session that nobody knows of, and since when.
@@ -142,7 +144,7 @@ impl Reading {
         request: &RequestId,
     ) -> Option<At> {
         let key = (session, resource.clone(), request.clone());
-        if self.by_call.contains(&session) && self.revived.contains(&key) {
+        if self.releasing.contains(&key) {
             return None;
         }
         let mut since = *self.begun.get(&key)?;
@@ -161,14 +163,19 @@ mod tests {
     use palisade_coordinator::domain::LeaseEnd;
 
     use super::super::by_hand::{
-        ByHand, acquire, acquired, granted, hold, kept, left, over, queued, renewed, session, token,
+        ByHand, acquire, acquired, granted, hold, kept, left, over, queued, renewed, token,
     };
     use super::check;
-    use crate::history::{Operation, Outcome, Phase, What};
+    use crate::history::{Operation, Outcome, Phase};
+
+    /// Long after the last fault.
+    fn healthy() -> ByHand {
+        ByHand::new().phase(Phase::FaultsEnd).at_ms(60_000)
+    }
 
     fn forgotten() -> ByHand {
-        let asked = ByHand::new().phase(Phase::FaultsEnd).ask(1, 1, acquire(10));
-        asked.at_ms(1000).tell(1, Outcome::Unknown)
+        let asked = healthy().ask(1, 1, acquire(10));
+        asked.at_ms(61_000).tell(1, Outcome::Unknown)
     }
 
     #[test]
@@ -183,10 +190,10 @@ mod tests {
     #[test]
     fn an_orphan_is_given_back_in_time_or_seen() {
         let orphan = forgotten().log(granted(10, 1));
-        orphan.clone().at_ms(3900).log(renewed(1)).fits(check);
-        orphan.at_ms(4100).log(renewed(1)).breaks(check);
+        orphan.clone().at_ms(63_900).log(renewed(1)).fits(check);
+        orphan.at_ms(64_100).log(renewed(1)).breaks(check);
         let place = forgotten().log(queued(10, 1, 10));
-        place.at_ms(4100).log(renewed(1)).breaks(check);
+        place.at_ms(64_100).log(renewed(1)).breaks(check);
     }
 
     #[test]
@@ -197,34 +204,45 @@ mod tests {
             .at_ms(60_000)
             .log(renewed(1))
             .phase(Phase::FaultsEnd);
-        healed.clone().at_ms(62_000).log(renewed(1)).fits(check);
-        healed.at_ms(64_000).log(renewed(1)).breaks(check);
+        healed.clone().at_ms(67_900).log(renewed(1)).fits(check);
+        healed.at_ms(68_100).log(renewed(1)).breaks(check);
     }
 
     #[test]
     fn a_lease_whose_release_was_not_heard_is_nobodys() {
-        let asked = ByHand::new().phase(Phase::FaultsEnd).ask(1, 1, acquire(10));
+        let asked = healthy().ask(1, 1, acquire(10));
         let told = asked.log(granted(10, 1)).tell(1, acquired(10));
         let released = told.ask(2, 1, Operation::Release { token: token(10) });
-        released.clone().at_ms(9000).log(renewed(1)).fits(check);
+        released.clone().at_ms(90_000).log(renewed(1)).fits(check);
         let unknown = released.tell(2, Outcome::Unknown);
-        unknown.at_ms(9000).log(renewed(1)).breaks(check);
+        unknown.at_ms(64_000).log(renewed(1)).breaks(check);
     }
 
     #[test]
-    fn what_a_restore_brings_back_is_given_back_where_requests_are_named() {
+    fn what_a_restore_brings_back_is_given_back() {
         let asked = ByHand::new().ask(1, 1, acquire(10)).log(granted(10, 1));
         let told = asked.tell(1, acquired(10));
         let released = told.ask(2, 1, Operation::Release { token: token(10) });
-        let over = released
+        let over = released.log(over(10, LeaseEnd::Released));
+        let revived = over
+            .tell(2, Outcome::Ended)
+            .restored(kept(vec![hold(10, 1)], &[1, 2]));
+        let healed = revived.phase(Phase::FaultsEnd);
+        healed.clone().at_ms(7900).log(renewed(1)).fits(check);
+        healed.at_ms(8100).log(renewed(1)).breaks(check);
+    }
+
+    #[test]
+    fn what_is_being_released_is_known_of() {
+        let asked = ByHand::new().phase(Phase::FaultsEnd).ask(1, 1, acquire(10));
+        let told = asked.log(granted(10, 1)).tell(1, acquired(10));
+        let releasing = told.ask(2, 1, Operation::Release { token: token(10) });
+        // As after a restore.
+        let waits = releasing
             .log(over(10, LeaseEnd::Released))
-            .tell(2, Outcome::Ended);
-        let revived = over.restored(kept(vec![hold(10, 1)], &[1, 2]));
-        let healed = revived.phase(Phase::FaultsEnd).at_ms(9000);
-        healed.clone().log(renewed(1)).breaks(check);
-        let by_call = healed.note(What::ByCall {
-            session: session(1),
-        });
-        by_call.log(renewed(1)).fits(check);
+            .log(queued(10, 1, 9));
+        let heard = waits.at_ms(9000).log(renewed(1)).tell(2, Outcome::NotHeld);
+        heard.clone().at_ms(11_900).log(renewed(1)).fits(check);
+        heard.at_ms(12_100).log(renewed(1)).breaks(check);
     }
 }

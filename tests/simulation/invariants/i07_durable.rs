@@ -18,7 +18,8 @@ type Lease = (ResourceName, FencingToken);
 struct Reading<'a> {
     state: State,
     asked: BTreeMap<crate::history::CallId, &'a Asked>,
-    over: BTreeSet<Lease>,
+    /// In which incarnation of the store they ended last.
+    over: BTreeMap<Lease, u32>,
     told_held: BTreeSet<Lease>,
     told_over: BTreeSet<Lease>,
 }
@@ -32,8 +33,12 @@ pub(crate) fn check(history: &History) -> Result<(), Violation> {
                 None
             }
             What::Told { call, outcome } => reading.told(*call, outcome),
-            What::Log { decision, .. } => {
-                let wrong = reading.decided(decision);
+            What::Log {
+                decision,
+                incarnation,
+                ..
+            } => {
+                let wrong = reading.decided(decision, *incarnation);
                 reading.state.apply(entry);
                 wrong
             }
@@ -48,12 +53,12 @@ pub(crate) fn check(history: &History) -> Result<(), Violation> {
 }
 
 impl Reading<'_> {
-    fn decided(&mut self, decision: &Decision) -> Option<(ResourceName, String)> {
+    fn decided(&mut self, decision: &Decision, incarnation: u32) -> Option<(ResourceName, String)> {
         match decision {
             Decision::Over {
                 resource, token, ..
             } => {
-                self.over.insert((resource.clone(), *token));
+                self.over.insert((resource.clone(), *token), incarnation);
             }
             Decision::Restored(kept) => {
                 // From here on what is kept is what there is.
@@ -102,10 +107,13 @@ impl Reading<'_> {
             }
             (Operation::Release { token } | Operation::Revoke { token }, Outcome::Ended) => {
                 let lease = (resource, *token);
-                let is_over = self.over.contains(&lease);
-                self.told_over.insert(lease.clone());
+                let is_over = self.over.get(&lease).copied();
+                // What ended before a restore may be told after it.
+                if is_over == Some(self.state.incarnation) {
+                    self.told_over.insert(lease.clone());
+                }
                 let what = || format!("token {token} was told to have ended, and did not");
-                (!is_over).then(|| (lease.0, what()))
+                is_over.is_none().then(|| (lease.0, what()))
             }
             _ => None,
         }
@@ -173,6 +181,15 @@ mod tests {
         released()
             .restored(kept(vec![hold(10, 1)], &[1]))
             .fits(check);
+    }
+
+    #[test]
+    fn an_end_from_before_a_restore_may_be_told_after_it() {
+        let asked = held().ask(2, 1, RELEASE());
+        let over = asked.log(over(10, LeaseEnd::Released));
+        let revived = over.restored(kept(vec![hold(10, 1)], &[1]));
+        let told = revived.tell(2, Outcome::Ended);
+        told.log(restarted(vec![hold(10, 1)])).fits(check);
     }
 
     #[test]

@@ -49,7 +49,6 @@ pub(crate) struct Worker {
     gate: Arc<Gate>,
     clock: Arc<HostClock>,
     client: Client,
-    transport: Transport,
     dice: Dice,
     is_operator: bool,
 }
@@ -85,7 +84,6 @@ impl Worker {
             gate: Arc::clone(gate),
             clock,
             client: client.expect("the endpoints are well-formed"),
-            transport,
             dice,
             is_operator,
             world,
@@ -121,9 +119,6 @@ impl Worker {
 
     async fn work_in(&mut self, session: Session) {
         let id: SessionId = session.id().parse().expect("coordinators tell ids");
-        if self.transport == Transport::Unary {
-            self.world.recorder.note(What::ByCall { session: id });
-        }
         let turns = self.dice.between(1, 12);
         for _turn in 0..turns {
             if self.world.quiet.is_cancelled() || !self.look(id, &session).is_held() {
