@@ -41,18 +41,16 @@ fn neither_secret_nor_metadata_is_printed() {
         seq: 1,
         message: Some(message),
     };
+    let opens = OpenSessionRequest {
+        opening: Some(opening()),
+    };
     let printed = [
-        format!(
-            "{:?}",
-            OpenSessionRequest {
-                opening: Some(opening())
-            }
-        ),
+        format!("{opens:?}"),
         format!(
             "{:?}",
             RenewSessionRequest {
                 session: Some(session()),
-                list_open_requests: true,
+                ..RenewSessionRequest::default()
             }
         ),
         format!(

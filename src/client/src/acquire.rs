@@ -128,7 +128,7 @@ impl Drop for Claim {
         if let Some(epoch) = self.sent {
             let hold = Hold::Request(std::mem::take(&mut self.request_id));
             let release = Release::new(self.resource.clone(), hold).above(epoch);
-            release::in_background(&self.owner, release);
+            release::in_background(&self.owner, release, self.knows.take());
         }
     }
 }

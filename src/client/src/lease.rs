@@ -57,7 +57,17 @@ pub(crate) enum Way {
     /// Over the session's stream, by its request's key.
     Stream(RequestKey),
     /// By calls of their own; kept for as long as the lease is known of.
-    Calls(#[allow(dead_code, reason = "what counts is that it is kept")] Option<Knows>),
+    Calls(Option<Knows>),
+}
+
+impl Way {
+    /// Goes on to who gives the lease back.
+    fn knows(&mut self) -> Option<Knows> {
+        match self {
+            Self::Stream(_) => None,
+            Self::Calls(knows) => knows.take(),
+        }
+    }
 }
 
 impl fmt::Debug for Lease {
@@ -249,7 +259,10 @@ impl Lease {
                 let release = self.over_stream(key, fence);
                 stream::release(&self.owner, attached, release).await
             }
-            _ => release::and_wait(&self.owner, self.by_call().refused_by(fence)).await,
+            _ => {
+                let release = self.by_call().refused_by(fence);
+                release::and_wait(&self.owner, release, self.way.knows()).await
+            }
         }
     }
 
@@ -279,7 +292,10 @@ impl Drop for Lease {
                 (Some(attached), &Way::Stream(key)) => {
                     stream::release_unwatched(attached, self.over_stream(key, None));
                 }
-                _ => drop(release::in_background(&self.owner, self.by_call())),
+                _ => {
+                    let knows = self.way.knows();
+                    drop(release::in_background(&self.owner, self.by_call(), knows));
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::epoch::Epochs;
 use crate::error::{ClientError, Unavailable};
 use crate::info::LeaseEnd;
 use crate::session::core::{Core, Owner, lost_error};
+use crate::session::known::Knows;
 
 #[cfg(test)]
 mod tests;
@@ -160,10 +161,16 @@ impl From<ReleaseResponse> for Released {
 pub(crate) fn in_background(
     owner: &Arc<Owner>,
     release: Release,
+    knows: Option<Knows>,
 ) -> oneshot::Receiver<Result<Released, ClientError>> {
     let (told, outcome) = oneshot::channel();
     let tasks = owner.core.shared.tasks.clone();
-    tasks.spawn("give back", persist(Arc::clone(owner), release, told));
+    let owner = Arc::clone(owner);
+    tasks.spawn("give back", async move {
+        persist(owner, release, told).await;
+        // Until then no renewal takes it for what nobody knows of.
+        drop(knows);
+    });
     outcome
 }
 
@@ -171,9 +178,10 @@ pub(crate) fn in_background(
 pub(crate) async fn and_wait(
     owner: &Arc<Owner>,
     release: Release,
+    knows: Option<Knows>,
 ) -> Result<Released, ClientError> {
     let shared = Arc::clone(&owner.core.shared);
-    let outcome = in_background(owner, release);
+    let outcome = in_background(owner, release, knows);
     match within(&shared.clock, shared.operation_timeout, outcome).await {
         Some(Ok(outcome)) => outcome,
         Some(Err(_)) => Err(ClientError::NoRuntime),

@@ -57,6 +57,12 @@ async fn etcds_space_is_used_up() {
                         || released.is_err_and(|error| error.may_have_happened())
                 );
                 free(&stage.etcd).await;
+                let name = ResourceName::new("space/kept").unwrap();
+                let released = async || {
+                    let seen = client.get_lease(&name, 0).await;
+                    seen.is_ok_and(|seen| seen.lease.is_none())
+                };
+                eventually("it is released", LIMIT, released).await.unwrap();
             })
             .await;
         session.close().await.unwrap();

@@ -26,6 +26,9 @@ pub(crate) fn check(history: &History) -> Result<(), Violation> {
             ..
         } = &entry.what
         {
+            if let Decision::Restored(kept) = decision {
+                opened = kept.sessions.iter().map(|(session, _)| *session).collect();
+            }
             if let Decision::Opened { session, .. } = decision
                 && !opened.insert(*session)
             {

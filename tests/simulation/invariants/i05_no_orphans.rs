@@ -119,7 +119,7 @@ impl Reading {
         }
     }
 
-    /// Something of a session that nobody knows of, and since when.
+    /// What nobody has known of for longest, of all that a session has, and since when.
     fn orphan(&self, session: SessionId) -> Option<(ResourceName, At)> {
         let holds = self.state.holds.values().filter(|hold| {
             let name = (hold.resource.clone(), hold.token);
@@ -131,10 +131,11 @@ impl Reading {
             let own = queue.values().filter(|(of, _)| *of == session);
             own.map(move |(_, request)| (resource, request))
         });
-        holds.chain(places).find_map(|(resource, request)| {
+        let all = holds.chain(places).filter_map(|(resource, request)| {
             let since = self.forgotten(session, resource, request)?;
             Some((resource.clone(), since))
-        })
+        });
+        all.min_by_key(|(_, since)| *since)
     }
 
     fn forgotten(

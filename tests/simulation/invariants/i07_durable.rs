@@ -17,7 +17,8 @@ type Lease = (ResourceName, FencingToken);
 #[derive(Default)]
 struct Reading<'a> {
     state: State,
-    asked: BTreeMap<crate::history::CallId, &'a Asked>,
+    /// With the incarnation of the store that they were made in.
+    asked: BTreeMap<crate::history::CallId, (&'a Asked, u32)>,
     /// In which incarnation of the store they ended last.
     over: BTreeMap<Lease, u32>,
     told_held: BTreeSet<Lease>,
@@ -29,7 +30,8 @@ pub(crate) fn check(history: &History) -> Result<(), Violation> {
     for (index, entry) in history.entries.iter().enumerate() {
         let wrong = match &entry.what {
             What::Asked(asked) => {
-                reading.asked.insert(asked.call, asked);
+                let made = (asked, reading.state.incarnation);
+                reading.asked.insert(asked.call, made);
                 None
             }
             What::Told { call, outcome } => reading.told(*call, outcome),
@@ -98,7 +100,7 @@ impl Reading<'_> {
         call: crate::history::CallId,
         outcome: &Outcome,
     ) -> Option<(ResourceName, String)> {
-        let asked = *self.asked.get(&call)?;
+        let (asked, made) = *self.asked.get(&call)?;
         let resource = asked.resource.clone();
         match (&asked.operation, outcome) {
             (Operation::Acquire { .. }, Outcome::Acquired { token, .. }) => {
@@ -107,13 +109,15 @@ impl Reading<'_> {
             }
             (Operation::Release { token } | Operation::Revoke { token }, Outcome::Ended) => {
                 let lease = (resource, *token);
-                let is_over = self.over.get(&lease).copied();
+                let over = self.over.get(&lease).copied();
                 // What ended before a restore may be told after it.
-                if is_over == Some(self.state.incarnation) {
+                if over == Some(self.state.incarnation) {
                     self.told_over.insert(lease.clone());
                 }
                 let what = || format!("token {token} was told to have ended, and did not");
-                is_over.is_none().then(|| (lease.0, what()))
+                // How it ended before a restore that brought it back is no answer.
+                let is_over = over.is_some_and(|over| over >= made);
+                (!is_over).then(|| (lease.0, what()))
             }
             _ => None,
         }
@@ -190,6 +194,14 @@ mod tests {
         let revived = over.restored(kept(vec![hold(10, 1)], &[1]));
         let told = revived.tell(2, Outcome::Ended);
         told.log(restarted(vec![hold(10, 1)])).fits(check);
+    }
+
+    #[test]
+    fn an_end_from_before_a_restore_is_no_answer_to_who_asks_after_it() {
+        let over = held().log(over(10, LeaseEnd::Revoked));
+        let revived = over.restored(kept(vec![hold(10, 1)], &[1]));
+        let asked = revived.ask(2, 1, RELEASE());
+        asked.tell(2, Outcome::Ended).breaks(check);
     }
 
     #[test]

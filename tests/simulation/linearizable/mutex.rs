@@ -162,6 +162,11 @@ impl Reading {
             (Operation::Acquire { .. }, Outcome::Acquired { token, holder, .. }) => {
                 Call::Acquired(*token, *holder)
             }
+            // Whoever wanted it back may be told how it ended before; that it has ended is looked at in I7.
+            (Operation::Revoke { token }, Outcome::Ended) if self.revived.contains(token) => {
+                self.open.remove(&call);
+                return;
+            }
             (Operation::Release { token } | Operation::Revoke { token }, Outcome::Ended) => {
                 Call::Over(*token)
             }

@@ -108,6 +108,8 @@ class Lease:
         core = self._owner.core
         self.raise_if_lost()
         self._hold.lose(LostReason.RELEASED)
+        # The session's thread is not to take it for what nobody knows of.
+        core.begin(self._hold.request_id)
         core.remove(self._hold)
         try:
             core.release(self.resource, token=self.token, fence=refused_by_fence)
@@ -118,6 +120,8 @@ class Lease:
             else:
                 core.give_back(self.resource, self._hold.request_id, core.epochs.current)
             raise
+        finally:
+            core.end(self._hold.request_id)
         if self._owns_session:
             closed_quietly(self._owner)
 

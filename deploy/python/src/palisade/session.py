@@ -185,8 +185,8 @@ class Core:
             self.shared.clock.wait(self.wake, max(min(due, self.deadline, now + SECOND // 4) - now, 0))
             self.wake.clear()
             try:
-                if self._to_give_back:
-                    self._give_back_one()
+                if self._to_give_back and self._give_back_one() and self._to_give_back:
+                    self.wake.set()
                 if self.shared.clock.now() < due:
                     continue
                 if self._renew():
@@ -275,8 +275,8 @@ class Core:
                 self.remove(hold)
                 hold.lose(LostReason.GONE)
 
-    def _give_back_one(self) -> None:
-        """In turns with renewing; what is left when the session ends, ends with it."""
+    def _give_back_one(self) -> bool:
+        """In turns with renewing; what is left when the session ends, ends with it. Whether one is dealt with."""
         resource, request_id, above = self._to_give_back[0]
         epoch = self.epochs.above(above)
         asked = messages.ReleaseRequest(session=self.credentials.at(epoch), resource=resource, request_id=request_id)
@@ -290,9 +290,10 @@ class Core:
             if failure.verdict is not Verdict.FINAL:
                 # With a new epoch each time: a copy of this one may still be under way.
                 self._to_give_back[0] = (resource, request_id, epoch)
-                return
+                return False
             log.debug("nothing to give back: %s", failure.error)
         self._to_give_back.popleft()
+        return True
 
 
 class Owner:

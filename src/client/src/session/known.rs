@@ -11,33 +11,49 @@ use tracing::debug;
 use super::core::Core;
 use crate::release::{self, Hold, Release};
 
-/// Requests, by resource and request id.
+/// By resource and request id.
+type Name = (ResourceName, String);
+
+/// Requests that somebody here knows of.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known {
-    all: Arc<Mutex<BTreeSet<(ResourceName, String)>>>,
+    names: Arc<Mutex<Names>>,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    known: BTreeSet<Name>,
+    /// Known when the renewal under way was sent: what it tells of them may be from before their end. No more than
+    /// end within one try of a renewal.
+    ended: BTreeSet<Name>,
 }
 
 /// While it is kept, its request is known of.
 #[derive(Debug)]
 pub(crate) struct Knows {
     of: Known,
-    name: (ResourceName, String),
+    name: Name,
 }
 
 impl Known {
-    fn locked(&self) -> MutexGuard<'_, BTreeSet<(ResourceName, String)>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Before a request is sent. Its id is never used for another one, so that what is not known of here never
     /// will be.
     pub(crate) fn begin(&self, resource: &ResourceName, request_id: &str) -> Knows {
         let name = (resource.clone(), request_id.to_owned());
-        self.locked().insert(name.clone());
+        self.locked().known.insert(name.clone());
         Knows {
             of: self.clone(),
             name,
         }
+    }
+
+    /// Before a renewal is sent.
+    pub(super) fn begin_renewal(&self) {
+        self.locked().ended.clear();
     }
 
     /// Takes what nobody knows of, so that no other renewal finds it so meanwhile.
@@ -46,19 +62,24 @@ impl Known {
             let resource = ResourceName::new(&one.resource);
             Some((resource.ok()?, one.request_id))
         });
-        let mut all = self.locked();
-        let unknown = named.filter(|name| all.insert(name.clone()));
-        let knows = unknown.map(|name| Knows {
-            of: self.clone(),
-            name,
-        });
-        knows.collect()
+        let mut names = self.locked();
+        let mut unknown = Vec::new();
+        for name in named {
+            if !names.ended.contains(&name) && names.known.insert(name.clone()) {
+                let of = self.clone();
+                unknown.push(Knows { of, name });
+            }
+        }
+        unknown
     }
 }
 
 impl Drop for Knows {
     fn drop(&mut self) {
-        self.of.locked().remove(&self.name);
+        let name = (self.name.0.clone(), std::mem::take(&mut self.name.1));
+        let mut names = self.of.locked();
+        names.known.remove(&name);
+        names.ended.insert(name);
     }
 }
 
@@ -70,11 +91,11 @@ pub(super) fn give_back_unknown(core: &Arc<Core>, told: Vec<OpenRequest>) {
     }
     let core = Arc::clone(core);
     core.shared.tasks.clone().spawn("give back", async move {
+        // No copy of a request may be granted afterwards (I4).
+        let epoch = core.epochs.current();
         for knows in unknown {
             let (resource, request_id) = knows.name.clone();
             debug!(%resource, "giving back what nobody asks for any more");
-            // No copy of the request may be granted afterwards (I4).
-            let epoch = core.epochs.current();
             let release = Release::new(resource, Hold::Request(request_id)).above(epoch);
             if let Err(error) = release::try_once(&core, &release).await {
                 debug!(%error, "not given back yet");
@@ -108,15 +129,30 @@ mod tests {
         let one = known.begin(&resource, "one");
         assert_eq!(unknown(&known, &["one", "two"]), ["two"]);
         drop(one);
+        known.begin_renewal();
         assert_eq!(unknown(&known, &["one", "two"]), ["one", "two"]);
+    }
+
+    #[test]
+    fn what_ended_while_a_renewal_was_under_way_is_not_taken() {
+        let known = Known::default();
+        let resource = ResourceName::new("r").unwrap();
+        let one = known.begin(&resource, "one");
+        known.begin_renewal();
+        drop(one);
+        assert_eq!(unknown(&known, &["one"]), [""; 0]);
+        known.begin_renewal();
+        assert_eq!(unknown(&known, &["one"]), ["one"]);
     }
 
     #[test]
     fn what_is_being_given_back_is_not_taken_twice() {
         let known = Known::default();
         let taken = known.take_unknown(told(&["one"]));
+        known.begin_renewal();
         assert_eq!(unknown(&known, &["one"]), [""; 0]);
         drop(taken);
+        known.begin_renewal();
         assert_eq!(unknown(&known, &["one"]), ["one"]);
     }
 

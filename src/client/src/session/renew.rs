@@ -74,6 +74,7 @@ pub(crate) fn next_pause(core: &Core, before: Duration) -> Duration {
 /// one does no harm, and a larger epoch would only disturb the session's other calls.
 async fn renew(core: &Arc<Core>) -> bool {
     let epoch = core.epochs.current();
+    core.known.begin_renewal();
     match renew_once(core, epoch).await {
         Ok(answer) => {
             let left = Duration::from_millis(answer.body.ttl_left_ms).min(core.ttl);

@@ -25,6 +25,9 @@ use crate::entropy::Entropy;
 use crate::metrics::Metrics;
 use crate::store::{Alive, Failure, Page, Standing, Store, StoreError};
 
+/// How long a renewal's answer waits for the list of what the session has: a small part of the shortest TTL.
+const HOLDINGS_LIMIT: Duration = Duration::from_millis(250);
+
 /// What serves leases, beneath whatever protocol asks for them.
 #[derive(Debug)]
 pub(crate) struct Leases {
@@ -149,10 +152,11 @@ impl Leases {
     }
 
     /// What a session has, so that its client finds what it does not know of (I5): no more than the limit, and nothing
-    /// where it could not be read, as the next renewal asks again.
+    /// where it could not be read soon. The next renewal asks again, and this one's answer must not be late for it.
     pub(super) async fn holdings(&self, session: SessionId, deadline: &Deadline) -> Vec<Acquired> {
-        let asked = deadline.run(Kind::Read, self.store.holdings(session));
-        match asked.await {
+        let soon = HOLDINGS_LIMIT.min(deadline.left() / 4);
+        let soon = Deadline::within(&self.clock, soon);
+        match soon.run(Kind::Read, self.store.holdings(session)).await {
             Ok(mut holdings) => {
                 holdings.truncate(self.limits.max_open_requests);
                 holdings

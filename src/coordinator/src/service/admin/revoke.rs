@@ -125,7 +125,15 @@ impl Admin {
                 () = leases.clock.sleep(left.min(LOOK_EVERY)) => {}
             }
             // News may be late, and from before a restore that has brought the lease back.
-            let standing = leases.lease(&revoke.resource, deadline).await?;
+            let standing = match leases.lease(&revoke.resource, deadline).await {
+                Ok(standing) => standing,
+                // It is looked at again, for as long as the holder may take.
+                Err(_) if end.is_some() => {
+                    listens = false;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let current = standing.hold.and_then(|hold| hold.token());
             if current != Some(revoke.token) {
                 return Ok(Asked::Ended(end));
