@@ -36,7 +36,8 @@ pub(crate) fn network() -> Config {
         operators: 1,
         resources: 2,
         faulty: Duration::from_secs(30),
-        healed: Duration::from_secs(8),
+        // What was under way when the faults ended takes 5 s to be given up, and I5 looks at what comes after that.
+        healed: Duration::from_secs(16),
         delays: Delays {
             usual: 5,
             slow_one_in: 40,
