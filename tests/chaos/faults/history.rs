@@ -35,7 +35,7 @@ async fn etcd_is_restored_from_an_older_snapshot() {
 async fn etcd_is_restored_with_its_revision_bumped() {
     let name = "faults::history::etcd_is_restored_with_its_revision_bumped";
     let mut stage = Stage::start(name, one_node().await, plan()).await;
-    for round in 0..rounds(1, 4) {
+    for round in 0..rounds(2, 4) {
         let snapshot = stage.etcd.snapshot_save(&format!("older-{round}")).await;
         let snapshot = snapshot.unwrap();
         stage.load.all_get_on(HEALED).await;
@@ -53,7 +53,7 @@ async fn etcd_is_restored_with_its_revision_bumped() {
 async fn etcd_is_rebuilt_from_nothing() {
     let name = "faults::history::etcd_is_rebuilt_from_nothing";
     let mut stage = Stage::start(name, one_node().await, plan()).await;
-    for _ in 0..rounds(1, 8) {
+    for _ in 0..rounds(3, 8) {
         stage
             .suffers("F19", async |stage| stage.loses_history(None, None).await)
             .await;
