@@ -23,8 +23,8 @@ pub(crate) struct Known {
 #[derive(Debug, Default)]
 struct Names {
     known: BTreeSet<Name>,
-    /// Known when the renewal under way was sent: what it tells of them may be from before their end. No more than
-    /// end within one try of a renewal.
+    /// Ended since a renewal was last sent: what it tells of them may be from before that. No more than end between
+    /// two tries of a renewal.
     ended: BTreeSet<Name>,
 }
 
